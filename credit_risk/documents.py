@@ -1,0 +1,74 @@
+"""Reading the portfolio's data files: YAML in, checked objects out, one kind of error.
+
+A portfolio is data. Its files (schema, policy, reasons, training) are each described by a
+pydantic model; this module is the only place that reads them, so that each wrong file is refused
+in the same words, naming the file and the place in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from credit_risk.errors import PortfolioInvalid
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Document(BaseModel):
+    """Base of every data file's model: unknown keys are refused, objects are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+D = TypeVar("D", bound=BaseModel)
+
+
+def parse(kind: type[D], text: str, name: str) -> D:
+    """Check YAML ``text`` against ``kind``.
+
+    Raises:
+        PortfolioInvalid: not YAML, or not such a document; names ``name`` and the place in it.
+    """
+    try:
+        return kind.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        msg = f"{name}: not valid YAML: {error}"
+        raise PortfolioInvalid(msg) from error
+    except ValidationError as error:
+        places = "; ".join(
+            f"{'.'.join(str(part) for part in e['loc']) or 'document'}: {e['msg']}"
+            for e in error.errors(include_url=False, include_input=False)
+        )
+        msg = f"{name}: {places}"
+        raise PortfolioInvalid(msg) from error
+
+
+def read(kind: type[D], path: Path) -> D:
+    """Read and check the file at ``path``.
+
+    Raises:
+        PortfolioInvalid: no such file, or see `parse`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror}"
+        raise PortfolioInvalid(msg) from error
+    return parse(kind, text, str(path))
+
+
+def digest(document: BaseModel) -> str:
+    """SHA-256 (hex) of the document's canonical JSON: key order and YAML layout do not matter."""
+    return digest_json(document.model_dump(mode="json", by_alias=True))
+
+
+def digest_json(value: Any) -> str:  # noqa: ANN401 - any JSON value is what this is for
+    """SHA-256 (hex) of ``value`` as canonical JSON (sorted keys, no spaces, UTF-8)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

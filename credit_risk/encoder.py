@@ -1,0 +1,121 @@
+"""From an application's numbers to the model's columns, without a DataFrame.
+
+The encoder is what the fitted scikit-learn pipeline's preparation does, written as data: one
+`Column` for each column the estimator sees. It is compiled from the fitted pipeline when a
+package is made (``credit_risk.training.compilation``) and gives the same float32 numbers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from numba import njit
+from pydantic import Field
+
+from credit_risk.documents import Document
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from credit_risk.schema import Schema
+
+_NUMBER, _RATIO, _INDICATOR, _MISSING = 0, 1, 2, 3
+_KIND = {"number": _NUMBER, "ratio": _RATIO, "indicator": _INDICATOR, "missing": _MISSING}
+
+
+class Column(Document):
+    """One column the estimator sees.
+
+    - ``number``: the field, ``fill`` where missing, then log(1 + x) if ``log``, then
+      ``(x - center) / scale`` if scaled;
+    - ``ratio``: field / ``denominator``, each filled where missing, scaled likewise;
+    - ``indicator``: 1 where the field's category is ``category``, ``fill`` being the category
+      code that stands in for a missing value;
+    - ``missing``: 1 where the field is missing.
+
+    ``factor`` is the application field that the column's contribution is reported under.
+    """
+
+    name: str
+    kind: Literal["number", "ratio", "indicator", "missing"]
+    field: str
+    factor: str
+    fill: float = 0.0
+    denominator: str | None = None
+    denominator_fill: float = 0.0
+    category: int = 0
+    log: bool = False
+    center: float = 0.0
+    scale: Annotated[float, Field(gt=0.0)] = 1.0
+
+
+class Encoder(Document):
+    """The columns, in the estimator's order."""
+
+    columns: tuple[Column, ...]
+
+    def plan(self, schema: Schema) -> Plan:
+        """Resolve field names against the schema; see `Plan`."""
+        return Plan(self, schema)
+
+
+class Plan:
+    """An encoder resolved to arrays, ready to encode rows."""
+
+    def __init__(self, encoder: Encoder, schema: Schema) -> None:
+        columns = encoder.columns
+        index = schema.index
+        self.names: tuple[str, ...] = tuple(c.name for c in columns)
+        self.factors: npt.NDArray[np.int32] = np.array(
+            [index[c.factor] for c in columns], dtype=np.int32
+        )
+        self._arguments = (
+            np.array([_KIND[c.kind] for c in columns], dtype=np.int8),
+            np.array([index[c.field] for c in columns], dtype=np.int32),
+            np.array([c.fill for c in columns], dtype=np.float64),
+            np.array([index[c.denominator or c.field] for c in columns], dtype=np.int32),
+            np.array([c.denominator_fill for c in columns], dtype=np.float64),
+            np.array([float(c.category) for c in columns], dtype=np.float64),
+            np.array([c.log for c in columns], dtype=np.bool_),
+            np.array([c.center for c in columns], dtype=np.float64),
+            np.array([c.scale for c in columns], dtype=np.float64),
+        )
+
+    def encode(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Encode applications.
+
+        Args:
+            rows: shape (n, fields), see `Schema.vector`.
+
+        Returns:
+            Shape (n, columns), what the estimator was trained on.
+        """
+        encoded: npt.NDArray[np.float32] = _encode(rows, *self._arguments)
+        return encoded
+
+
+@njit(cache=True, error_model="numpy")
+def _encode(  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913, PLR0917 - arrays of one plan
+    rows, kind, field, fill, denominator, denominator_fill, category, log, center, scale
+):
+    n, columns = rows.shape[0], kind.shape[0]
+    out = np.empty((n, columns), dtype=np.float32)
+    for r in range(n):
+        for c in range(columns):
+            value = rows[r, field[c]]
+            missing = np.isnan(value)
+            if kind[c] == _MISSING:
+                out[r, c] = 1.0 if missing else 0.0
+                continue
+            if missing:
+                value = fill[c]
+            if kind[c] == _INDICATOR:
+                value = 1.0 if value == category[c] else 0.0
+            elif kind[c] == _RATIO:
+                below = rows[r, denominator[c]]
+                value /= denominator_fill[c] if np.isnan(below) else below
+            if log[c]:
+                value = np.log1p(value)
+            out[r, c] = (value - center[c]) / scale[c]
+    return out

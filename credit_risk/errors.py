@@ -1,0 +1,71 @@
+"""Everything that can go wrong in the core, as one small tree.
+
+::
+
+    CreditRiskError
+    ├── ApplicationInvalid     the applicant's data do not satisfy the portfolio's schema
+    ├── DataInvalid            a data file lacks a column, or cannot be read
+    ├── PortfolioInvalid       a schema, policy or reasons file is wrong: nothing may start on it
+    ├── PackageInvalid         a model package is incomplete, altered or gives other answers
+    ├── PackageNotFound        no package of that version is in the store
+    ├── ExplanationFailed      contributions do not add up, or a decline has no reason
+    ├── RecordingFailed        the evidence could not be written, so there is no decision
+    └── RecordNotFound         no record has that id
+
+Transports map these to their own statuses in one table (see ``credit_risk.serving.problems``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class CreditRiskError(Exception):
+    """Anything the core refuses to do or could not do."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One thing wrong with one place of an input; it never carries the value found there.
+
+    ``pointer`` is a JSON pointer (RFC 6901) into the input, ``detail`` a sentence for people.
+    """
+
+    pointer: str
+    detail: str
+
+
+class ApplicationInvalid(CreditRiskError):
+    """The applicant's data do not satisfy the schema; ``errors`` names every place."""
+
+    def __init__(self, errors: tuple[FieldError, ...]) -> None:
+        super().__init__("; ".join(f"{e.pointer or '/'}: {e.detail}" for e in errors))
+        self.errors = errors
+
+
+class DataInvalid(CreditRiskError):
+    """A data file lacks a column the portfolio needs, or cannot be read."""
+
+
+class PortfolioInvalid(CreditRiskError):
+    """A schema, policy, reasons or training file is wrong."""
+
+
+class PackageInvalid(CreditRiskError):
+    """A model package is incomplete, altered, of an unknown format or gives other answers."""
+
+
+class PackageNotFound(CreditRiskError):
+    """No package of the version asked for is in the store."""
+
+
+class ExplanationFailed(CreditRiskError):
+    """An explanation does not add up to the score, or a decline has no reason."""
+
+
+class RecordingFailed(CreditRiskError):
+    """A record could not be made durable."""
+
+
+class RecordNotFound(CreditRiskError):
+    """No record has the id asked for."""

@@ -1,0 +1,297 @@
+"""The model package: one folder with everything one version of a portfolio's decisions needs.
+
+::
+
+    manifest.json      format, portfolio, SHA-256 of every other file
+    schema.yaml policy.yaml reasons.yaml        the portfolio's data, as they were
+    model.json         estimator kind, encoder, calibration, linear coefficients
+    trees.npz          the nodes of a tree ensemble          (kind trees)
+    pipeline.skops     a user's own scikit-learn pipeline     (kind pipeline)
+    profile.json       reference profile: distributions for drift, correlations
+    reference.npz      the drawn reference group that reasons are measured against
+    golden.json        drawn applications with the answers this package must give
+    metrics.json provenance.json card.md plots/*.png
+
+The version is the first twelve hex digits of the SHA-256 of the manifest: same content, same
+version. Nothing in a package runs code when it is loaded: JSON, YAML, plain arrays, and skops'
+typed format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from credit_risk import documents, model
+from credit_risk.documents import Document
+from credit_risk.errors import PackageInvalid, PortfolioInvalid
+from credit_risk.model import ModelSpec
+from credit_risk.policy import BandName, DecisionName, Policy
+from credit_risk.profile import Profile
+from credit_risk.reasons import Grouping, ReasonDictionary
+from credit_risk.schema import Schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from credit_risk.model import Model
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+VERSION_DIGITS = 12
+GOLDEN_TOLERANCE = 1e-6
+"""Largest difference in PD between a golden record and what the package answers here."""
+
+
+class Manifest(Document):
+    """Names every file of a package with its SHA-256."""
+
+    format: int
+    portfolio: str
+    files: dict[str, str]
+
+    @property
+    def version(self) -> str:
+        """The package version: derived from the content."""
+        return documents.digest(self)[:VERSION_DIGITS]
+
+
+class Golden(Document):
+    """One drawn application and the answer the package gave when it was made."""
+
+    application: dict[str, float | int | str | None]
+    probability_of_default: float
+    band: BandName
+    decision: DecisionName
+    reasons: tuple[str, ...]
+
+
+class GoldenRecords(Document):
+    """The golden records of a package."""
+
+    records: tuple[Golden, ...]
+
+
+class ReferenceGroup(Document):
+    """What the reference group stands for, and how it was made."""
+
+    name: str
+    description: str
+    rows: int
+    seed: int
+
+
+class Provenance(Document):
+    """Where a package came from."""
+
+    trained_on: dict[str, Any]
+    settings: dict[str, Any]
+    libraries: dict[str, str]
+    reference: ReferenceGroup
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A loaded, verified package. Immutable; safe to share between requests."""
+
+    path: Path
+    version: str
+    schema: Schema
+    policy: Policy
+    reasons: ReasonDictionary
+    spec: ModelSpec
+    model: Model
+    profile: Profile
+    reference: npt.NDArray[np.float64]
+    provenance: Provenance
+    golden: tuple[Golden, ...]
+    metrics: dict[str, Any]
+    digests: dict[str, str]
+
+    @cached_property
+    def grouping(self) -> Grouping:
+        """Sums contributions to reason groups."""
+        return Grouping(self.schema, self.reasons)
+
+    @property
+    def portfolio(self) -> str:
+        """The portfolio this package belongs to."""
+        return self.schema.portfolio
+
+    @property
+    def policy_version(self) -> str:
+        """The policy's own version and the start of its digest: an edit cannot hide."""
+        return f"{self.policy.version}+{self.policy.digest[:8]}"
+
+
+def write(root: Path, portfolio: str, files: Mapping[str, bytes]) -> Path:
+    """Write a package under ``root/portfolio/version`` and return its folder.
+
+    The folder appears at once or not at all. A package of the same content that is there already
+    is left as it is.
+    """
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    manifest = Manifest(format=FORMAT, portfolio=portfolio, files=sums)
+    target = root / portfolio / manifest.version
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
+    try:
+        for name, content in files.items():
+            path = staging / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        text = json.dumps(manifest.model_dump(), indent=2, sort_keys=True) + "\n"
+        (staging / MANIFEST).write_text(text, encoding="utf-8")
+        staging.chmod(0o755)
+        os.replace(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a package's manifest.
+
+    Raises:
+        PackageInvalid: there is none, or it is not one of ours.
+    """
+    manifest = _json(Manifest, path / MANIFEST)
+    if manifest.format != FORMAT:
+        msg = f"{path.name}: package format {manifest.format}, this server reads {FORMAT}"
+        raise PackageInvalid(msg)
+    return manifest
+
+
+def verify(path: Path) -> Manifest:
+    """Compare every file with its sum in the manifest.
+
+    Raises:
+        PackageInvalid: a file is missing, altered, or not in the manifest; names the file.
+    """
+    manifest = read_manifest(path)
+    present = {
+        file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()
+    } - {MANIFEST}
+    extra = sorted(present - set(manifest.files))
+    if extra:
+        msg = f"package {manifest.version}: {extra[0]} is not in the manifest"
+        raise PackageInvalid(msg)
+    for name, expected in manifest.files.items():
+        if name not in present:
+            msg = f"package {manifest.version}: {name} is missing"
+            raise PackageInvalid(msg)
+        if hashlib.sha256((path / name).read_bytes()).hexdigest() != expected:
+            msg = f"package {manifest.version}: {name} was altered (its SHA-256 does not match)"
+            raise PackageInvalid(msg)
+    return manifest
+
+
+def load(path: Path, version: str | None = None) -> ModelPackage:
+    """Verify and load a package.
+
+    Args:
+        path: the package's folder.
+        version: the version the caller expects to find there; None takes what is there.
+
+    Raises:
+        PackageInvalid: sums do not match, a file cannot be read, parts do not fit each other, or
+            it is not the version asked for.
+    """
+    manifest = verify(path)
+    if version is not None and manifest.version != version:
+        msg = f"package {version}: the folder holds {manifest.version}"
+        raise PackageInvalid(msg)
+    try:
+        schema = documents.read(Schema, path / "schema.yaml")
+        policy = documents.read(Policy, path / "policy.yaml")
+        reasons = documents.read(ReasonDictionary, path / "reasons.yaml")
+        policy.check(schema)
+        reasons.check(schema, policy)
+    except PortfolioInvalid as error:
+        msg = f"package {manifest.version}: {error}"
+        raise PackageInvalid(msg) from error
+    spec = _json(ModelSpec, path / "model.json")
+    reference = _arrays(path / "reference.npz").get("rows")
+    if reference is None or reference.shape[1:] != (len(schema.fields),):
+        msg = f"package {manifest.version}: reference.npz does not hold the schema's fields"
+        raise PackageInvalid(msg)
+    reference = reference.astype(np.float64)
+    if spec.kind == "pipeline":
+        # Imported only here: scikit-learn and shap take a second and 150 MB to load, and a
+        # package of ours needs neither.
+        from credit_risk.pipeline_model import load_pipeline  # noqa: PLC0415
+
+        built: Model = load_pipeline(path / "pipeline.skops", schema, reference)
+    else:
+        arrays = _arrays(path / "trees.npz") if spec.kind == "trees" else {}
+        built = model.build(spec, schema, arrays, reference)
+    return ModelPackage(
+        path=path,
+        version=manifest.version,
+        schema=schema,
+        policy=policy,
+        reasons=reasons,
+        spec=spec,
+        model=built,
+        profile=_json(Profile, path / "profile.json"),
+        reference=reference,
+        provenance=_json(Provenance, path / "provenance.json"),
+        golden=_json(GoldenRecords, path / "golden.json").records,
+        metrics=json.loads((path / "metrics.json").read_text(encoding="utf-8")),
+        digests=dict(manifest.files),
+    )
+
+
+D = TypeVar("D", bound=BaseModel)
+
+
+def _json(kind: type[D], path: Path) -> D:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        msg = f"{path.name}: cannot be read: {error.strerror}"
+        raise PackageInvalid(msg) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        msg = f"{path.name}: {place}: {first['msg']}"
+        raise PackageInvalid(msg) from error
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        # allow_pickle is numpy's switch for running code on load; it stays off.
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        msg = f"{path.name}: cannot be read: {error}"
+        raise PackageInvalid(msg) from error
+
+
+def npz(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Arrays as the bytes of a compressed ``.npz`` file that depend on nothing but the arrays."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asarray(array), allow_pickle=False)
+            # numpy's own savez stamps the time of day into the archive.
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)),
+                             content.getvalue(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()

@@ -1,0 +1,129 @@
+"""A user's own fitted scikit-learn pipeline, served as it is.
+
+Loaded from skops' format, which builds only the types it knows and runs no code. It is scored on
+a DataFrame, and explained by ``shap`` in log-odds over the application's own fields: exact for
+few fields, sampled permutations (which still add up) for more. Both are much slower than the
+compiled models, and `PipelineModel.method` says which one was used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import shap
+import skops.io
+
+from credit_risk.errors import PackageInvalid
+from credit_risk.schema import UNSEEN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from credit_risk.schema import Schema
+
+    Floats = npt.NDArray[np.float64]
+
+EXACT_FIELDS_MAX = 8
+"""With more fields, 2 to their number coalitions per explanation take too long."""
+BACKGROUND_ROWS = 100
+_LEAST_PROBABILITY = 1e-12
+_TRUSTED_PREFIXES = ("sklearn.", "xgboost.", "numpy.", "scipy.")
+
+
+def untrusted_types(content: bytes) -> list[str]:
+    """Types in a skops file beyond those of scikit-learn, XGBoost, numpy and scipy."""
+    return [
+        name
+        for name in skops.io.get_untrusted_types(data=content)
+        if not name.startswith(_TRUSTED_PREFIXES)
+    ]
+
+
+def frame(rows: Floats, schema: Schema) -> pd.DataFrame:
+    """Rows as the DataFrame a pipeline was trained on: named columns, category names, NaN."""
+    columns: dict[str, Any] = {}
+    for i, spec in enumerate(schema.fields):
+        values = rows[:, i]
+        if spec.is_category:
+            names = np.array([*spec.categories, np.nan], dtype=object)
+            known = np.isfinite(values) & (values != UNSEEN)
+            codes = np.where(known, values, len(spec.categories)).astype(int)
+            columns[spec.name] = names[codes]
+        else:
+            columns[spec.name] = values
+    return pd.DataFrame(columns)
+
+
+@dataclass(frozen=True)
+class PipelineModel:
+    """See the module's text."""
+
+    pipeline: Any
+    schema: Schema
+    reference: Floats
+
+    @cached_property
+    def base_value(self) -> float:
+        """Mean log-odds of the reference rows used as background."""
+        return float(self.log_odds(self._background).mean())
+
+    @property
+    def method(self) -> str:
+        """Which of shap's explainers is used."""
+        kind = "exact" if self._is_exact else "sampled permutations"
+        return f"interventional Shapley values by shap, {kind}, {len(self._background)} rows"
+
+    def log_odds(self, rows: Floats) -> Floats:
+        """Log-odds of the pipeline's probability of the second class, shape (n,)."""
+        p = self.pipeline.predict_proba(frame(rows, self.schema))[:, 1]
+        p = np.clip(p.astype(np.float64), _LEAST_PROBABILITY, 1.0 - _LEAST_PROBABILITY)
+        log_odds: Floats = np.log(p) - np.log1p(-p)
+        return log_odds
+
+    def contributions(self, rows: Floats) -> Floats:
+        """Shapley values of each field, shape (n, fields), log-odds."""
+        values: Floats = self._explainer(rows).values
+        return values
+
+    @property
+    def _is_exact(self) -> bool:
+        return len(self.schema.fields) <= EXACT_FIELDS_MAX
+
+    @cached_property
+    def _background(self) -> Floats:
+        return self.reference[:BACKGROUND_ROWS]
+
+    @cached_property
+    def _explainer(self) -> Any:  # noqa: ANN401 - shap is untyped
+        masker = shap.maskers.Independent(self._background, max_samples=len(self._background))
+        if self._is_exact:
+            return shap.explainers.Exact(self.log_odds, masker)
+        return shap.explainers.Permutation(self.log_odds, masker, seed=0)
+
+
+def load_pipeline(path: Path, schema: Schema, reference: Floats) -> PipelineModel:
+    """Load a pipeline.
+
+    Raises:
+        PackageInvalid: the file cannot be read, or holds types that are not trusted.
+    """
+    try:
+        content = path.read_bytes()
+        strangers = untrusted_types(content)
+        if strangers:
+            msg = f"pipeline.skops: type {strangers[0]} is not trusted"
+            raise PackageInvalid(msg)
+        pipeline = skops.io.loads(content, trusted=skops.io.get_untrusted_types(data=content))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        msg = f"pipeline.skops: cannot be read: {error}"
+        raise PackageInvalid(msg) from error
+    if not hasattr(pipeline, "predict_proba"):
+        msg = "pipeline.skops: the pipeline has no predict_proba"
+        raise PackageInvalid(msg)
+    return PipelineModel(pipeline, schema, reference)

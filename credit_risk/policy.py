@@ -1,0 +1,227 @@
+"""The policy: from a probability of default and an application to a band and a decision.
+
+The model gives risk; the policy decides. A policy is a versioned data file: bands by PD, each with
+its decision, and declarative rules. A knock-out rule declines, a referral rule asks for a person;
+a rule can make the band's decision stricter, never milder.
+"""
+
+from __future__ import annotations
+
+import operator
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from credit_risk.documents import Document, digest
+from credit_risk.errors import PortfolioInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from credit_risk.schema import FieldSpec, Schema
+
+DecisionName = Literal["APPROVE", "REVIEW", "DECLINE"]
+BandName = Literal["LOW", "MEDIUM", "HIGH", "VERY_HIGH"]
+BAND_ORDER: tuple[BandName, ...] = ("LOW", "MEDIUM", "HIGH", "VERY_HIGH")
+
+SEVERITY: dict[DecisionName, int] = {"APPROVE": 0, "REVIEW": 1, "DECLINE": 2}
+_RULE_DECISION: dict[str, DecisionName] = {"knock-out": "DECLINE", "referral": "REVIEW"}
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Band(Document):
+    """PDs from ``lower`` (inclusive) to ``upper`` (exclusive; the last band includes 1)."""
+
+    name: BandName
+    lower: Probability
+    upper: Probability
+    decision: DecisionName
+
+
+class Condition(Document):
+    """One comparison. A comparison with a missing value is false; ``missing`` is true for it."""
+
+    field: str
+    op: Literal["eq", "ne", "lt", "le", "gt", "ge", "in", "not-in", "missing"]
+    value: float | str | tuple[float | str, ...] | None = None
+
+
+class Rule(Document):
+    """All conditions of ``when`` together call for the rule's decision, for its ``reason``."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+    kind: Literal["knock-out", "referral"]
+    when: Annotated[tuple[Condition, ...], Field(min_length=1)]
+    reason: str
+
+    @property
+    def decision(self) -> DecisionName:
+        """What the rule calls for."""
+        return _RULE_DECISION[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the policy made of one application.
+
+    ``scored`` is the band's own decision, before rules; ``rules`` are the rules that made the
+    decision what it is: those that call for it, where the score alone or with them did.
+    """
+
+    band: BandName
+    decision: DecisionName
+    prediction: int
+    scored: DecisionName
+    rules: tuple[Rule, ...]
+
+
+class Policy(Document):
+    """A portfolio's decision policy."""
+
+    portfolio: str
+    version: str
+    cut_off: Probability
+    bands: Annotated[tuple[Band, ...], Field(min_length=len(BAND_ORDER), max_length=4)]
+    rules: tuple[Rule, ...] = ()
+
+    @model_validator(mode="after")
+    def _bands_tile_the_probabilities(self) -> Policy:
+        if tuple(b.name for b in self.bands) != BAND_ORDER:
+            msg = f"bands: give {', '.join(BAND_ORDER)}, once each and in that order"
+            raise ValueError(msg)
+        edge = 0.0
+        previous = self.bands[0]
+        for band in self.bands:
+            if band.lower != edge:
+                kind = "overlaps the band before it" if band.lower < edge else "leaves a gap"
+                msg = f"bands: {band.name} starts at {band.lower}, expected {edge}: it {kind}"
+                raise ValueError(msg)
+            if band.upper <= band.lower:
+                msg = f"bands: {band.name} is empty ({band.lower} to {band.upper})"
+                raise ValueError(msg)
+            if SEVERITY[band.decision] < SEVERITY[previous.decision]:
+                msg = f"bands: {band.name} decides {band.decision}, milder than {previous.name}"
+                raise ValueError(msg)
+            edge = band.upper
+            previous = band
+        if edge != 1.0:
+            msg = f"bands: the last band ends at {edge}, not at 1"
+            raise ValueError(msg)
+        if len({rule.name for rule in self.rules}) != len(self.rules):
+            msg = "rules: names are not unique"
+            raise ValueError(msg)
+        return self
+
+    def check(self, schema: Schema) -> None:
+        """Check every rule against the schema.
+
+        Raises:
+            PortfolioInvalid: a rule names an unknown field, or compares it with a value that
+                the field can never hold or by an operator that has no meaning for it.
+        """
+        by_name = {f.name: f for f in schema.fields}
+        for rule in self.rules:
+            for condition in rule.when:
+                where = f"policy rule {rule.name}, field {condition.field}"
+                spec = by_name.get(condition.field)
+                if spec is None:
+                    msg = f"{where}: not in the schema"
+                    raise PortfolioInvalid(msg)
+                fault = _fault(condition, spec)
+                if fault is not None:
+                    msg = f"{where}: {fault}"
+                    raise PortfolioInvalid(msg)
+
+    def band_of(self, probability: float) -> Band:
+        """The band a PD falls into; ``probability`` must lie in [0, 1]."""
+        return self.bands[bisect_right(self._edges, probability)]
+
+    def decide(self, probability: float, application: Mapping[str, Any]) -> Outcome:
+        """Band, decision and the rules behind it.
+
+        Args:
+            probability: PD in [0, 1].
+            application: a checked application.
+        """
+        band = self.band_of(probability)
+        decision = band.decision
+        fired: list[Rule] = []
+        for rule, tests in self._tests:
+            if all(test(application.get(field)) for field, test in tests):
+                fired.append(rule)
+                if SEVERITY[rule.decision] > SEVERITY[decision]:
+                    decision = rule.decision
+        return Outcome(
+            band=band.name,
+            decision=decision,
+            prediction=int(probability >= self.cut_off),
+            scored=band.decision,
+            rules=tuple(rule for rule in fired if rule.decision == decision),
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the policy's content."""
+        return digest(self)
+
+    @cached_property
+    def _edges(self) -> list[float]:
+        return [band.upper for band in self.bands[:-1]]
+
+    @cached_property
+    def _tests(self) -> list[tuple[Rule, list[tuple[str, Callable[[Any], bool]]]]]:
+        return [(rule, [(c.field, _test(c)) for c in rule.when]) for rule in self.rules]
+
+
+_ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+}
+_EQUALITIES: dict[str, Callable[[Any, Any], bool]] = {"eq": operator.eq, "ne": operator.ne}
+
+
+def _test(condition: Condition) -> Callable[[Any], bool]:
+    value = condition.value
+    if condition.op == "missing":
+        return lambda actual: actual is None
+    if condition.op in ("in", "not-in"):
+        members = frozenset(value) if isinstance(value, tuple) else frozenset((value,))
+        wanted = condition.op == "in"
+        return lambda actual: actual is not None and (actual in members) is wanted
+    compare = (_ORDERINGS | _EQUALITIES)[condition.op]
+    return lambda actual: actual is not None and compare(actual, value)
+
+
+def _fault(condition: Condition, spec: FieldSpec) -> str | None:
+    """What is wrong with comparing this field so, or None."""
+    if condition.op == "missing":
+        if condition.value is not None:
+            return "missing takes no value"
+        return None if spec.nullable else "the field is never missing"
+    if condition.op in ("in", "not-in"):
+        if not isinstance(condition.value, tuple) or not condition.value:
+            return f"{condition.op} takes a list"
+        values = condition.value
+    else:
+        if isinstance(condition.value, tuple) or condition.value is None:
+            return f"{condition.op} takes one value"
+        values = (condition.value,)
+    if spec.is_category:
+        if condition.op in _ORDERINGS:
+            return f"{condition.op} has no meaning for a category"
+        unknown = [v for v in values if v not in spec.categories]
+        return f"unknown category {unknown[0]!r}" if unknown else None
+    for value in values:
+        if isinstance(value, str):
+            return f"{value!r} is not a number"
+        if spec.minimum is not None and spec.maximum is not None and not (
+            spec.minimum <= value <= spec.maximum
+        ):
+            return f"{value} is outside the field's range"
+    return None

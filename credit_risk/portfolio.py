@@ -1,0 +1,56 @@
+"""A portfolio's folder: the data files that make a product line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from credit_risk import documents
+from credit_risk.errors import PortfolioInvalid
+from credit_risk.policy import Policy
+from credit_risk.reasons import ReasonDictionary
+from credit_risk.schema import Schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Portfolio:
+    """Schema, policy and approved reasons, checked against each other."""
+
+    path: Path
+    schema: Schema
+    policy: Policy
+    reasons: ReasonDictionary
+
+
+def load(root: Path, name: str) -> Portfolio:
+    """Load the portfolio ``name`` from its folder under ``root``.
+
+    Raises:
+        PortfolioInvalid: there is no such folder, or a file in it is wrong.
+    """
+    path = root / name
+    if not path.is_dir():
+        known = ", ".join(names(root)) or "none"
+        msg = f"no portfolio {name!r} under {root} (there are: {known})"
+        raise PortfolioInvalid(msg)
+    portfolio = Portfolio(
+        path=path,
+        schema=documents.read(Schema, path / "schema.yaml"),
+        policy=documents.read(Policy, path / "policy.yaml"),
+        reasons=documents.read(ReasonDictionary, path / "reasons.yaml"),
+    )
+    for part in (portfolio.schema, portfolio.policy, portfolio.reasons):
+        if part.portfolio != name:
+            msg = f"{path}: a file says it belongs to portfolio {part.portfolio!r}"
+            raise PortfolioInvalid(msg)
+    portfolio.policy.check(portfolio.schema)
+    portfolio.reasons.check(portfolio.schema, portfolio.policy)
+    return portfolio
+
+
+def names(root: Path) -> list[str]:
+    """Names of the portfolios under ``root``."""
+    return sorted(path.parent.name for path in root.glob("*/schema.yaml"))

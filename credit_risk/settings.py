@@ -1,0 +1,111 @@
+"""What can be set from outside, in one place (the twelve-factor way).
+
+Every setting is an environment variable with the prefix ``CREDIT_RISK_``. The four that
+``make serve`` takes (``PORT``, ``WORKERS``, ``STATE_DIR``, ``PORTFOLIO``) and ``MODEL_VERSION``
+also work without the prefix; with both present the prefixed one wins.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "CREDIT_RISK_"
+
+
+def _plain(name: str) -> AliasChoices:
+    return AliasChoices(f"{PREFIX}{name}", name)
+
+
+class Settings(BaseSettings):
+    """The settings of one process; see ``credit-risk settings`` for the values in force."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, populate_by_name=True)
+
+    portfolio: Annotated[
+        str,
+        Field(
+            validation_alias=_plain("PORTFOLIO"),
+            pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$",
+            description="The portfolio this server serves.",
+        ),
+    ] = "personal-loans"
+    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[
+        int, Field(validation_alias=_plain("PORT"), ge=1, le=65535, description="Port to listen on.")
+    ] = 3000
+    workers: Annotated[
+        int,
+        Field(
+            validation_alias=_plain("WORKERS"),
+            ge=1,
+            default_factory=lambda: os.cpu_count() or 1,
+            description="Worker processes; the number of cores unless set.",
+        ),
+    ]
+    state_dir: Annotated[
+        Path,
+        Field(
+            validation_alias=_plain("STATE_DIR"),
+            description="Everything the server writes: records, BentoML's store, metrics files.",
+        ),
+    ] = Path("var")
+    model_version: Annotated[
+        str | None,
+        Field(
+            validation_alias=_plain("MODEL_VERSION"),
+            description=(
+                "Pins the package version to serve. Unset: the version last activated, "
+                "and before any activation the one the portfolio ships as its default."
+            ),
+        ),
+    ] = None
+    portfolios_dir: Annotated[
+        Path, Field(description="Folder with one folder of data files per portfolio.")
+    ] = Path(__file__).parent.parent / "portfolios"
+    packages_dir: Annotated[
+        Path, Field(description="Folder with the model packages that are shipped.")
+    ] = Path(__file__).parent.parent / "packages"
+    database_url: Annotated[
+        str | None,
+        Field(
+            description="SQLAlchemy URL of the record database. Unset: SQLite under the state "
+            "directory."
+        ),
+    ] = None
+    batch_rows_max: Annotated[
+        int, Field(ge=1, le=10_000, description="Most applications in one batch call.")
+    ] = 500
+    body_bytes_max: Annotated[
+        int | None,
+        Field(
+            ge=1_024,
+            description="Largest request body in bytes. Unset: 4 KiB for each of the rows a "
+            "batch may hold.",
+        ),
+    ] = None
+    activation_poll_seconds: Annotated[
+        float, Field(gt=0, description="How often a worker looks for a newly activated version.")
+    ] = 0.5
+    log_level: Annotated[
+        str,
+        Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe line logged."),
+    ] = "INFO"
+
+    @property
+    def audit_url(self) -> str:
+        """URL of the record database in force."""
+        if self.database_url is not None:
+            return self.database_url
+        return f"sqlite:///{self.state_dir.absolute() / 'records.db'}"
+
+    @property
+    def body_limit(self) -> int:
+        """Largest request body in force, bytes."""
+        if self.body_bytes_max is not None:
+            return self.body_bytes_max
+        return 4096 * self.batch_rows_max

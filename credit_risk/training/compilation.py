@@ -1,0 +1,368 @@
+"""From a fitted scikit-learn pipeline to the package's formats that need no scikit-learn.
+
+`compile_pipeline` reads the fitted steps it knows and writes them as data: an encoder, a
+calibration, and the trees' nodes or a linear predictor. A step it does not know raises
+`NotCompilable`; the pipeline is then packaged as it is and served through scikit-learn.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    StandardScaler,
+)
+from xgboost import XGBClassifier
+
+from credit_risk.encoder import Column, Encoder
+from credit_risk.errors import CreditRiskError
+from credit_risk.model import Calibration, Linear, ModelSpec
+from credit_risk.schema import UNSEEN
+from credit_risk.training.pipeline import MonotoneLogisticRegression, as_float32, divide
+from credit_risk.trees import LEAF, Ensemble
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from credit_risk.schema import FieldSpec, Schema
+
+
+class NotCompilable(CreditRiskError):
+    """The pipeline has a part that has no equivalent in the package's formats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """``model.json`` and, for trees, the arrays of ``trees.npz``."""
+
+    spec: ModelSpec
+    arrays: dict[str, npt.NDArray[np.generic]]
+
+
+def compile_pipeline(pipeline: Pipeline, schema: Schema, estimator: str) -> Compiled:
+    """Compile a fitted pipeline ``ColumnTransformer -> [float32] -> classifier``.
+
+    Args:
+        pipeline: fitted, of two classes with labels 0 and 1.
+        schema: names the fields the column transformer reads.
+        estimator: the estimator's name for the record.
+
+    Raises:
+        NotCompilable: names the step that has no equivalent.
+    """
+    steps = [step for _, step in pipeline.steps]
+    casts = [s for s in steps[1:-1] if _applies(s, as_float32)]
+    if not isinstance(steps[0], ColumnTransformer) or len(casts) != len(steps) - 2:
+        msg = "the pipeline is not a ColumnTransformer followed by a classifier"
+        raise NotCompilable(msg)
+    columns = _columns(steps[0], schema)
+    classifier, calibration = _calibration(steps[-1])
+    encoder = Encoder(columns=tuple(columns))
+    if isinstance(classifier, (MonotoneLogisticRegression, LogisticRegression)):
+        linear = Linear(
+            coefficients=tuple(classifier.coef_[0].tolist()),
+            intercept=float(classifier.intercept_[0]),
+        )
+        spec = ModelSpec(
+            kind="linear", estimator=estimator, encoder=encoder, calibration=calibration,
+            linear=linear,
+        )  # fmt: skip
+        return Compiled(spec, {})
+    ensemble = _ensemble(classifier, calibrated=isinstance(steps[-1], CalibratedClassifierCV))
+    spec = ModelSpec(kind="trees", estimator=estimator, encoder=encoder, calibration=calibration)
+    return Compiled(spec, ensemble.arrays())
+
+
+def _applies(step: object, function: object) -> bool:
+    return isinstance(step, FunctionTransformer) and step.func is function
+
+
+def _columns(transformer: ColumnTransformer, schema: Schema) -> list[Column]:
+    by_name = {f.name: f for f in schema.fields}
+    ratio_factor = {(d.ratio.numerator, d.ratio.denominator): d for d in schema.derived}
+    columns: list[Column] = []
+    for name, step, fields in transformer.transformers_:
+        if name == "remainder":
+            if isinstance(step, str) and step == "drop":
+                continue
+            msg = "the ColumnTransformer passes unnamed columns through"
+            raise NotCompilable(msg)
+        parts = [s for _, s in step.steps] if isinstance(step, Pipeline) else [step]
+        fields = [fields] if isinstance(fields, str) else list(fields)
+        unknown = [f for f in fields if f not in by_name]
+        if unknown:
+            msg = f"column {unknown[0]!r} is not a field of the schema"
+            raise NotCompilable(msg)
+        if len(parts) > 1 and _applies(parts[1], divide):
+            derived = ratio_factor.get((fields[0], fields[1]))
+            factor = derived.factor if derived else fields[0]
+            columns.append(_ratio(name, parts, fields, factor))
+            continue
+        for place, field in enumerate(fields):
+            columns += _field(by_name[field], parts, place)
+    return columns
+
+
+def _ratio(name: str, parts: list[Any], fields: list[str], factor: str) -> Column:
+    fills = parts[0].statistics_
+    center, scale = _scaling(parts[2:], 0)
+    return Column(
+        name=name,
+        kind="ratio",
+        field=fields[0],
+        factor=factor,
+        fill=float(fills[0]),
+        denominator=fields[1],
+        denominator_fill=float(fills[1]),
+        center=center,
+        scale=scale,
+    )
+
+
+def _field(spec: FieldSpec, parts: list[Any], place: int) -> list[Column]:
+    """The columns one field becomes; ``place`` is its place within the step's fields."""
+    codes = {c: float(i) for i, c in enumerate(spec.categories)}
+    fill = float("nan")
+    rest = list(parts)
+    if rest and isinstance(rest[0], SimpleImputer):
+        imputer = rest.pop(0)
+        if imputer.add_indicator:
+            msg = f"{spec.name}: SimpleImputer(add_indicator=True)"
+            raise NotCompilable(msg)
+        value = imputer.statistics_[place]
+        fill = codes.get(value, UNSEEN) if spec.is_category else float(value)
+    elif spec.nullable and spec.is_category:
+        msg = f"{spec.name}: a category that may be missing and is not imputed"
+        raise NotCompilable(msg)
+    if rest and isinstance(rest[0], OneHotEncoder):
+        return _one_hot(spec, rest, place, fill, codes)
+    if rest and isinstance(rest[0], OrdinalEncoder):
+        encoder = rest.pop(0)
+        if list(encoder.categories_[place]) != list(spec.categories):
+            msg = f"{spec.name}: OrdinalEncoder orders the categories otherwise than the schema"
+            raise NotCompilable(msg)
+    elif spec.is_category:
+        msg = f"{spec.name}: a category without an encoder"
+        raise NotCompilable(msg)
+    log = bool(rest) and _applies(rest[0], np.log1p)
+    center, scale = _scaling(rest[1:] if log else rest, place)
+    return [
+        Column(
+            name=spec.name,
+            kind="number",
+            field=spec.name,
+            factor=spec.name,
+            fill=fill,
+            log=log,
+            center=center,
+            scale=scale,
+        )
+    ]
+
+
+def _one_hot(
+    spec: FieldSpec, rest: list[Any], place: int, fill: float, codes: dict[str, float]
+) -> list[Column]:
+    encoder = rest[0]
+    if len(rest) > 1 or encoder.drop_idx_ is not None or encoder.infrequent_categories_ is not None:
+        msg = f"{spec.name}: OneHotEncoder followed by a step, dropping or grouping categories"
+        raise NotCompilable(msg)
+    columns = []
+    for category in encoder.categories_[place]:
+        if category not in codes:
+            msg = f"{spec.name}: category {category!r} is not in the schema"
+            raise NotCompilable(msg)
+        columns.append(
+            Column(
+                name=f"{spec.name}={category}",
+                kind="indicator",
+                field=spec.name,
+                factor=spec.name,
+                fill=fill,
+                category=int(codes[category]),
+            )
+        )
+    return columns
+
+
+def _scaling(steps: list[Any], place: int) -> tuple[float, float]:
+    if not steps:
+        return 0.0, 1.0
+    scaler = steps[0]
+    if len(steps) > 1 or not isinstance(scaler, StandardScaler):
+        msg = f"step {type(steps[-1]).__name__}"
+        raise NotCompilable(msg)
+    center = float(scaler.mean_[place]) if scaler.with_mean else 0.0
+    return center, float(scaler.scale_[place]) if scaler.with_std else 1.0
+
+
+def _calibration(model: Any) -> tuple[Any, Calibration]:  # noqa: ANN401 - any classifier
+    """The estimator inside, and the sigmoid around it.
+
+    scikit-learn writes it as 1 / (1 + exp(a s + b)), so its a is minus our slope.
+    """
+    if not isinstance(model, CalibratedClassifierCV):
+        return model, Calibration(slope=1.0, intercept=0.0)
+    if len(model.calibrated_classifiers_) != 1 or model.method != "sigmoid":
+        msg = "CalibratedClassifierCV other than method='sigmoid', ensemble=False"
+        raise NotCompilable(msg)
+    inner = model.calibrated_classifiers_[0]
+    sigmoid = inner.calibrators[0]
+    return inner.estimator, Calibration(slope=-float(sigmoid.a_), intercept=-float(sigmoid.b_))
+
+
+def _ensemble(model: Any, *, calibrated: bool) -> Ensemble:  # noqa: ANN401 - any classifier
+    if isinstance(model, XGBClassifier):
+        # The calibration of a plain XGBClassifier is fitted on probabilities, not on margins.
+        if calibrated and not hasattr(model, "decision_function"):
+            msg = "CalibratedClassifierCV around an XGBClassifier without decision_function"
+            raise NotCompilable(msg)
+        return _xgboost(model)
+    if isinstance(model, HistGradientBoostingClassifier):
+        return _hist_gradient_boosting(model)
+    if isinstance(model, RandomForestClassifier) and calibrated:
+        return _random_forest(model)
+    msg = f"classifier {type(model).__name__}" + ("" if calibrated else ", not calibrated")
+    raise NotCompilable(msg)
+
+
+class _Nodes:
+    """Collects the nodes of trees, renumbered so that all trees share one numbering."""
+
+    def __init__(self) -> None:
+        self._roots: list[int] = []
+        self._parts: dict[str, list[npt.NDArray[Any]]] = {
+            name: []
+            for name in ("column", "threshold", "default_left", "left", "right", "value")
+        }
+        self._count = 0
+
+    def add(  # noqa: PLR0913 - the arrays of one tree
+        self,
+        *,
+        leaf: npt.NDArray[np.bool_],
+        column: npt.NDArray[Any],
+        threshold: npt.NDArray[Any],
+        default_left: npt.NDArray[Any],
+        left: npt.NDArray[Any],
+        right: npt.NDArray[Any],
+        value: npt.NDArray[Any],
+    ) -> None:
+        """Add one tree; children must come after their parents."""
+        self._roots.append(self._count)
+        parts = {
+            "column": np.where(leaf, LEAF, column),
+            "threshold": np.where(leaf, 0.0, threshold),
+            "default_left": np.where(leaf, False, default_left),  # noqa: FBT003 - a value
+            "left": np.where(leaf, 0, left + self._count),
+            "right": np.where(leaf, 0, right + self._count),
+            "value": np.where(leaf, value, 0.0),
+        }
+        for name, array in parts.items():
+            self._parts[name].append(array)
+        self._count += len(leaf)
+
+    def ensemble(self, base: float) -> Ensemble:
+        """All trees added so far."""
+
+        def joined(name: str, kind: type[np.generic]) -> npt.NDArray[Any]:
+            return np.concatenate(self._parts[name]).astype(kind)
+
+        return Ensemble(
+            base=base,
+            roots=np.array(self._roots, dtype=np.int32),
+            column=joined("column", np.int32),
+            threshold=joined("threshold", np.float32),
+            default_left=joined("default_left", np.bool_),
+            left=joined("left", np.int32),
+            right=joined("right", np.int32),
+            value=joined("value", np.float64),
+        )
+
+
+def _xgboost(model: XGBClassifier) -> Ensemble:
+    booster = model.get_booster()
+    if getattr(model, "early_stopping_rounds", None) is not None:
+        booster = booster[: model.best_iteration + 1]
+    learner = json.loads(booster.save_raw("json"))["learner"]
+    if learner["gradient_booster"]["name"] != "gbtree":
+        msg = f"XGBoost booster {learner['gradient_booster']['name']}"
+        raise NotCompilable(msg)
+    nodes = _Nodes()
+    for tree in learner["gradient_booster"]["model"]["trees"]:
+        if any(tree["split_type"]):
+            msg = "XGBoost categorical splits"
+            raise NotCompilable(msg)
+        left = np.array(tree["left_children"])
+        conditions = np.array(tree["split_conditions"], dtype=np.float32)
+        nodes.add(
+            leaf=left == -1,
+            column=np.array(tree["split_indices"]),
+            threshold=conditions,
+            default_left=np.array(tree["default_left"], dtype=bool),
+            left=left,
+            right=np.array(tree["right_children"]),
+            value=conditions,
+        )
+    ensemble = nodes.ensemble(0.0)
+    # The stored base score is rounded to a few digits, so the base is measured instead.
+    row = np.zeros((1, model.n_features_in_), dtype=np.float32)
+    margin = float(model.predict(row, output_margin=True)[0])
+    return nodes.ensemble(margin - float(ensemble.margins(row)[0]))
+
+
+def _below(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Float32 t such that ``x < t`` is ``x <= threshold`` for every float32 x."""
+    rounded = threshold.astype(np.float32)
+    above = rounded.astype(np.float64) > threshold
+    rounded[above] = np.nextafter(rounded[above], np.float32(-np.inf))
+    return np.nextafter(rounded, np.float32(np.inf))
+
+
+def _hist_gradient_boosting(model: HistGradientBoostingClassifier) -> Ensemble:
+    nodes = _Nodes()
+    # scikit-learn offers no public view of these trees; a test compares with predict_proba.
+    for (predictor,) in model._predictors:  # noqa: SLF001
+        tree = predictor.nodes
+        if tree["is_categorical"].any():
+            msg = "HistGradientBoosting categorical splits"
+            raise NotCompilable(msg)
+        nodes.add(
+            leaf=tree["is_leaf"].astype(bool),
+            column=tree["feature_idx"].astype(np.int64),
+            threshold=_below(tree["num_threshold"].astype(np.float64)),
+            default_left=tree["missing_go_to_left"].astype(bool),
+            left=tree["left"].astype(np.int64),
+            right=tree["right"].astype(np.int64),
+            value=tree["value"],
+        )
+    return nodes.ensemble(float(np.ravel(model._baseline_prediction)[0]))  # noqa: SLF001
+
+
+def _random_forest(model: RandomForestClassifier) -> Ensemble:
+    nodes = _Nodes()
+    for estimator in model.estimators_:
+        tree = estimator.tree_
+        shares = tree.value[:, 0, :]
+        nodes.add(
+            leaf=tree.children_left == -1,
+            column=tree.feature,
+            threshold=_below(tree.threshold),
+            default_left=tree.missing_go_to_left.astype(bool),
+            left=tree.children_left,
+            right=tree.children_right,
+            value=shares[:, 1] / shares.sum(axis=1) / len(model.estimators_),
+        )
+    return nodes.ensemble(0.0)

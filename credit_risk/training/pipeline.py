@@ -1,0 +1,221 @@
+"""The scikit-learn pipeline: all preparation and the calibrated estimator, derived from the schema.
+
+Training and serving cannot differ: the pipeline is the only definition of the model's columns,
+and what the server runs is compiled from the fitted pipeline (see ``compilation``), then compared
+with it row by row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    StandardScaler,
+)
+from sklearn.utils.validation import check_is_fitted
+from xgboost import XGBClassifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from credit_risk.schema import Schema
+    from credit_risk.training.settings import EstimatorName
+
+    Floats = npt.NDArray[np.float64]
+
+CALIBRATION_FOLDS = 5
+THREADS = 2
+"""Fixed, not the number of cores: float sums depend on how many threads share them."""
+
+_SIGN = {"increasing": 1, "decreasing": -1, "none": 0}
+
+
+def divide(columns: npt.NDArray[Any]) -> Floats:
+    """First column over the second, shape (n, 1)."""
+    table = np.asarray(columns, dtype=np.float64)
+    ratio: Floats = table[:, :1] / table[:, 1:2]
+    return ratio
+
+
+def as_float32(columns: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """What every estimator is given, in training and in the server alike."""
+    return np.asarray(columns, dtype=np.float32)
+
+
+class MarginXGBClassifier(XGBClassifier):  # type: ignore[misc]
+    """XGBoost whose ``decision_function`` is the margin, so that calibration is on log-odds."""
+
+    def decision_function(self, X: npt.NDArray[np.float32]) -> Floats:  # noqa: N803 - scikit-learn's name
+        """Margin (uncalibrated log-odds), shape (n,)."""
+        margin: Floats = self.predict(X, output_margin=True).astype(np.float64)
+        return margin
+
+
+class MonotoneLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Logistic regression with an L2 penalty and a sign for each coefficient.
+
+    Minimises ``sum(log(1 + exp(-y s))) + |w|^2 / (2 C)`` with ``w_j >= 0`` where the sign is 1
+    and ``w_j <= 0`` where it is -1 (scikit-learn's own has no such bounds).
+    """
+
+    def __init__(self, signs: tuple[int, ...], C: float = 1.0) -> None:  # noqa: N803
+        self.signs = signs
+        self.C = C
+
+    def fit(self, X: npt.NDArray[Any], y: npt.NDArray[Any]) -> MonotoneLogisticRegression:  # noqa: N803
+        """Fit on columns of comparable scale."""
+        columns = np.asarray(X, dtype=np.float64)
+        self.classes_ = np.unique(y)
+        labels = np.where(np.asarray(y) == self.classes_[1], 1.0, 0.0)
+
+        def loss(parameters: Floats) -> tuple[float, Floats]:
+            w, b = parameters[:-1], parameters[-1]
+            score = columns @ w + b
+            penalised = np.logaddexp(0.0, score).sum() - labels @ score + w @ w / (2 * self.C)
+            slack = expit(score) - labels
+            return float(penalised), np.append(columns.T @ slack + w / self.C, slack.sum())
+
+        bounds = [
+            (0.0 if s > 0 else None, 0.0 if s < 0 else None) for s in self.signs
+        ] + [(None, None)]
+        start = np.zeros(columns.shape[1] + 1)
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds,
+                         options={"maxiter": 2000, "ftol": 1e-12, "gtol": 1e-8})
+        self.coef_ = found.x[:-1].reshape(1, -1)
+        self.intercept_ = found.x[-1:]
+        return self
+
+    def decision_function(self, X: npt.NDArray[Any]) -> Floats:  # noqa: N803
+        """Linear predictor, shape (n,)."""
+        check_is_fitted(self)
+        score: Floats = np.asarray(X, dtype=np.float64) @ self.coef_[0] + self.intercept_[0]
+        return score
+
+    def predict(self, X: npt.NDArray[Any]) -> npt.NDArray[Any]:  # noqa: N803
+        """The more probable class."""
+        classes: npt.NDArray[Any] = self.classes_[(self.decision_function(X) > 0).astype(int)]
+        return classes
+
+
+def build(schema: Schema, estimator: EstimatorName, parameters: dict[str, Any], seed: int) -> Pipeline:
+    """The unfitted pipeline: from a frame of the schema's fields to calibrated probabilities.
+
+    Args:
+        schema: fields, transforms, derived ratios and directions.
+        estimator: which one.
+        parameters: its own parameters, from ``training.yaml``.
+        seed: for everything random.
+    """
+    scaled = estimator == "logistic-regression"
+    columns, signs = _columns(schema, scaled=scaled)
+    return Pipeline(
+        [
+            ("columns", columns),
+            ("float32", FunctionTransformer(as_float32)),
+            (
+                "model",
+                CalibratedClassifierCV(
+                    _ESTIMATORS[estimator](signs, parameters, seed),
+                    method="sigmoid",
+                    ensemble=False,
+                    cv=StratifiedKFold(CALIBRATION_FOLDS, shuffle=True, random_state=seed),
+                ),
+            ),
+        ]
+    )
+
+
+def _columns(schema: Schema, *, scaled: bool) -> tuple[ColumnTransformer, tuple[int, ...]]:
+    """The preparation, and the monotone sign of each column it makes."""
+    parts: list[tuple[str, Pipeline, list[str]]] = []
+    signs: list[int] = []
+    scale = [("scale", StandardScaler())] if scaled else []
+    for spec in schema.fields:
+        sign = _SIGN[spec.direction]
+        steps: list[tuple[str, Any]]
+        if not spec.is_category:
+            steps = [("impute", SimpleImputer(strategy="median"))]
+            if spec.transform == "log":
+                steps.append(("log", FunctionTransformer(np.log1p)))
+            steps += scale
+            signs.append(sign)
+        elif spec.ordered:
+            encode = OrdinalEncoder(
+                categories=[list(spec.categories)],
+                handle_unknown="use_encoded_value",
+                unknown_value=-1,
+            )
+            steps = [("impute", _most_frequent()), ("encode", encode), *scale]
+            signs.append(sign)
+        else:
+            one_hot = OneHotEncoder(
+                categories=[list(spec.categories)], handle_unknown="ignore", sparse_output=False
+            )
+            steps = [("impute", _most_frequent()), ("encode", one_hot)]
+            signs += [0] * len(spec.categories)
+        parts.append((spec.name, Pipeline(steps), [spec.name]))
+    for derived in schema.derived:
+        steps = [
+            ("impute", SimpleImputer(strategy="median")),
+            ("ratio", FunctionTransformer(divide)),
+            *scale,
+        ]
+        fields = [derived.ratio.numerator, derived.ratio.denominator]
+        parts.append((derived.name, Pipeline(steps), fields))
+        signs.append(_SIGN[derived.direction])
+    return ColumnTransformer(parts, sparse_threshold=0.0), tuple(signs)
+
+
+def _most_frequent() -> SimpleImputer:
+    return SimpleImputer(strategy="most_frequent")
+
+
+def _xgboost(signs: tuple[int, ...], parameters: dict[str, Any], seed: int) -> Any:  # noqa: ANN401
+    # base_score: XGBoost's own estimate is stored rounded to four digits; 0.5 is exact.
+    return MarginXGBClassifier(
+        monotone_constraints=signs,
+        random_state=seed,
+        n_jobs=THREADS,
+        base_score=0.5,
+        tree_method="hist",
+        **parameters,
+    )
+
+
+def _logistic(signs: tuple[int, ...], parameters: dict[str, Any], seed: int) -> Any:  # noqa: ANN401, ARG001
+    return MonotoneLogisticRegression(signs, **parameters)
+
+
+def _forest(signs: tuple[int, ...], parameters: dict[str, Any], seed: int) -> Any:  # noqa: ANN401
+    return RandomForestClassifier(
+        monotonic_cst=list(signs), random_state=seed, n_jobs=THREADS, **parameters
+    )
+
+
+def _boosting(signs: tuple[int, ...], parameters: dict[str, Any], seed: int) -> Any:  # noqa: ANN401
+    return HistGradientBoostingClassifier(
+        monotonic_cst=list(signs), random_state=seed, early_stopping=False, **parameters
+    )
+
+
+_ESTIMATORS: dict[str, Callable[[tuple[int, ...], dict[str, Any], int], Any]] = {
+    "xgboost": _xgboost,
+    "logistic-regression": _logistic,
+    "random-forest": _forest,
+    "gradient-boosting": _boosting,
+}
