@@ -1,0 +1,58 @@
+# One verb per target; `make help` lists them. What CI runs is `make test`.
+#
+# PORT, WORKERS, STATE_DIR and PORTFOLIO, given in the environment or on make's command line, reach
+# every command below as they are: make passes both on, and credit_risk/settings.py holds the
+# defaults, the only place that does.
+
+PERSONAL_LOANS ?=
+CREDIT_CARDS ?=
+LOCK_FLAGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install serve test lint types packages lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## make .venv from the lock, fetching uv if needed
+
+$(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml scripts/bootstrap
+	@scripts/bootstrap
+	@touch $@
+
+serve: $(INSTALLED) ## serve: PORT=3000 WORKERS=one per core STATE_DIR=./var PORTFOLIO=personal-loans
+	@exec $(BIN)/credit-risk serve
+
+# The floor is for the core, which decides, explains and records. Training, serving and the command
+# line are in the first table; much of theirs runs in processes of its own, which no tracer follows.
+test: lint types ## lint, type-check and run the whole suite
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov
+	$(BIN)/coverage report --include 'credit_risk/*.py' --omit credit_risk/cli.py --fail-under 95
+
+lint: $(INSTALLED) ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(INSTALLED) ## mypy, strict
+	$(BIN)/mypy
+
+packages: $(INSTALLED) ## retrain the shipped packages: PERSONAL_LOANS=file.csv CREDIT_CARDS=file.csv
+	$(if $(PERSONAL_LOANS)$(CREDIT_CARDS),,$(error name the data: PERSONAL_LOANS=FILE, CREDIT_CARDS=FILE or both))
+	$(if $(PERSONAL_LOANS),$(BIN)/credit-risk train --portfolio personal-loans --data $(PERSONAL_LOANS))
+	$(if $(CREDIT_CARDS),$(BIN)/credit-risk train --portfolio credit-cards --data $(CREDIT_CARDS))
+
+# The development lock first, serving within it: an image never holds what no test has seen.
+lock: $(INSTALLED) ## renew requirements/*.txt; LOCK_FLAGS=--upgrade for newer versions
+	$(COMPILE) pyproject.toml --extra train --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
+	$(COMPILE) --group bootstrap -c requirements/dev.txt -o requirements/uv.txt
+
+clean: ## remove everything made here but the records in ./var
+	rm -rf .venv .tools .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
