@@ -1,0 +1,57 @@
+"""What every test may use: the toy portfolio, and toy packages loaded once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+from tests import toys
+
+if TYPE_CHECKING:
+    from credit_risk.package import ModelPackage
+    from credit_risk.policy import Policy
+    from credit_risk.reasons import ReasonDictionary
+    from credit_risk.schema import Schema
+
+# Same examples on every run, and no limit on how long one takes on a busy machine.
+settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def schema() -> Schema:
+    """The toy portfolio's schema."""
+    return toys.schema()
+
+
+@pytest.fixture(scope="session")
+def policy() -> Policy:
+    """The toy portfolio's policy."""
+    return toys.policy()
+
+
+@pytest.fixture(scope="session")
+def reasons() -> ReasonDictionary:
+    """The toy portfolio's approved reasons."""
+    return toys.reasons()
+
+
+@pytest.fixture(scope="session")
+def trees_package() -> ModelPackage:
+    """The toy package that holds trees."""
+    return toys.load_package("trees")
+
+
+@pytest.fixture(scope="session")
+def linear_package() -> ModelPackage:
+    """The toy package that holds a linear model."""
+    return toys.load_package("linear")
+
+
+@pytest.fixture(params=toys.KINDS)
+def any_package(request: pytest.FixtureRequest) -> ModelPackage:
+    """Each toy package in turn."""
+    loaded: ModelPackage = request.getfixturevalue(f"{request.param}_package")
+    return loaded
