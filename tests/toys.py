@@ -79,6 +79,7 @@ fields:
     minimum: 0
     maximum: 50
     nullable: true
+    missing_indicator: true
     outside: missing
     direction: decreasing
     reason: LENGTH_OF_EMPLOYMENT

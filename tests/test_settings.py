@@ -1,0 +1,144 @@
+"""Settings: environment variables in, checked values out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from credit_risk.settings import PREFIX, Settings
+
+PLAIN = ("PORTFOLIO", "PORT", "WORKERS", "STATE_DIR", "MODEL_VERSION")
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper() in PLAIN or name.upper().startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+def test_with_nothing_set_the_defaults_hold() -> None:
+    """A fresh machine serves personal loans on this host only."""
+    settings = Settings()
+
+    assert settings.portfolio == "personal-loans"
+    assert (settings.host, settings.port) == ("127.0.0.1", 3000)
+    assert settings.workers == os.cpu_count()
+    assert settings.state_dir == Path("var")
+    assert settings.model_version is None
+    assert settings.batch_rows_max == 500
+    assert (settings.portfolios_dir / "personal-loans" / "schema.yaml").is_file()
+    assert settings.packages_dir == settings.portfolios_dir.parent / "packages"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("PORTFOLIO", "credit-cards", "credit-cards"),
+        ("PORT", "8080", 8080),
+        ("WORKERS", "3", 3),
+        ("STATE_DIR", "/srv/state", Path("/srv/state")),
+        ("MODEL_VERSION", "0123456789ab", "0123456789ab"),
+    ],
+)
+def test_what_make_serve_takes_works_with_and_without_the_prefix(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: object
+) -> None:
+    """``PORT=8080`` and ``CREDIT_RISK_PORT=8080`` say the same."""
+    monkeypatch.setenv(name, value)
+    assert getattr(Settings(), name.lower()) == expected
+
+    monkeypatch.delenv(name)
+    monkeypatch.setenv(f"{PREFIX}{name}", value)
+    assert getattr(Settings(), name.lower()) == expected
+
+
+def test_the_prefixed_name_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ``PORT`` that a platform sets for all does not overrule the one meant for us."""
+    monkeypatch.setenv("PORT", "1111")
+    monkeypatch.setenv("CREDIT_RISK_PORT", "2222")
+
+    assert Settings().port == 2222
+
+
+def test_the_other_settings_need_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ``HOST`` in the environment, which many shells have, is not ours."""
+    monkeypatch.setenv("HOST", "0.0.0.0")  # noqa: S104 - nothing listens
+    monkeypatch.setenv("CREDIT_RISK_LOG_LEVEL", "DEBUG")
+    monkeypatch.setenv("CREDIT_RISK_BATCH_ROWS_MAX", "10000")
+
+    settings = Settings()
+
+    assert settings.host == "127.0.0.1"
+    assert settings.log_level == "DEBUG"
+    assert settings.batch_rows_max == 10_000
+
+
+def test_a_program_may_give_settings_by_name() -> None:
+    """Tests and the command line pass values without touching the environment."""
+    settings = Settings(portfolio="credit-cards", workers=2, state_dir=Path("/srv"))
+
+    assert (settings.portfolio, settings.workers) == ("credit-cards", 2)
+
+
+def test_settings_do_not_change_while_a_process_runs() -> None:
+    """One process, one set of settings."""
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORTFOLIO", "../etc"),
+        ("PORTFOLIO", "Personal"),
+        ("PORT", "0"),
+        ("PORT", "65536"),
+        ("PORT", "http"),
+        ("WORKERS", "0"),
+        ("CREDIT_RISK_BATCH_ROWS_MAX", "0"),
+        ("CREDIT_RISK_BATCH_ROWS_MAX", "10001"),
+        ("CREDIT_RISK_BODY_BYTES_MAX", "1023"),
+        ("CREDIT_RISK_ACTIVATION_POLL_SECONDS", "0"),
+        ("CREDIT_RISK_LOG_LEVEL", "LOUD"),
+    ],
+)
+def test_a_wrong_value_stops_the_process(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """A value out of range is refused at the start, not met later."""
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_records_go_under_the_state_directory_unless_told_otherwise(tmp_path: Path) -> None:
+    """Two servers with two state directories never meet."""
+    assert Settings(state_dir=tmp_path).audit_url == f"sqlite:///{tmp_path}/records.db"
+    assert Settings(database_url="postgresql://db/records").audit_url == "postgresql://db/records"
+
+
+def test_a_relative_state_directory_does_not_follow_the_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The database's URL is absolute."""
+    monkeypatch.chdir(tmp_path)
+
+    assert Settings().audit_url == f"sqlite:///{tmp_path}/var/records.db"
+
+
+def test_the_largest_body_follows_the_largest_batch() -> None:
+    """4 KiB for each row, unless a limit is set."""
+    assert Settings(batch_rows_max=10).body_limit == 40_960
+    assert Settings(body_bytes_max=5_000).body_limit == 5_000
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    """The command line and the README are made from these descriptions."""
+    undescribed = [name for name, field in Settings.model_fields.items() if not field.description]
+
+    assert undescribed == []
