@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Document(BaseModel):
     """Base of every data file's model: unknown keys are refused, objects are immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # NaN is written as NaN, not as null: an encoder's fill is NaN where the trees take the missing.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 D = TypeVar("D", bound=BaseModel)
@@ -37,9 +38,6 @@ def parse(kind: type[D], text: str, name: str) -> D:
     """
     try:
         return kind.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        msg = f"{name}: not valid YAML: {error}"
-        raise PortfolioInvalid(msg) from error
     except ValidationError as error:
         places = "; ".join(
             f"{'.'.join(str(part) for part in e['loc']) or 'document'}: {e['msg']}"
@@ -47,18 +45,25 @@ def parse(kind: type[D], text: str, name: str) -> D:
         )
         msg = f"{name}: {places}"
         raise PortfolioInvalid(msg) from error
+    except (yaml.YAMLError, ValueError) as error:
+        # A plain ValueError is PyYAML's answer to a date that does not exist.
+        msg = f"{name}: not valid YAML: {error}"
+        raise PortfolioInvalid(msg) from error
 
 
 def read(kind: type[D], path: Path) -> D:
     """Read and check the file at ``path``.
 
     Raises:
-        PortfolioInvalid: no such file, or see `parse`.
+        PortfolioInvalid: no such file, not UTF-8, or see `parse`.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror}"
+        raise PortfolioInvalid(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"{path}: not UTF-8 text"
         raise PortfolioInvalid(msg) from error
     return parse(kind, text, str(path))
 

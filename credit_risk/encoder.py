@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numba import njit
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from credit_risk.documents import Document
+from credit_risk.errors import PackageInvalid
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -49,6 +50,13 @@ class Column(Document):
     center: float = 0.0
     scale: Annotated[float, Field(gt=0.0)] = 1.0
 
+    @model_validator(mode="after")
+    def _has_a_denominator(self) -> Column:
+        if (self.kind == "ratio") != (self.denominator is not None):
+            msg = f"{self.name}: a ratio, and only a ratio, has a denominator"
+            raise ValueError(msg)
+        return self
+
 
 class Encoder(Document):
     """The columns, in the estimator's order."""
@@ -56,7 +64,11 @@ class Encoder(Document):
     columns: tuple[Column, ...]
 
     def plan(self, schema: Schema) -> Plan:
-        """Resolve field names against the schema; see `Plan`."""
+        """Resolve field names against the schema; see `Plan`.
+
+        Raises:
+            PackageInvalid: a column reads a field that the schema does not have.
+        """
         return Plan(self, schema)
 
 
@@ -66,6 +78,11 @@ class Plan:
     def __init__(self, encoder: Encoder, schema: Schema) -> None:
         columns = encoder.columns
         index = schema.index
+        for c in columns:
+            for name in (c.field, c.factor, c.denominator or c.field):
+                if name not in index:
+                    msg = f"encoder: column {c.name} reads {name}, which is not a field"
+                    raise PackageInvalid(msg)
         self.names: tuple[str, ...] = tuple(c.name for c in columns)
         self.factors: npt.NDArray[np.int32] = np.array(
             [index[c.factor] for c in columns], dtype=np.int32

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from credit_risk import trees
 from credit_risk.documents import Document
@@ -41,15 +41,15 @@ ADDITIVITY_TOLERANCE = 1e-6
 class Calibration(Document):
     """PD = expit(slope * score + intercept); a positive slope keeps the estimator's order."""
 
-    slope: Annotated[float, Field(gt=0.0)]
-    intercept: float
+    slope: Annotated[FiniteFloat, Field(gt=0.0)]
+    intercept: FiniteFloat
 
 
 class Linear(Document):
     """A linear predictor over the encoder's columns."""
 
-    coefficients: tuple[float, ...]
-    intercept: float
+    coefficients: tuple[FiniteFloat, ...]
+    intercept: FiniteFloat
 
 
 class ModelSpec(Document):

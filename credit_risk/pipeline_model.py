@@ -8,6 +8,7 @@ compiled models, and `PipelineModel.method` says which one was used.
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -33,16 +34,32 @@ EXACT_FIELDS_MAX = 8
 """With more fields, 2 to their number coalitions per explanation take too long."""
 BACKGROUND_ROWS = 100
 _LEAST_PROBABILITY = 1e-12
-_TRUSTED_PREFIXES = ("sklearn.", "xgboost.", "numpy.", "scipy.")
+_TRUSTED = frozenset(
+    {
+        "numpy.dtype",
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.feature_selection._univariate_selection.f_classif",
+        "sklearn.impute._iterative.IterativeImputer",
+        "sklearn.impute._iterative._ImputerTriplet",
+        "sklearn.metrics._dist_metrics.EuclideanDistance64",
+        "sklearn.neighbors._kd_tree.KDTree",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+        "sklearn.tree._tree.Tree",
+        "xgboost.core.Booster",
+        "xgboost.sklearn.XGBClassifier",
+        "xgboost.sklearn.XGBRFClassifier",
+    }
+)
+"""Trusted besides what skops trusts (public estimators, ufuncs, plain data). Named one by one: a
+file may call what it names, and whole libraries hold functions that run the text they are given
+(``numpy.testing`` has one)."""
 
 
 def untrusted_types(content: bytes) -> list[str]:
-    """Types in a skops file beyond those of scikit-learn, XGBoost, numpy and scipy."""
-    return [
-        name
-        for name in skops.io.get_untrusted_types(data=content)
-        if not name.startswith(_TRUSTED_PREFIXES)
-    ]
+    """Types and functions in a skops file beyond the known ones of scikit-learn and XGBoost."""
+    return sorted(set(skops.io.get_untrusted_types(data=content)) - _TRUSTED)
 
 
 def frame(rows: Floats, schema: Schema) -> pd.DataFrame:
@@ -107,23 +124,48 @@ class PipelineModel:
         return shap.explainers.Permutation(self.log_odds, masker, seed=0)
 
 
-def load_pipeline(path: Path, schema: Schema, reference: Floats) -> PipelineModel:
-    """Load a pipeline.
+def read_skops(content: bytes, name: str) -> Any:  # noqa: ANN401 - any classifier
+    """The fitted classifier in a skops file; no code in it is run.
+
+    Args:
+        content: the file.
+        name: what to call it in errors.
 
     Raises:
-        PackageInvalid: the file cannot be read, or holds types that are not trusted.
+        PackageInvalid: it cannot be read, holds types that are not trusted, or is no classifier.
+    """
+    try:
+        strangers = untrusted_types(content)
+        if strangers:
+            msg = f"{name}: type {strangers[0]} is not trusted"
+            raise PackageInvalid(msg)
+        pipeline = skops.io.loads(content, trusted=sorted(_TRUSTED))
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        ImportError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
+        msg = f"{name}: cannot be read: {error}"
+        raise PackageInvalid(msg) from error
+    if not hasattr(pipeline, "predict_proba"):
+        msg = f"{name}: the pipeline has no predict_proba"
+        raise PackageInvalid(msg)
+    return pipeline
+
+
+def load_pipeline(path: Path, schema: Schema, reference: Floats) -> PipelineModel:
+    """Load a package's ``pipeline.skops``.
+
+    Raises:
+        PackageInvalid: see `read_skops`.
     """
     try:
         content = path.read_bytes()
-        strangers = untrusted_types(content)
-        if strangers:
-            msg = f"pipeline.skops: type {strangers[0]} is not trusted"
-            raise PackageInvalid(msg)
-        pipeline = skops.io.loads(content, trusted=skops.io.get_untrusted_types(data=content))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        msg = f"pipeline.skops: cannot be read: {error}"
+    except OSError as error:
+        msg = f"{path.name}: cannot be read: {error.strerror}"
         raise PackageInvalid(msg) from error
-    if not hasattr(pipeline, "predict_proba"):
-        msg = "pipeline.skops: the pipeline has no predict_proba"
-        raise PackageInvalid(msg)
-    return PipelineModel(pipeline, schema, reference)
+    return PipelineModel(read_skops(content, path.name), schema, reference)

@@ -224,4 +224,10 @@ def _fault(condition: Condition, spec: FieldSpec) -> str | None:
             spec.minimum <= value <= spec.maximum
         ):
             return f"{value} is outside the field's range"
+        if (
+            spec.type == "integer"
+            and condition.op not in _ORDERINGS
+            and not float(value).is_integer()
+        ):
+            return f"{value} is not a whole number"
     return None

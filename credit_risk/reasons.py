@@ -130,7 +130,8 @@ class Grouping:
         if not sums:
             return []
         sums.sort()
-        least = self._dictionary.least_share * -sum(s[0] for s in sums)
+        # The largest group speaks however small its share, so that there is always a reason.
+        least = min(self._dictionary.least_share * -sum(s[0] for s in sums), -sums[0][0])
         return [
             Reason(
                 code=code,

@@ -96,7 +96,8 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[np.generic]], columns: int) -> 
 
     Raises:
         PackageInvalid: an array is missing or has another type or shape, a node points outside
-            the forest or backwards (so a walk might not end), or a column does not exist.
+            the forest or backwards (so a walk might not end) or has two parents, a column does
+            not exist, or a number is not one.
     """
     kinds = {
         "roots": np.int32,
@@ -110,7 +111,7 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[np.generic]], columns: int) -> 
     try:
         base = float(arrays["base"].item())
         parts = {name: np.ascontiguousarray(arrays[name]) for name in kinds}
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         msg = f"trees: array missing or malformed: {error}"
         raise PackageInvalid(msg) from error
     nodes = parts["column"].shape[0]
@@ -133,11 +134,24 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[np.generic]], columns: int) -> 
         or (column < LEAF).any()
         or (column >= columns).any()
         or not np.isfinite(value).all()
+        or np.isnan(parts["threshold"][split]).any()
         or not np.isfinite(base)
+        or not _each_once(np.concatenate([roots, children]), split, nodes)
     ):
         msg = "trees: the nodes do not form a forest over the model's columns"
         raise PackageInvalid(msg)
     return Ensemble(base=base, **parts)
+
+
+def _each_once(
+    reached: npt.NDArray[np.int32], split: npt.NDArray[np.intp], nodes: int
+) -> bool:
+    """Whether no node is reached twice, and each split is reached.
+
+    A leaf may be unreachable: XGBoost leaves those that it pruned in its arrays.
+    """
+    times = np.bincount(reached, minlength=nodes)
+    return bool((times <= 1).all() and (times[split] == 1).all())
 
 
 @dataclass(frozen=True, slots=True)
