@@ -5,3 +5,5 @@ models, policies, reasons and records; they know no HTTP, BentoML, Prometheus or
 and no training library. ``training`` makes model packages, ``serving`` puts the core behind HTTP,
 ``cli`` is the command line.
 """
+
+__version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The evidence: one record of every decision, refusal, failure and activation, durable when acknowledged.
+"""The evidence: a durable record of every decision, refusal, failure and activation.
 
 Callers hand over groups of records. One writer thread per process takes whatever is waiting and
 commits it in one transaction, so concurrent requests share the cost of a commit; a group is
@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import os
 import sqlite3
 import threading
+import time
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, Unpack
+from urllib.parse import quote
 
 import pydantic_core
 import sqlalchemy as sa
@@ -31,7 +32,9 @@ from credit_risk.errors import RecordingFailed, RecordNotFound
 from credit_risk.policy import DecisionName
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 RecordKind = Literal["decision", "refusal", "failure", "activation"]
 
@@ -42,9 +45,7 @@ _RECORDS = sa.Table(
     "records",
     _METADATA,
     # The order of recording. SQLite numbers by itself only a column that is exactly INTEGER.
-    sa.Column(
-        "sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True
-    ),
+    sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("id", sa.Text, nullable=False, unique=True),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("time", sa.BigInteger, nullable=False),
@@ -78,7 +79,12 @@ _FAULTS_OF_A_GROUP = (
     OverflowError,
 )
 
+_BEGIN_WRITING = "BEGIN IMMEDIATE"
+_LOCK_INTERVAL = 0.000_25
+"""Seconds between two tries for the lock of a SQLite file."""
+
 _Row: TypeAlias = tuple[str | int | None, ...]
+_Future: TypeAlias = "concurrent.futures.Future[None] | asyncio.Future[None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +111,11 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object; its time in ISO 8601, UTC, to the microsecond."""
-        time = _EPOCH + timedelta(microseconds=self.time)
+        moment = _EPOCH + timedelta(microseconds=self.time)
         return {
             "id": self.id,
             "kind": self.kind,
-            "time": time.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "time": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "portfolio": self.portfolio,
             "request_id": self.request_id,
             "model_version": self.model_version,
@@ -118,6 +124,21 @@ class Record:
             "status": self.status,
             "body": self.body,
         }
+
+
+class Filters(TypedDict, total=False):
+    """Which records to find; None, like absence, stands for any.
+
+    ``since`` and ``until`` are microseconds since the epoch; the first instant belongs to the
+    range, the last does not. The others are fast together with ``portfolio``.
+    """
+
+    portfolio: str | None
+    kind: RecordKind | None
+    decision: DecisionName | None
+    model_version: str | None
+    since: int | None
+    until: int | None
 
 
 class AuditLog(Protocol):
@@ -156,44 +177,21 @@ class AuditLog(Protocol):
         ...
 
     def find(
-        self,
-        *,
-        portfolio: str | None = None,
-        kind: RecordKind | None = None,
-        decision: DecisionName | None = None,
-        model_version: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
-        limit: int = 50,
-        before: str | None = None,
+        self, *, limit: int = 50, before: str | None = None, **filters: Unpack[Filters]
     ) -> list[Record]:
         """The records that satisfy every filter given, newest first.
 
         Args:
-            portfolio: of this portfolio; the other filters are fast together with it.
-            kind: of this kind.
-            decision: with this decision.
-            model_version: made with this version.
-            since: at this time or later, microseconds since the epoch.
-            until: before this time, microseconds since the epoch.
             limit: at most so many.
             before: continue after the record of this id, the last of the page before.
+            filters: see `Filters`.
 
         Raises:
             RecordNotFound: there is no record ``before``.
         """
         ...
 
-    def count(
-        self,
-        *,
-        portfolio: str | None = None,
-        kind: RecordKind | None = None,
-        decision: DecisionName | None = None,
-        model_version: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
-    ) -> int:
+    def count(self, **filters: Unpack[Filters]) -> int:
         """How many records satisfy every filter given; they are those of `find`."""
         ...
 
@@ -211,7 +209,7 @@ class _Group:
     """What one caller wants recorded, and who waits for it; ``loop`` is the future's, if any."""
 
     rows: list[_Row]
-    future: concurrent.futures.Future[None] | asyncio.Future[None]
+    future: _Future
     loop: asyncio.AbstractEventLoop | None
 
 
@@ -222,7 +220,7 @@ class SqlAuditLog:
     is made if it is missing, and so is the folder of a SQLite file. A database that fails later
     fails the records of that time; the first one after it is back succeeds.
 
-    Reading raises SQLAlchemy's errors when the database fails.
+    Reading raises `RecordingFailed` too when the database fails.
 
     Args:
         url: SQLAlchemy URL. SQLite in memory is refused.
@@ -245,19 +243,19 @@ class SqlAuditLog:
         self._waiting_most = waiting_most
         self._batch_most = batch_most
         try:
-            url = _prepared(sa.make_url(url))
-            self._writing = _engine(url, "BEGIN IMMEDIATE", busy_timeout)
-            self._reading = _engine(url, "BEGIN", busy_timeout)
+            url = sa.make_url(url)
+            self._writing = _engine(url, busy_timeout, writes=True)
+            self._reading = _engine(url, busy_timeout, writes=False)
             with self._writing.begin() as connection:
                 _METADATA.create_all(connection)
-        except (exc.SQLAlchemyError, OSError) as error:
-            msg = f"the record database cannot be opened: {type(error).__name__}"
-            raise RecordingFailed(msg) from error
+        except (exc.SQLAlchemyError, ImportError, OSError) as error:
+            reason = error.orig if isinstance(error, exc.DBAPIError) else error
+            raise RecordingFailed(f"the record database cannot be opened: {reason}") from error
         # Compiled once, and run on plain tuples: half the cost of a record through `execute`.
         self._insert = str(
-            sa.insert(_RECORDS).compile(
-                dialect=self._writing.dialect, column_keys=[column.name for column in _FIELDS]
-            )
+            sa.insert(_RECORDS)
+            .inline()
+            .compile(self._writing, column_keys=[column.name for column in _FIELDS])
         )
         self._lock = threading.Lock()
         self._waiting = 0
@@ -289,25 +287,16 @@ class SqlAuditLog:
 
     def get(self, record_id: str) -> Record:
         """See `AuditLog.get`."""
-        found = self._read(sa.select(*_FIELDS).where(_C.id == record_id))
-        if not found:
+        record = self._one(_C.id == record_id)
+        if record is None:
             raise RecordNotFound(f"no record has the id {record_id}")
-        return found[0]
+        return record
 
     def find(
-        self,
-        *,
-        portfolio: str | None = None,
-        kind: RecordKind | None = None,
-        decision: DecisionName | None = None,
-        model_version: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
-        limit: int = 50,
-        before: str | None = None,
+        self, *, limit: int = 50, before: str | None = None, **filters: Unpack[Filters]
     ) -> list[Record]:
         """See `AuditLog.find`."""
-        conditions = _conditions(portfolio, kind, decision, model_version, since, until)
+        conditions = _conditions(filters)
         if before is not None:
             with self._read() as connection:
                 last = connection.execute(
@@ -319,30 +308,19 @@ class SqlAuditLog:
         statement = sa.select(*_FIELDS).where(*conditions)
         newest_first = (_C.time.desc(), _C.sequence.desc())
         with self._read() as connection:
-            rows = connection.execute(statement.order_by(*newest_first).limit(limit)).all()
-        return [_record(row) for row in rows]
+            found = connection.execute(statement.order_by(*newest_first).limit(limit))
+            return [_record(row) for row in found.mappings()]
 
-    def count(
-        self,
-        *,
-        portfolio: str | None = None,
-        kind: RecordKind | None = None,
-        decision: DecisionName | None = None,
-        model_version: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
-    ) -> int:
+    def count(self, **filters: Unpack[Filters]) -> int:
         """See `AuditLog.count`."""
-        conditions = _conditions(portfolio, kind, decision, model_version, since, until)
+        conditions = _conditions(filters)
         statement = sa.select(sa.func.count()).select_from(_RECORDS).where(*conditions)
         with self._read() as connection:
             return connection.execute(statement).scalar_one()
 
     def latest(self, portfolio: str, kind: RecordKind) -> Record | None:
         """See `AuditLog.latest`."""
-        last = sa.select(sa.func.max(_C.sequence)).where(
-            _C.portfolio == portfolio, _C.kind == kind
-        )
+        last = sa.select(sa.func.max(_C.sequence)).where(_C.portfolio == portfolio, _C.kind == kind)
         return self._one(_C.sequence == last.scalar_subquery())
 
     def close(self) -> None:
@@ -362,13 +340,14 @@ class SqlAuditLog:
 
     def _one(self, condition: sa.ColumnElement[bool]) -> Record | None:
         with self._read() as connection:
-            row = connection.execute(sa.select(*_FIELDS).where(condition)).one_or_none()
+            found = connection.execute(sa.select(*_FIELDS).where(condition))
+            row = found.mappings().one_or_none()
         return None if row is None else _record(row)
 
     def _submit(
         self,
         records: Sequence[Record],
-        future: concurrent.futures.Future[None] | asyncio.Future[None],
+        future: _Future,
         loop: asyncio.AbstractEventLoop | None,
     ) -> None:
         try:
@@ -389,17 +368,20 @@ class SqlAuditLog:
             self._queue.put(None)
 
     def _write_all(self) -> None:
+        batch: list[_Group] = []
         try:
             while batch := self._take():
                 self._write_batch(batch)
         finally:
-            # There is something left only if an error ends the thread that no driver should raise.
+            # Something is left only where a driver raised what no driver should. It ends the
+            # thread, and with it the log, but nobody waits for ever.
             self._stop_accepting()
             while (group := self._queue.get()) is not None:
-                _settle([(group, RecordingFailed("the audit log has broken down"))])
+                batch.append(group)
+            _settle([(group, RuntimeError("the audit log has ended")) for group in batch])
 
     def _take(self) -> list[_Group]:
-        """Wait for a group and take what is there with it; nothing once closed and empty."""
+        """Wait for a group and take those behind it; nothing once closed and empty."""
         batch: list[_Group] = []
         size = 0
         while (group := self._queue.get()) is not None:
@@ -411,5 +393,171 @@ class SqlAuditLog:
         return batch
 
     def _write_batch(self, batch: list[_Group]) -> None:
-        errors: list[Exception | None] = [RuntimeError("the audit log has broken down")]
-        ...
+        rows = [row for group in batch for row in group.rows]
+        error = self._write(rows)
+        if isinstance(error, _FAULTS_OF_A_GROUP) and len(batch) > 1:
+            outcomes = [(group, self._write(group.rows)) for group in batch]
+        else:
+            outcomes = [(group, error) for group in batch]
+        with self._lock:
+            self._waiting -= len(rows)
+        _settle(outcomes)
+
+    def _write(self, rows: list[_Row]) -> Exception | None:
+        """Commit the rows in one transaction; without rows, see whether it could be done."""
+        try:
+            with self._writing.begin() as connection:
+                if rows:
+                    connection.exec_driver_sql(self._insert, rows)
+                else:
+                    connection.execute(_PROBE)
+        except _FAULTS_OF_A_GROUP as error:
+            return error
+        except (exc.SQLAlchemyError, OSError) as error:
+            # Whatever came over this connection, the next batch starts on a fresh one.
+            self._writing.dispose()
+            return error
+        return None
+
+
+def _settle(outcomes: list[tuple[_Group, Exception | None]]) -> None:
+    """Tell everybody who waits; a loop is woken once for all of its futures."""
+    resolved: dict[asyncio.AbstractEventLoop | None, list[tuple[_Future, Exception | None]]]
+    resolved = defaultdict(list)
+    for group, error in outcomes:
+        resolved[group.loop].append((group.future, error))
+    for loop, futures in resolved.items():
+        if loop is None:
+            _resolve(futures)
+        else:
+            # A loop closed since then has nobody left who waits.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_resolve, futures)
+
+
+def _resolve(futures: list[tuple[_Future, Exception | None]]) -> None:
+    for future, error in futures:
+        if future.done():  # its task was cancelled, or the log ended right after
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            failed = RecordingFailed("the records could not be written")
+            failed.__cause__ = error
+            future.set_exception(failed)
+
+
+def _row(record: Record) -> _Row:
+    return (
+        record.id,
+        record.kind,
+        record.time,
+        record.portfolio,
+        record.request_id,
+        record.model_version,
+        record.policy_version,
+        record.decision,
+        record.status,
+        pydantic_core.to_json(record.body, inf_nan_mode="strings").decode(),
+    )
+
+
+def _record(row: sa.RowMapping) -> Record:
+    return Record(**{**row, "body": pydantic_core.from_json(row["body"])})
+
+
+def _conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:
+    since, until = filters.get("since"), filters.get("until")
+    given = (
+        (_C.portfolio, filters.get("portfolio")),
+        (_C.kind, filters.get("kind")),
+        (_C.decision, filters.get("decision")),
+        (_C.model_version, filters.get("model_version")),
+    )
+    conditions = [column == value for column, value in given if value is not None]
+    if since is not None:
+        conditions.append(_C.time >= since)
+    if until is not None:
+        conditions.append(_C.time < until)
+    return conditions
+
+
+def _engine(url: sa.URL, busy_timeout: float, *, writes: bool) -> sa.Engine:
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_engine(url, busy_timeout, writes=writes)
+    # Positional, as `_write` wants it; without parameters in errors: they are an applicant's.
+    return sa.create_engine(url, paramstyle="format", hide_parameters=True)
+
+
+def _sqlite_engine(url: sa.URL, busy_timeout: float, *, writes: bool) -> sa.Engine:
+    if url.database in {None, "", ":memory:"}:
+        raise RecordingFailed("records in memory are no evidence: name a file")
+    path = Path(str(url.database)).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    # Made here and never again: a connection that is opened when the file is gone must not begin
+    # an empty one beside what the lost one left, its write-ahead log.
+    existing = {"mode": "rw", "uri": "true"}
+    engine = sa.create_engine(
+        url.set(database=f"file:{quote(str(path))}").update_query_dict(existing),
+        connect_args={"timeout": busy_timeout},
+        hide_parameters=True,
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
+        # The driver begins transactions late and by itself; `begin` below does it instead.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # every commit is fsynced
+        if writes:
+            connection.execute("PRAGMA busy_timeout = 0")  # `_begin_writing` waits
+        record.info["file"] = _file(path)
+
+    @event.listens_for(engine, "checkout")
+    def check_file(
+        _connection: sqlite3.Connection, record: ConnectionPoolEntry, _proxy: object
+    ) -> None:
+        # A file that was moved or removed takes commits as long as it is open, and loses them.
+        here = _file(path)
+        if here is None or here != record.info["file"]:
+            raise exc.DisconnectionError
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        if writes:
+            _begin_writing(connection, busy_timeout)
+        else:
+            connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+def _begin_writing(connection: sa.Connection, busy_timeout: float) -> None:
+    """Take the lock of a SQLite file.
+
+    SQLite's own wait sleeps longer each time, up to 0.1 s, so that a busy process starves its
+    neighbour. Asking at a steady, short interval is fair.
+    """
+    driver: Any = connection.connection.driver_connection
+    deadline = time.monotonic() + busy_timeout
+    while True:
+        try:
+            driver.execute(_BEGIN_WRITING)
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() >= deadline:
+                break
+            time.sleep(_LOCK_INTERVAL)
+        else:
+            return
+    connection.exec_driver_sql(_BEGIN_WRITING)  # a last time, for SQLAlchemy's error
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file is at the path now; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

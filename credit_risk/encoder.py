@@ -113,7 +113,7 @@ class Plan:
 
 
 @njit(cache=True, error_model="numpy")
-def _encode(  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913, PLR0917 - arrays of one plan
+def _encode(  # type: ignore[no-untyped-def]  # noqa: PLR0917 - arrays of one plan
     rows, kind, field, fill, denominator, denominator_fill, category, log, center, scale
 ):
     n, columns = rows.shape[0], kind.shape[0]

@@ -26,13 +26,14 @@ import os
 import shutil
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from credit_risk import documents, model
 from credit_risk.documents import Document
@@ -65,9 +66,14 @@ class Manifest(Document):
     files: dict[str, str]
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest, and so of the whole package."""
+        return documents.digest(self)
+
+    @property
     def version(self) -> str:
         """The package version: derived from the content."""
-        return documents.digest(self)[:VERSION_DIGITS]
+        return self.digest[:VERSION_DIGITS]
 
 
 class Golden(Document):
@@ -104,28 +110,39 @@ class Provenance(Document):
     reference: ReferenceGroup
 
 
+class Metrics(RootModel[dict[str, Any]]):
+    """``metrics.json``: figures for people; nothing decides by them."""
+
+
 @dataclass(frozen=True)
-class ModelPackage:
+class Parts:
+    """What a decision is made with: the parts of a package that scoring uses."""
+
+    schema: Schema
+    policy: Policy
+    reasons: ReasonDictionary
+    model: Model
+
+    @cached_property
+    def grouping(self) -> Grouping:
+        """Sums contributions to reason groups."""
+        return Grouping(self.schema, self.reasons)
+
+
+@dataclass(frozen=True)
+class ModelPackage(Parts):
     """A loaded, verified package. Immutable; safe to share between requests."""
 
     path: Path
     version: str
-    schema: Schema
-    policy: Policy
-    reasons: ReasonDictionary
+    digest: str
     spec: ModelSpec
-    model: Model
     profile: Profile
     reference: npt.NDArray[np.float64]
     provenance: Provenance
     golden: tuple[Golden, ...]
     metrics: dict[str, Any]
     digests: dict[str, str]
-
-    @cached_property
-    def grouping(self) -> Grouping:
-        """Sums contributions to reason groups."""
-        return Grouping(self.schema, self.reasons)
 
     @property
     def portfolio(self) -> str:
@@ -185,9 +202,9 @@ def verify(path: Path) -> Manifest:
         PackageInvalid: a file is missing, altered, or not in the manifest; names the file.
     """
     manifest = read_manifest(path)
-    present = {
-        file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()
-    } - {MANIFEST}
+    present = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()} - {
+        MANIFEST
+    }
     extra = sorted(present - set(manifest.files))
     if extra:
         msg = f"package {manifest.version}: {extra[0]} is not in the manifest"
@@ -226,12 +243,20 @@ def load(path: Path, version: str | None = None) -> ModelPackage:
     except PortfolioInvalid as error:
         msg = f"package {manifest.version}: {error}"
         raise PackageInvalid(msg) from error
+    for part in (schema, policy, reasons):
+        if part.portfolio != manifest.portfolio:
+            msg = f"package {manifest.version}: a file says it belongs to {part.portfolio!r}"
+            raise PackageInvalid(msg)
     spec = _json(ModelSpec, path / "model.json")
     reference = _arrays(path / "reference.npz").get("rows")
-    if reference is None or reference.shape[1:] != (len(schema.fields),):
-        msg = f"package {manifest.version}: reference.npz does not hold the schema's fields"
+    if (
+        reference is None
+        or reference.dtype != np.float64
+        or reference.shape[1:] != (len(schema.fields),)
+        or len(reference) == 0
+    ):
+        msg = f"package {manifest.version}: reference.npz does not hold rows of the schema's fields"
         raise PackageInvalid(msg)
-    reference = reference.astype(np.float64)
     if spec.kind == "pipeline":
         # Imported only here: scikit-learn and shap take a second and 150 MB to load, and a
         # package of ours needs neither.
@@ -244,6 +269,7 @@ def load(path: Path, version: str | None = None) -> ModelPackage:
     return ModelPackage(
         path=path,
         version=manifest.version,
+        digest=manifest.digest,
         schema=schema,
         policy=policy,
         reasons=reasons,
@@ -253,7 +279,7 @@ def load(path: Path, version: str | None = None) -> ModelPackage:
         reference=reference,
         provenance=_json(Provenance, path / "provenance.json"),
         golden=_json(GoldenRecords, path / "golden.json").records,
-        metrics=json.loads((path / "metrics.json").read_text(encoding="utf-8")),
+        metrics=_json(Metrics, path / "metrics.json").root,
         digests=dict(manifest.files),
     )
 
@@ -276,10 +302,11 @@ def _json(kind: type[D], path: Path) -> D:
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
-        # allow_pickle is numpy's switch for running code on load; it stays off.
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        # allow_pickle is numpy's switch for running code on load; it stays off. Opened as a zip
+        # archive first, because numpy reads a lone array as well.
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         msg = f"{path.name}: cannot be read: {error}"
         raise PackageInvalid(msg) from error
 
@@ -292,6 +319,9 @@ def npz(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
             content = io.BytesIO()
             np.lib.format.write_array(content, np.asarray(array), allow_pickle=False)
             # numpy's own savez stamps the time of day into the archive.
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)),
-                             content.getvalue(), zipfile.ZIP_DEFLATED)
+            archive.writestr(
+                zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)),
+                content.getvalue(),
+                zipfile.ZIP_DEFLATED,
+            )
     return buffer.getvalue()

@@ -220,8 +220,10 @@ def _fault(condition: Condition, spec: FieldSpec) -> str | None:
     for value in values:
         if isinstance(value, str):
             return f"{value!r} is not a number"
-        if spec.minimum is not None and spec.maximum is not None and not (
-            spec.minimum <= value <= spec.maximum
+        if (
+            spec.minimum is not None
+            and spec.maximum is not None
+            and not (spec.minimum <= value <= spec.maximum)
         ):
             return f"{value} is outside the field's range"
         if (

@@ -101,7 +101,9 @@ def draw(profile: Profile, schema: Schema, rows: int, seed: int) -> Floats:
             column = np.searchsorted(upper / upper[-1], u, side="right")
             drawn[:, i] = np.minimum(column, len(spec.categories) - 1)
         else:
-            place = np.minimum((u * len(marginal.quantiles)).astype(int), len(marginal.quantiles) - 1)
+            place = np.minimum(
+                (u * len(marginal.quantiles)).astype(int), len(marginal.quantiles) - 1
+            )
             drawn[:, i] = np.array(marginal.quantiles)[place]
     index = schema.index
     for i, spec in enumerate(schema.fields):

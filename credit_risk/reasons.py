@@ -22,7 +22,6 @@ from credit_risk.documents import Document, digest
 from credit_risk.errors import ExplanationFailed, PortfolioInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
 
     import numpy.typing as npt
 
@@ -170,5 +169,3 @@ class Grouping:
             msg = f"a decision of {outcome.decision} has no adverse reason"
             raise ExplanationFailed(msg)
         return tuple(by_code.values())[:MOST]
-
-

@@ -13,7 +13,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, Required
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic import Field as Constraint
 from typing_extensions import TypedDict
 
@@ -54,6 +61,7 @@ class FieldSpec(Document):
     ``direction`` is what credit sense demands of the model: with ``increasing`` the probability
     of default never falls as the field rises. ``ordered`` categories are listed from safest to
     riskiest and become one column, their place in the list; others become one column each.
+    With ``missing_indicator`` the model also sees whether the field was missing.
     ``outside`` says what preparation does with a raw training value outside the range: drop the
     row, or set the value to missing. A request with such a value is always refused.
     """
@@ -62,10 +70,11 @@ class FieldSpec(Document):
     title: str
     type: Literal["integer", "number", "category"]
     unit: str | None = None
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: FiniteFloat | None = None
+    maximum: FiniteFloat | None = None
     categories: tuple[str, ...] = ()
     ordered: bool = False
+    missing_indicator: bool = False
     nullable: bool = False
     direction: Direction = "none"
     reason: str
@@ -76,6 +85,9 @@ class FieldSpec(Document):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> FieldSpec:
+        if self.missing_indicator and not self.nullable:
+            msg = f"{self.name}: a missing indicator needs a field that may be missing"
+            raise ValueError(msg)
         if self.type == "category":
             if not self.categories or len(set(self.categories)) != len(self.categories):
                 msg = f"{self.name}: a category field needs a list of distinct categories"
@@ -92,6 +104,10 @@ class FieldSpec(Document):
             raise ValueError(msg)
         if isinstance(self.example, str) or not self.minimum <= self.example <= self.maximum:
             msg = f"{self.name}: the example is not within the range"
+            raise ValueError(msg)
+        numbers = (self.minimum, self.maximum, self.example)
+        if self.type == "integer" and not all(number.is_integer() for number in numbers):
+            msg = f"{self.name}: an integer field has a whole minimum, maximum and example"
             raise ValueError(msg)
         if self.transform == "log" and self.minimum < 0:
             msg = f"{self.name}: log(1 + x) needs a minimum of 0 or more"
@@ -175,7 +191,7 @@ class Schema(Document):
         except ValidationError as error:
             raise _invalid(error) from None
 
-    def validate(self, application: object) -> Application:
+    def validate_application(self, application: object) -> Application:
         """Check one application that is already parsed; raises as `validate_json` does."""
         try:
             return self._adapter.validate_python(application)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from credit_risk.package import ModelPackage
+    from credit_risk.package import ModelPackage, Parts
     from credit_risk.policy import Outcome
     from credit_risk.reasons import Reason
     from credit_risk.schema import Application
@@ -46,13 +46,13 @@ class Decision:
 
 
 def decide(
-    package: ModelPackage, applications: Sequence[Application], *, explain: bool = False
+    package: Parts, applications: Sequence[Application], *, explain: bool = False
 ) -> list[Decision]:
     """Decide about applications that satisfy the package's schema.
 
     Args:
         package: model, policy and reasons.
-        applications: as `Schema.validate` returns them; may be empty.
+        applications: as `Schema.validate_application` returns them; may be empty.
         explain: give every decision its explanation. Otherwise contributions are computed only
             for decisions that need reasons from the score.
 
@@ -90,9 +90,7 @@ def decide(
                 log_odds=float(log_odds[i]),
                 outcome=outcome,
                 reasons=package.grouping.give(outcome, phi),
-                explanation=Explanation(
-                    base_value, dict(zip(names, phi.tolist(), strict=True))
-                )
+                explanation=Explanation(base_value, dict(zip(names, phi.tolist(), strict=True)))
                 if explain and phi is not None
                 else None,
             )
@@ -101,7 +99,7 @@ def decide(
 
 
 def _contributions(
-    package: ModelPackage,
+    package: Parts,
     rows: npt.NDArray[np.float64],
     log_odds: npt.NDArray[np.float64],
     explained: list[int],

@@ -36,7 +36,8 @@ class Settings(BaseSettings):
     ] = "personal-loans"
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[
-        int, Field(validation_alias=_plain("PORT"), ge=1, le=65535, description="Port to listen on.")
+        int,
+        Field(validation_alias=_plain("PORT"), ge=1, le=65535, description="Port to listen on."),
     ] = 3000
     workers: Annotated[
         int,

@@ -143,9 +143,7 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[np.generic]], columns: int) -> 
     return Ensemble(base=base, **parts)
 
 
-def _each_once(
-    reached: npt.NDArray[np.int32], split: npt.NDArray[np.intp], nodes: int
-) -> bool:
+def _each_once(reached: npt.NDArray[np.int32], split: npt.NDArray[np.intp], nodes: int) -> bool:
     """Whether no node is reached twice, and each split is reached.
 
     A leaf may be unreachable: XGBoost leaves those that it pruned in its arrays.
@@ -273,7 +271,7 @@ def _weights(widest: int) -> Floats:
 
 
 @njit(cache=True, error_model="numpy")
-def _margins(columns, roots, column, threshold, default_left, left, right, value, base):  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913, PLR0917
+def _margins(columns, roots, column, threshold, default_left, left, right, value, base):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     out = np.empty(columns.shape[0], dtype=np.float64)
     for r in range(columns.shape[0]):
         total = base
@@ -291,7 +289,7 @@ def _margins(columns, roots, column, threshold, default_left, left, right, value
 
 
 @njit(cache=True)
-def _parents(column, left, right):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _parents(column, left, right):  # type: ignore[no-untyped-def]
     parent = np.full(column.shape[0], -1, dtype=np.int32)
     for node in range(column.shape[0]):
         if column[node] >= 0:
@@ -301,7 +299,7 @@ def _parents(column, left, right):  # type: ignore[no-untyped-def]  # noqa: ANN2
 
 
 @njit(cache=True)
-def _paths(leaves, parent, column, threshold, default_left, left):  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913, PLR0917
+def _paths(leaves, parent, column, threshold, default_left, left):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     first = np.zeros(leaves.shape[0] + 1, dtype=np.int64)
     longest = 0
     for i in range(leaves.shape[0]):
@@ -351,7 +349,7 @@ def _paths(leaves, parent, column, threshold, default_left, left):  # type: igno
 
 
 @njit(cache=True)
-def _fill(reference, first, column, low, high, missing_passes, value, offset, weights):  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913, PLR0917, C901, PLR0912
+def _fill(reference, first, column, low, high, missing_passes, value, offset, weights):  # type: ignore[no-untyped-def]  # noqa: PLR0917, C901, PLR0912
     table = np.zeros(offset[-1], dtype=np.float64)
     rows = reference.shape[0]
     counts = np.zeros(1 << WIDEST_PATH, dtype=np.int64)
@@ -401,7 +399,9 @@ def _fill(reference, first, column, low, high, missing_passes, value, offset, we
 
 
 @njit(cache=True)
-def _contributions(columns, factors, first, column, low, high, missing_passes, factor, offset, table):  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913, PLR0917, E501
+def _contributions(
+    columns, factors, first, column, low, high, missing_passes, factor, offset, table
+):  # type: ignore[no-untyped-def]
     out = np.zeros((columns.shape[0], factors), dtype=np.float64)
     for r in range(columns.shape[0]):
         for leaf in range(first.shape[0] - 1):

@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.impute import SimpleImputer
+from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import (
@@ -133,6 +133,12 @@ def _ratio(name: str, parts: list[Any], fields: list[str], factor: str) -> Colum
 
 def _field(spec: FieldSpec, parts: list[Any], place: int) -> list[Column]:
     """The columns one field becomes; ``place`` is its place within the step's fields."""
+    if isinstance(parts[0], MissingIndicator):
+        if len(parts) > 1 or parts[0].features != "all":
+            msg = f"{spec.name}: MissingIndicator followed by a step, or not of all features"
+            raise NotCompilable(msg)
+        name = f"{spec.name}_missing"
+        return [Column(name=name, kind="missing", field=spec.name, factor=spec.name)]
     codes = {c: float(i) for i, c in enumerate(spec.categories)}
     fill = float("nan")
     rest = list(parts)
@@ -176,7 +182,8 @@ def _one_hot(
     spec: FieldSpec, rest: list[Any], place: int, fill: float, codes: dict[str, float]
 ) -> list[Column]:
     encoder = rest[0]
-    if len(rest) > 1 or encoder.drop_idx_ is not None or encoder.infrequent_categories_ is not None:
+    groups = encoder.min_frequency is not None or encoder.max_categories is not None
+    if len(rest) > 1 or encoder.drop is not None or groups:
         msg = f"{spec.name}: OneHotEncoder followed by a step, dropping or grouping categories"
         raise NotCompilable(msg)
     columns = []
@@ -244,12 +251,11 @@ class _Nodes:
     def __init__(self) -> None:
         self._roots: list[int] = []
         self._parts: dict[str, list[npt.NDArray[Any]]] = {
-            name: []
-            for name in ("column", "threshold", "default_left", "left", "right", "value")
+            name: [] for name in ("column", "threshold", "default_left", "left", "right", "value")
         }
         self._count = 0
 
-    def add(  # noqa: PLR0913 - the arrays of one tree
+    def add(
         self,
         *,
         leaf: npt.NDArray[np.bool_],
@@ -265,7 +271,7 @@ class _Nodes:
         parts = {
             "column": np.where(leaf, LEAF, column),
             "threshold": np.where(leaf, 0.0, threshold),
-            "default_left": np.where(leaf, False, default_left),  # noqa: FBT003 - a value
+            "default_left": np.where(leaf, False, default_left),
             "left": np.where(leaf, 0, left + self._count),
             "right": np.where(leaf, 0, right + self._count),
             "value": np.where(leaf, value, 0.0),

@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.impute import SimpleImputer
+from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import (
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 CALIBRATION_FOLDS = 5
+TREES_PER_BLOCK = 20
 THREADS = 2
 """Fixed, not the number of cores: float sums depend on how many threads share them."""
 
@@ -60,9 +61,17 @@ def as_float32(columns: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 class MarginXGBClassifier(XGBClassifier):  # type: ignore[misc]
     """XGBoost whose ``decision_function`` is the margin, so that calibration is on log-odds."""
 
-    def decision_function(self, X: npt.NDArray[np.float32]) -> Floats:  # noqa: N803 - scikit-learn's name
-        """Margin (uncalibrated log-odds), shape (n,)."""
-        margin: Floats = self.predict(X, output_margin=True).astype(np.float64)
+    def decision_function(self, X: npt.NDArray[np.float32]) -> Floats:
+        """Margin (uncalibrated log-odds), shape (n,).
+
+        XGBoost adds up in float32, which over hundreds of trees loses the sixth decimal; the
+        trees are summed in blocks, and the blocks in float64.
+        """
+        trees = self.get_booster().num_boosted_rounds()
+        margin = np.zeros(len(X))
+        for first in range(0, trees, TREES_PER_BLOCK):
+            block = (first, min(first + TREES_PER_BLOCK, trees))
+            margin += self.predict(X, output_margin=True, iteration_range=block)
         return margin
 
 
@@ -77,7 +86,7 @@ class MonotoneLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
         self.signs = signs
         self.C = C
 
-    def fit(self, X: npt.NDArray[Any], y: npt.NDArray[Any]) -> MonotoneLogisticRegression:  # noqa: N803
+    def fit(self, X: npt.NDArray[Any], y: npt.NDArray[Any]) -> MonotoneLogisticRegression:
         """Fit on columns of comparable scale."""
         columns = np.asarray(X, dtype=np.float64)
         self.classes_ = np.unique(y)
@@ -90,29 +99,37 @@ class MonotoneLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
             slack = expit(score) - labels
             return float(penalised), np.append(columns.T @ slack + w / self.C, slack.sum())
 
-        bounds = [
-            (0.0 if s > 0 else None, 0.0 if s < 0 else None) for s in self.signs
-        ] + [(None, None)]
+        bounds = [(0.0 if s > 0 else None, 0.0 if s < 0 else None) for s in self.signs] + [
+            (None, None)
+        ]
         start = np.zeros(columns.shape[1] + 1)
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds,
-                         options={"maxiter": 2000, "ftol": 1e-12, "gtol": 1e-8})
+        found = minimize(
+            loss,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": 2000, "ftol": 1e-12, "gtol": 1e-8},
+        )
         self.coef_ = found.x[:-1].reshape(1, -1)
         self.intercept_ = found.x[-1:]
         return self
 
-    def decision_function(self, X: npt.NDArray[Any]) -> Floats:  # noqa: N803
+    def decision_function(self, X: npt.NDArray[Any]) -> Floats:
         """Linear predictor, shape (n,)."""
         check_is_fitted(self)
         score: Floats = np.asarray(X, dtype=np.float64) @ self.coef_[0] + self.intercept_[0]
         return score
 
-    def predict(self, X: npt.NDArray[Any]) -> npt.NDArray[Any]:  # noqa: N803
+    def predict(self, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The more probable class."""
         classes: npt.NDArray[Any] = self.classes_[(self.decision_function(X) > 0).astype(int)]
         return classes
 
 
-def build(schema: Schema, estimator: EstimatorName, parameters: dict[str, Any], seed: int) -> Pipeline:
+def build(
+    schema: Schema, estimator: EstimatorName, parameters: dict[str, Any], seed: int
+) -> Pipeline:
     """The unfitted pipeline: from a frame of the schema's fields to calibrated probabilities.
 
     Args:
@@ -169,6 +186,10 @@ def _columns(schema: Schema, *, scaled: bool) -> tuple[ColumnTransformer, tuple[
             steps = [("impute", _most_frequent()), ("encode", one_hot)]
             signs += [0] * len(spec.categories)
         parts.append((spec.name, Pipeline(steps), [spec.name]))
+        if spec.missing_indicator:
+            indicator = Pipeline([("missing", MissingIndicator(features="all"))])
+            parts.append((f"{spec.name}_missing", indicator, [spec.name]))
+            signs.append(0)
     for derived in schema.derived:
         steps = [
             ("impute", SimpleImputer(strategy="median")),

@@ -132,8 +132,8 @@ def credit_cards(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
 
     - ``num_late_payments``: months with a status of 1 or more, 0 to 6.
     - ``avg_delay``: mean of max(status, 0) over the six months, in months.
-    - ``credit_utilisation``: latest statement / LIMIT_BAL. A credit balance (negative statement)
-      counts as 0; above 1 means over the limit.
+    - ``credit_utilisation``: highest of the six statements / LIMIT_BAL. A credit balance
+      (negative statement) counts as 0; above 1 means over the limit.
     - ``payment_ratio``: sum of the payments / sum of the positive statements they answer
       (a payment of month m answers the statement of the month before, as in the raw table's
       numbering PAY_AMTk and BILL_AMT(k+1), so five pairs), at most 1; missing when nothing was
@@ -154,7 +154,7 @@ def credit_cards(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
     total_billed = billed[:, 1:].sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         payment_ratio = np.minimum(paid[:, :-1].sum(axis=1) / total_billed, 1.0)
-        utilisation = billed[:, 0] / limit
+        utilisation = billed.max(axis=1) / limit
     payment_ratio[total_billed == 0] = np.nan
     return pd.DataFrame(
         {

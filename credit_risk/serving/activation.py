@@ -1,0 +1,206 @@
+"""Which package decides: activation, rollback, and noticing them in a running server.
+
+The active version is configuration kept in the record database: the last activation record of
+the portfolio. So a switch is itself evidence, reaches every worker and replica, and needs no
+code change. A server whose ``MODEL_VERSION`` is set serves that version and nothing else.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from credit_risk.audit import Record
+from credit_risk.decisions import new_id
+from credit_risk.errors import CreditRiskError, PackageInvalid, PackageNotFound, RecordingFailed
+from credit_risk.scoring import check_golden
+
+if TYPE_CHECKING:
+    from credit_risk.audit import AuditLog
+    from credit_risk.package import ModelPackage
+    from credit_risk.serving.store import Store
+    from credit_risk.settings import Settings
+
+logger = logging.getLogger("credit_risk.activation")
+
+
+class ActivationObserver(Protocol):
+    """Who counts activations."""
+
+    def activated(self, package: ModelPackage, before: ModelPackage | None) -> None:
+        """Another package decides from now on."""
+
+    def activation_failed(self, portfolio: str) -> None:
+        """A wanted package could not be loaded."""
+
+
+def wanted_version(settings: Settings, audit: AuditLog, store: Store) -> str:
+    """The version that is to decide: pinned, or last activated, or shipped as the default.
+
+    Raises:
+        PackageNotFound: none of the three.
+        RecordingFailed: the record database cannot be read.
+    """
+    if settings.model_version is not None:
+        return settings.model_version
+    last = audit.latest(settings.portfolio, "activation")
+    if last is not None and last.model_version is not None:
+        return last.model_version
+    return store.shipped_default(settings.portfolio)
+
+
+def load_checked(store: Store, portfolio: str, version: str) -> ModelPackage:
+    """Load a package and let it answer its golden records.
+
+    Raises:
+        PackageNotFound: not installed.
+        PackageInvalid: sums do not match, or it answers a golden record differently here.
+        ExplanationFailed: it cannot explain a golden record.
+    """
+    package = store.load(portfolio, version)
+    check_golden(package)
+    return package
+
+
+def activate(
+    settings: Settings, audit: AuditLog, store: Store, version: str, *, action: str = "activate"
+) -> Record:
+    """Check a package and make it the one that decides; returns the durable record of it.
+
+    Raises:
+        PackageNotFound: not installed, or another version is pinned by ``MODEL_VERSION``.
+        PackageInvalid: see `load_checked`.
+        RecordingFailed: the activation could not be recorded, so it did not happen.
+    """
+    if settings.model_version is not None:
+        msg = (
+            f"MODEL_VERSION pins {settings.model_version}: unset it, or change it, to switch "
+            "this server"
+        )
+        raise PackageInvalid(msg)
+    package = load_checked(store, settings.portfolio, version)
+    record = Record(
+        id=new_id(),
+        kind="activation",
+        time=time.time_ns() // 1_000,
+        portfolio=settings.portfolio,
+        request_id=new_id(),
+        model_version=package.version,
+        policy_version=package.policy_version,
+        decision=None,
+        status=None,
+        body={
+            "action": action,
+            "by": getpass.getuser(),
+            "from": wanted_version(settings, audit, store),
+            "to": package.version,
+            "package_sha256": package.digest,
+        },
+    )
+    audit.append([record]).result()
+    return record
+
+
+def rollback(settings: Settings, audit: AuditLog, store: Store) -> Record:
+    """Activate the version that decided before the last activation.
+
+    Rolling back twice goes back two versions, not forth again.
+
+    Raises:
+        PackageNotFound: there is no version to go back to.
+        PackageInvalid: see `activate`.
+        RecordingFailed: see `activate`.
+    """
+    return activate(settings, audit, store, previous_version(settings, audit), action="rollback")
+
+
+def previous_version(settings: Settings, audit: AuditLog) -> str:
+    """The version that a rollback goes back to.
+
+    Raises:
+        PackageNotFound: nothing was activated, or everything was rolled back.
+    """
+    undone = 0
+    before: str | None = None
+    while page := audit.find(
+        portfolio=settings.portfolio, kind="activation", limit=100, before=before
+    ):
+        for record in page:
+            if record.body["action"] == "rollback":
+                undone += 1
+            elif undone:
+                undone -= 1
+            else:
+                version: str = record.body["from"]
+                return version
+        before = page[-1].id
+    msg = f"portfolio {settings.portfolio}: there is no version to go back to"
+    raise PackageNotFound(msg)
+
+
+class ActivePackage:
+    """The package that decides in this process; follows activations while it runs.
+
+    A request takes `current` once and uses that package to its end, so a switch drops nothing
+    and mixes nothing. What is loaded is checked first; what cannot be loaded leaves the one
+    before in place, is logged, counted and shown by ``/health``.
+    """
+
+    def __init__(
+        self, settings: Settings, audit: AuditLog, store: Store, observer: ActivationObserver
+    ) -> None:
+        self._settings = settings
+        self._audit = audit
+        self._store = store
+        self._observer = observer
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.fault: str | None = None
+        version = wanted_version(settings, audit, store)
+        self.current = load_checked(store, settings.portfolio, version)
+        self._refused: str | None = None
+        observer.activated(self.current, None)
+
+    def follow(self) -> None:
+        """Look for newly activated versions until `close`, unless a version is pinned."""
+        if self._settings.model_version is None:
+            self._thread = threading.Thread(target=self._follow, name="activation", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop following."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def refresh(self) -> None:
+        """Look once, and switch if another version was activated."""
+        try:
+            version = wanted_version(self._settings, self._audit, self._store)
+        except RecordingFailed as error:
+            # Readiness tells of the database; here it only means that nothing is known to be new.
+            logger.warning("activations cannot be read: %s", error)
+            return
+        if version in (self.current.version, self._refused):
+            if version == self.current.version:
+                self.fault = self._refused = None
+            return
+        try:
+            package = load_checked(self._store, self._settings.portfolio, version)
+        except CreditRiskError as error:
+            self.fault = f"version {version} was activated but cannot be loaded: {error}"
+            self._refused = version
+            self._observer.activation_failed(self._settings.portfolio)
+            logger.error("%s; %s goes on deciding", self.fault, self.current.version)  # noqa: TRY400
+            return
+        before, self.current = self.current, package
+        self.fault = self._refused = None
+        self._observer.activated(package, before)
+        logger.info("%s decides from now on, %s no longer", package.version, before.version)
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._settings.activation_poll_seconds):
+            self.refresh()

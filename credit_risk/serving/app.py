@@ -1,0 +1,404 @@
+"""The HTTP surface: routes, and the one place where errors become answers.
+
+A Starlette application over the use case (`credit_risk.decisions.Desk`). Around it, `Server` gives
+every request its id, counts it, logs one line, and answers what nothing else has answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from importlib.metadata import version as library_version
+from typing import TYPE_CHECKING, Any
+
+import pydantic_core
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from credit_risk import __version__
+from credit_risk.decisions import Call, new_id
+from credit_risk.errors import ApplicationInvalid, CreditRiskError, RecordingFailed
+from credit_risk.scoring import check_golden
+from credit_risk.serving import openapi, pages, problems
+from monitoring.logs import REQUESTS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from concurrent.futures import Future
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from credit_risk.decisions import Desk, Problem
+    from credit_risk.package import ModelPackage
+    from credit_risk.serving.activation import ActivePackage
+    from credit_risk.settings import Settings
+    from monitoring.metrics import Metrics
+
+    Answer = dict[str, Any]
+    Operation = Callable[[ModelPackage, bytes, Call], Awaitable[Answer]]
+
+logger = logging.getLogger("credit_risk.serving")
+
+RETRY_AFTER_SECONDS = 1
+GOLDEN_AT_READINESS = 4
+PING_SECONDS = 2.0
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_UNKNOWN_ROUTE = "unknown"
+
+
+class Rejected(Exception):
+    """The transport turns a request away."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+class Calls:
+    """The handlers of all routes; each is a few lines over the use case."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        active: ActivePackage,
+        desk: Desk,
+        metrics_text: Callable[[], tuple[bytes, str]],
+    ) -> None:
+        self._settings = settings
+        self._active = active
+        self._desk = desk
+        self._metrics_text = metrics_text
+        self._documents: tuple[str, bytes] = ("", b"")
+
+    async def predict(self, request: Request) -> Response:
+        """POST /predict."""
+        return await self._decide(request, self._desk.predict)
+
+    async def explain(self, request: Request) -> Response:
+        """POST /explain and /predict/explain."""
+
+        async def operation(package: ModelPackage, body: bytes, call: Call) -> Answer:
+            return await self._desk.predict(package, body, call, explain=True)
+
+        return await self._decide(request, operation)
+
+    async def predict_batch(self, request: Request) -> Response:
+        """POST /predict/batch."""
+
+        async def operation(package: ModelPackage, body: bytes, call: Call) -> Answer:
+            rows_max = self._settings.batch_rows_max
+            return await self._desk.predict_batch(package, body, call, rows_max)
+
+        return await self._decide(request, operation)
+
+    async def root(self, request: Request) -> Response:
+        """GET /: the docs for browsers, the status for programs."""
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse("docs", status_code=307)
+        package = self._active.current
+        return _json(
+            200,
+            {
+                "service": "credit-risk-server",
+                "portfolio": package.portfolio,
+                "model_version": package.version,
+                "policy_version": package.policy_version,
+                "docs": "/docs",
+                "openapi": "/openapi.json",
+            },
+        )
+
+    async def livez(self, _: Request) -> Response:
+        """GET /livez: the process answers."""
+        return _json(200, {"status": "alive"})
+
+    async def readyz(self, _: Request) -> Response:
+        """GET /readyz: golden records get their golden answers, and records can be written."""
+        checks = await self._checks()
+        failed = [f"{name}: {state}" for name, state in checks.items() if state != "ok"]
+        if failed:
+            return _problem(problems.KINDS["not-ready"].problem("; ".join(failed)))
+        return _json(200, {"status": "ready"})
+
+    async def health(self, _: Request) -> Response:
+        """GET /health: every check, with what is wrong."""
+        checks = await self._checks()
+        healthy = all(state == "ok" for state in checks.values())
+        package = self._active.current
+        body = {
+            "status": "ok" if healthy else "failing",
+            "portfolio": package.portfolio,
+            "model_version": package.version,
+            "policy_version": package.policy_version,
+            "checks": {**checks, "activation": self._active.fault or "ok"},
+        }
+        return _json(200 if healthy else 503, body)
+
+    async def version(self, _: Request) -> Response:
+        """GET /version."""
+        package = self._active.current
+        files = ("schema.yaml", "policy.yaml", "reasons.yaml", "reference.npz")
+        return _json(
+            200,
+            {
+                "service": {
+                    "version": __version__,
+                    "bentoml": library_version("bentoml"),
+                },
+                "portfolio": package.portfolio,
+                "model": {
+                    "version": package.version,
+                    "sha256": package.digest,
+                    "estimator": package.spec.estimator,
+                    "kind": package.spec.kind,
+                },
+                "policy": {"version": package.policy_version, "sha256": package.policy.digest},
+                "schema": {"version": package.schema.version},
+                "reasons": {"version": package.reasons.version},
+                "files_sha256": {name: package.digests[name] for name in files},
+            },
+        )
+
+    async def schema(self, _: Request) -> Response:
+        """GET /schema: the application as JSON Schema."""
+        return _json(200, self._active.current.schema.json_schema(), "application/schema+json")
+
+    async def openapi(self, _: Request) -> Response:
+        """GET /openapi.json, for the package that decides."""
+        package = self._active.current
+        if self._documents[0] != package.version:
+            document = openapi.document(package, self._settings)
+            self._documents = (package.version, pydantic_core.to_json(document))
+        return Response(self._documents[1], media_type="application/json")
+
+    async def docs(self, _: Request) -> Response:
+        """GET /docs."""
+        return HTMLResponse(pages.docs(self._active.current.schema.title))
+
+    async def problem(self, request: Request) -> Response:
+        """GET /problems/{slug}: what a problem type means."""
+        kind = problems.KINDS.get(request.path_params["slug"])
+        if kind is None:
+            raise HTTPException(404)
+        if "text/html" in request.headers.get("accept", ""):
+            return HTMLResponse(pages.problem(kind))
+        return _json(
+            200,
+            {"type": kind.uri, "title": kind.title, "status": kind.status, "advice": kind.advice},
+        )
+
+    async def metrics(self, _: Request) -> Response:
+        """GET /metrics."""
+        text, media_type = self._metrics_text()
+        return Response(text, headers={"content-type": media_type})
+
+    async def _decide(self, request: Request, operation: Operation) -> Response:
+        """Run a scoring call; whatever it comes to is on record before it is answered."""
+        call: Call = request.scope["call"]
+        package = self._active.current
+        body = b""
+        try:
+            body = await _body(request, self._settings.body_limit)
+            answer = await operation(package, body, call)
+        except (Rejected, ApplicationInvalid) as error:
+            problem = error.problem if isinstance(error, Rejected) else problems.of(error)
+            return await self._refused(self._desk.refuse, problem, body, call, package)
+        except RecordingFailed as error:
+            logger.error("not recorded: %s", error, exc_info=error)  # noqa: TRY400 - same thing
+            return _problem(problems.of(error))
+        except Exception as error:
+            # The boundary: whatever failed is logged whole, on record, and never a traceback
+            # to the caller.
+            logger.exception("request %s failed", call.request_id)
+            return await self._refused(self._desk.fail, problems.of(error), body, call, package)
+        request.scope["answer"] = answer
+        return _json(200, answer)
+
+    async def _refused(
+        self,
+        record: Callable[[Problem, bytes, Call, ModelPackage], Awaitable[Answer]],
+        problem: Problem,
+        body: bytes,
+        call: Call,
+        package: ModelPackage,
+    ) -> Response:
+        try:
+            document = await record(problem, body, call, package)
+        except RecordingFailed as error:
+            logger.error("not recorded: %s", error, exc_info=error)  # noqa: TRY400 - same thing
+            return _problem(problems.of(error))
+        return _problem(problem, document)
+
+    async def _checks(self) -> dict[str, str]:
+        checks = {"model": "ok", "records": "ok"}
+        try:
+            check_golden(self._active.current, GOLDEN_AT_READINESS)
+        except CreditRiskError as error:
+            checks["model"] = str(error)
+        try:
+            ping: Future[None] = self._desk.audit.ping()
+            await asyncio.wait_for(asyncio.wrap_future(ping), PING_SECONDS)
+        except (RecordingFailed, TimeoutError) as error:
+            checks["records"] = str(error) or "the record database does not answer"
+        return checks
+
+
+def routes(calls: Calls) -> list[Route]:
+    """All routes, by path."""
+    return [
+        Route("/predict", calls.predict, methods=["POST"]),
+        Route("/predict/batch", calls.predict_batch, methods=["POST"]),
+        Route("/explain", calls.explain, methods=["POST"]),
+        Route("/predict/explain", calls.explain, methods=["POST"]),
+        Route("/", calls.root),
+        Route("/health", calls.health),
+        Route("/livez", calls.livez),
+        Route("/readyz", calls.readyz),
+        Route("/version", calls.version),
+        Route("/schema", calls.schema),
+        Route("/openapi.json", calls.openapi),
+        Route("/docs", calls.docs),
+        Route("/problems/{slug}", calls.problem),
+        Route("/metrics", calls.metrics),
+    ]
+
+
+class Server:
+    """The ASGI application."""
+
+    def __init__(self, calls: Calls, metrics: Metrics) -> None:
+        self._metrics = metrics
+        listed = routes(calls)
+        self._templates = {route.path for route in listed}
+        assets = Mount("/docs/assets", StaticFiles(directory=pages.assets()))
+        self._app: ASGIApp = Starlette(
+            routes=[*listed, assets],
+            exception_handlers={HTTPException: _http_exception},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one HTTP request; other kinds of scope are not ours."""
+        given = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"").decode(
+            "latin-1"
+        )
+        request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
+        call = scope["call"] = Call(operation=scope["path"], request_id=request_id)
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append((b"x-request-id", request_id.encode("latin-1")))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            if status == 0:
+                problem = problems.KINDS["internal-error"].problem("See the server's log")
+                await _problem(problem)(scope, receive, sending)
+        finally:
+            self._account(scope, call, status)
+
+    def _account(self, scope: Scope, call: Call, status: int) -> None:
+        route = self._template(scope["path"])
+        answer = scope.get("answer", {})
+        self._metrics.requests.labels(route, str(status)).inc()
+        self._metrics.duration.labels(route).observe(time.perf_counter() - call.received)
+        REQUESTS.info(
+            "request",
+            extra={
+                "request_id": call.request_id,
+                "method": scope["method"],
+                "route": route,
+                "status": status,
+                "ms": call.latency_ms,
+                "decision_id": answer.get("decision_id"),
+                "decision": answer.get("decision"),
+                "problem": scope.get("problem"),
+            },
+        )
+
+    def _template(self, path: str) -> str:
+        if path in self._templates:
+            return path
+        for prefix, template in (("/problems/", "/problems/{slug}"), ("/docs/assets/", "/docs")):
+            if path.startswith(prefix):
+                return template
+        return _UNKNOWN_ROUTE
+
+
+def _json(status: int, body: object, media_type: str = "application/json") -> Response:
+    return Response(pydantic_core.to_json(body), status, media_type=media_type)
+
+
+class _ProblemResponse(Response):
+    """A response that tells the request's log line what the problem was."""
+
+    def __init__(self, problem_type: str, content: bytes, status: int, **headers: str) -> None:
+        super().__init__(content, status, headers=headers, media_type=problems.MEDIA_TYPE)
+        self._type = problem_type
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["problem"] = self._type
+        await super().__call__(scope, receive, send)
+
+
+def _problem(
+    problem: Problem, document: Answer | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    if document is None:
+        document = problem.to_json(None)
+    headers = dict(headers or {})
+    if problem.status == 503:  # noqa: PLR2004 - the one status that is worth a retry
+        headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+    return _ProblemResponse(
+        problem.type, pydantic_core.to_json(document), problem.status, **headers
+    )
+
+
+async def _http_exception(_: Request, error: Exception) -> Response:
+    """Starlette's own refusals (no such path, wrong method) as problems."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    slug = {404: "not-found", 405: "method-not-allowed"}.get(status, "internal-error")
+    kind = problems.KINDS[slug]
+    headers = getattr(error, "headers", None)
+    return _problem(kind.problem(kind.advice), headers=headers)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The request's body.
+
+    Raises:
+        Rejected: wrong media type or encoding, or more than ``limit`` bytes.
+    """
+    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
+    if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8"):
+        raise Rejected(
+            problems.KINDS["unsupported-media-type"].problem(
+                "Content-Type is not application/json in UTF-8"
+            )
+        )
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Rejected(
+            problems.KINDS["unsupported-media-type"].problem("Content-Encoding is not supported")
+        )
+    too_large = problems.KINDS["body-too-large"].problem(f"The limit is {limit} bytes")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit:
+        raise Rejected(too_large)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise Rejected(too_large)
+    return bytes(body)

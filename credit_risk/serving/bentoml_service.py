@@ -1,0 +1,85 @@
+"""What BentoML needs around the application: a service whose requests reach `Server` directly.
+
+BentoML runs the processes, the model store, the build and the image. Its own HTTP layers would
+answer in other formats, count raw paths and keep a timer alive for each request, so HTTP requests
+go past them to the application; start-up and shut-down stay BentoML's.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from _bentoml_impl.server.app import ServiceAppFactory
+from _bentoml_sdk import Service
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from credit_risk.audit import SqlAuditLog
+from credit_risk.decisions import Desk
+from credit_risk.serving import problems
+from credit_risk.serving.activation import ActivePackage
+from credit_risk.serving.app import Calls, Server
+from credit_risk.serving.store import Store
+from monitoring.metrics import Metrics
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from credit_risk.settings import Settings
+
+T = TypeVar("T")
+
+
+class DirectService(Service[T]):
+    """A BentoML service whose instance has an ASGI application ``server`` for its requests."""
+
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:  # noqa: FBT001, FBT002 - BentoML's signature
+        """BentoML's application for its life cycle, ours for HTTP."""
+        self.inject_config()
+        factory = ServiceAppFactory(self, is_main=is_main)
+        lifecycle: Any = factory()
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                instance: Any = factory._service_instance  # noqa: SLF001 - it offers no other way
+                await instance.server(scope, receive, send)
+            else:
+                await lifecycle(scope, receive, send)
+
+        return application
+
+
+class Runtime:
+    """Everything one worker process needs, wired together."""
+
+    def __init__(self, settings: Settings) -> None:
+        registry = CollectorRegistry()
+        metrics = Metrics(registry)
+        store = Store(settings)
+        store.add_shipped(settings.portfolio)
+        self._audit = SqlAuditLog(settings.audit_url)
+        self._active = ActivePackage(settings, self._audit, store, metrics)
+        desk = Desk(self._audit, metrics, settings.portfolio, problems.of)
+        self.server = Server(Calls(settings, self._active, desk, metrics_text), metrics)
+
+    def start(self) -> None:
+        """Begin to follow activations."""
+        self._active.follow()
+        # What is loaded by now lives as long as the process; looking through it again at each
+        # full collection would stop the worker for a long time.
+        gc.collect()
+        gc.freeze()
+
+    def close(self) -> None:
+        """Stop following, and write what is waiting to be recorded."""
+        self._active.close()
+        self._audit.close()
+
+
+def metrics_text() -> tuple[bytes, str]:
+    """The metrics of all workers added up, and their media type."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4

@@ -1,0 +1,287 @@
+"""Putting a package together: from a model and the data it was judged on to a folder on disk.
+
+The same for a model trained here and for a user's own pipeline: describe the population, draw the
+reference group and the golden records, measure how well reasons against drawn applicants agree
+with reasons against real ones, write the card, write the package. Same input, same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from credit_risk import documents, model, package, profile
+from credit_risk.errors import CreditRiskError, DataInvalid
+from credit_risk.model import probability
+from credit_risk.package import Golden, GoldenRecords, Parts, Provenance, ReferenceGroup
+from credit_risk.pipeline_model import PipelineModel
+from credit_risk.policy import BAND_ORDER
+from credit_risk.scoring import decide
+from credit_risk.training import card, profiling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy.typing as npt
+    from sklearn.pipeline import Pipeline
+
+    from credit_risk.model import Model, ModelSpec
+    from credit_risk.portfolio import Portfolio
+    from credit_risk.training.evaluation import Evaluation
+    from credit_risk.training.preparation import Prepared
+    from credit_risk.training.settings import Training
+
+    Floats = npt.NDArray[np.float64]
+
+LARGEST_DIFFERENCE = 1e-6
+"""Largest difference in PD allowed between a fitted pipeline and what is packaged of it."""
+
+FIDELITY_ROWS = 2_000
+FIDELITY_ROWS_PIPELINE = 50
+"""Fewer where each explanation takes a fraction of a second."""
+
+_DRAWS_PER_GOLDEN_RECORD = 100
+_LIBRARIES = ("numpy", "pandas", "scikit-learn", "scipy", "xgboost-cpu", "numba")
+
+
+class CompilationDiffers(CreditRiskError):
+    """What was compiled does not give the pipeline's numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A fitted model, in the package's terms, with the figures it earned.
+
+    ``arrays`` are the trees', ``pipeline`` and ``skops`` a user's own pipeline and its bytes.
+    ``held_out_labels`` and ``held_out_pds`` are of rows the model was not fitted on; ``pds`` are
+    the pipeline's own for every prepared row.
+    """
+
+    spec: ModelSpec
+    arrays: dict[str, npt.NDArray[np.generic]]
+    pipeline: Pipeline | None
+    skops: bytes
+    pds: Floats
+    held_out_labels: npt.NDArray[np.int64]
+    held_out_pds: Floats
+    evaluation: Evaluation
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Packaged:
+    """A package on disk and what was measured on the way."""
+
+    path: Path
+    evaluation: Evaluation
+    fidelity: dict[str, float]
+    largest_difference: float
+
+    @property
+    def version(self) -> str:
+        """The package version."""
+        return self.path.name
+
+
+def assemble(
+    portfolio: Portfolio,
+    training: Training,
+    prepared: Prepared,
+    candidate: Candidate,
+    out: Path,
+    *,
+    step: Callable[[str], None],
+) -> Packaged:
+    """Write the package of a candidate under ``out``.
+
+    Raises:
+        CompilationDiffers: the packaged model's PD differs from the pipeline's by more than
+            `LARGEST_DIFFERENCE` on some row.
+        DataInvalid: too few rows to describe the reference group.
+    """
+    schema = portfolio.schema
+    step("Describing the population and drawing the reference group")
+    population = profiling.describe(
+        prepared.rows, schema, "all applications of the data", candidate.held_out_pds
+    )
+    real_group = prepared.rows[_in_group(candidate.pds, training, portfolio)]
+    drawn, reference = _draw_reference(real_group, portfolio, training)
+    built = _build(candidate, portfolio, drawn)
+
+    step("Comparing the packaged model with the pipeline, row by row")
+    packaged_pds = probability(built.log_odds(prepared.rows))
+    largest = float(np.abs(packaged_pds - candidate.pds).max())
+    if not largest <= LARGEST_DIFFERENCE:
+        msg = f"the packaged model differs from the pipeline by {largest:.2g} in PD"
+        raise CompilationDiffers(msg)
+
+    step("Comparing reasons against drawn and against real applicants")
+    against_real = _build(candidate, portfolio, _sample(real_group, len(drawn), training.seed))
+    most = FIDELITY_ROWS_PIPELINE if candidate.pipeline is not None else FIDELITY_ROWS
+    declined = prepared.rows[candidate.pds >= portfolio.policy.bands[-1].lower]
+    fidelity = _agreement(built, against_real, _sample(declined, most, training.seed), portfolio)
+
+    step("Writing the model card and the package")
+    provenance = Provenance(
+        trained_on={
+            **training.data.model_dump(),
+            "sha256": prepared.sha256,
+            "rows_read": prepared.rows_read,
+            "rows_used": len(prepared.labels),
+            "dropped": prepared.dropped,
+            "mended": prepared.mended,
+        },
+        settings=candidate.settings,
+        libraries={library: version(library) for library in _LIBRARIES},
+        reference=reference,
+    )
+    contents = {
+        **_portfolio_files(portfolio),
+        "model.json": json_bytes(candidate.spec),
+        "profile.json": json_bytes(population),
+        "reference.npz": package.npz({"rows": drawn}),
+        "provenance.json": json_bytes(provenance),
+        "metrics.json": json_bytes(
+            {
+                "hold_out": candidate.evaluation.model_dump(mode="json"),
+                "fidelity": fidelity,
+                "largest_difference_from_pipeline": largest,
+            }
+        ),
+        **card.render(
+            card.CardFacts(
+                schema=schema,
+                policy=portfolio.policy,
+                reasons=portfolio.reasons,
+                evaluation=candidate.evaluation,
+                labels=candidate.held_out_labels,
+                pds=candidate.held_out_pds,
+                data=provenance.trained_on,
+                settings=provenance.settings,
+                libraries=provenance.libraries,
+                estimator=candidate.spec.estimator,
+                reference=reference,
+                fidelity=fidelity,
+                notes=training.notes,
+            )
+        ),
+    }
+    if candidate.arrays:
+        contents["trees.npz"] = package.npz(candidate.arrays)
+    if candidate.pipeline is not None:
+        contents["pipeline.skops"] = candidate.skops
+    pool = _DRAWS_PER_GOLDEN_RECORD * training.golden_records
+    contents["golden.json"] = json_bytes(
+        _golden(
+            Parts(schema, portfolio.policy, portfolio.reasons, built),
+            profile.draw(population, schema, pool, training.seed + 1),
+            training.golden_records,
+        )
+    )
+    path = package.write(out, schema.portfolio, contents)
+    return Packaged(path, candidate.evaluation, fidelity, largest)
+
+
+def _build(candidate: Candidate, portfolio: Portfolio, reference: Floats) -> Model:
+    if candidate.pipeline is not None:
+        return PipelineModel(candidate.pipeline, portfolio.schema, reference)
+    return model.build(candidate.spec, portfolio.schema, candidate.arrays, reference)
+
+
+def _golden(parts: Parts, drawn: Floats, number: int) -> GoldenRecords:
+    """Choose golden records among drawn applicants, and answer them.
+
+    Records are taken from the bands in turn, so that each band that occurs among the drawn
+    applicants is represented.
+    """
+    by_band: dict[str, list[int]] = {name: [] for name in BAND_ORDER}
+    for i, pd in enumerate(probability(parts.model.log_odds(drawn)).tolist()):
+        by_band[parts.policy.band_of(pd).name].append(i)
+    chosen: list[int] = []
+    while len(chosen) < min(number, len(drawn)):
+        chosen += [places.pop(0) for places in by_band.values() if places]
+    applications = [parts.schema.application(drawn[i].tolist()) for i in chosen[:number]]
+    return GoldenRecords(
+        records=tuple(
+            Golden(
+                application=application,
+                probability_of_default=decision.probability_of_default,
+                band=decision.outcome.band,
+                decision=decision.outcome.decision,
+                reasons=tuple(reason.code for reason in decision.reasons),
+            )
+            for application, decision in zip(applications, decide(parts, applications), strict=True)
+        )
+    )
+
+
+def _in_group(pds: Floats, training: Training, portfolio: Portfolio) -> npt.NDArray[np.bool_]:
+    if training.reference.group == "all":
+        return np.ones(len(pds), dtype=bool)
+    approved = [b for b in portfolio.policy.bands if b.decision == "APPROVE"]
+    group: npt.NDArray[np.bool_] = (pds >= training.reference.approved_from) & (
+        pds < approved[-1].upper
+    )
+    return group
+
+
+def _draw_reference(
+    real_group: Floats, portfolio: Portfolio, training: Training
+) -> tuple[Floats, ReferenceGroup]:
+    settings = training.reference
+    if settings.group == "all":
+        name, words = "all-applicants", "all applicants"
+    else:
+        name = "applicants-at-or-slightly-above-the-passing-score"
+        words = f"approved applicants with a PD of {settings.approved_from} or more"
+    if len(real_group) < settings.rows // 10:
+        msg = f"only {len(real_group)} rows are {words}: too few to describe the reference group"
+        raise DataInvalid(msg)
+    seed = training.seed
+    described = profiling.describe(real_group, portfolio.schema, words)
+    drawn = profile.draw(described, portfolio.schema, settings.rows, seed)
+    description = (
+        f"{settings.rows} made-up applicants, drawn from the distributions and rank correlations "
+        f"of {words} in the training data ({len(real_group)} rows)"
+    )
+    return drawn, ReferenceGroup(name=name, description=description, rows=settings.rows, seed=seed)
+
+
+def _sample(rows: Floats, number: int, seed: int) -> Floats:
+    generator = np.random.default_rng(seed)
+    return rows[generator.choice(len(rows), size=min(number, len(rows)), replace=False)]
+
+
+def _agreement(drawn: Model, real: Model, rows: Floats, portfolio: Portfolio) -> dict[str, float]:
+    """How often reasons agree between two reference groups, over declined applicants."""
+    grouping = Parts(portfolio.schema, portfolio.policy, portfolio.reasons, drawn).grouping
+    pairs = [
+        ([r.code for r in grouping.scored(a)], [r.code for r in grouping.scored(b)])
+        for a, b in zip(drawn.contributions(rows), real.contributions(rows), strict=True)
+    ]
+    n = len(pairs)
+    if n == 0:
+        return {"declines": 0}
+    return {
+        "declines": n,
+        "same_first_reason": sum(a[:1] == b[:1] for a, b in pairs) / n,
+        "same_set_of_reasons": sum(set(a) == set(b) for a, b in pairs) / n,
+        "base_value_drawn": drawn.base_value,
+        "base_value_real": real.base_value,
+    }
+
+
+def _portfolio_files(portfolio: Portfolio) -> dict[str, bytes]:
+    names = ("schema.yaml", "policy.yaml", "reasons.yaml")
+    return {name: (portfolio.path / name).read_bytes() for name in names}
+
+
+def json_bytes(value: object) -> bytes:
+    """Indented JSON with sorted keys, as it is stored in packages."""
+    plain = value.model_dump(mode="json") if isinstance(value, documents.Document) else value
+    return (json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

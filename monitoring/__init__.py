@@ -1,0 +1,1 @@
+"""Watching the server: metrics and logs. It imports the core; the core never imports it."""

@@ -1,0 +1,107 @@
+"""Every metric, label and bucket, named in one place (prometheus_client).
+
+Applicants' values never appear in a label; every label has a small, fixed set of values. With
+several workers prometheus_client's multiprocess mode adds the workers up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from credit_risk.audit import RecordKind
+    from credit_risk.package import ModelPackage
+    from credit_risk.scoring import Decision
+
+LATENCY_BUCKETS = (
+    0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+)  # fmt: skip
+"""Seconds; every latency objective is an edge."""
+
+
+class Metrics:
+    """The server's metrics, on the registry given (a fresh one in each test)."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "credit_http_requests",
+            "HTTP requests answered, by route template and status.",
+            ["route", "status"],
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "credit_http_request_duration_seconds",
+            "Time from the request's arrival to its answer, by route template.",
+            ["route"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.decisions = Counter(
+            "credit_decisions",
+            "Decisions answered, by outcome and risk band.",
+            ["portfolio", "model_version", "decision", "band"],
+            registry=registry,
+        )
+        self.reasons = Counter(
+            "credit_reasons",
+            "Reason codes given.",
+            ["portfolio", "code"],
+            registry=registry,
+        )
+        self.rules = Counter(
+            "credit_rule_hits",
+            "Policy rules that decided or helped to decide.",
+            ["portfolio", "rule"],
+            registry=registry,
+        )
+        self.problems = Counter(
+            "credit_problems",
+            "Requests answered with a problem, by its type.",
+            ["type"],
+            registry=registry,
+        )
+        self.records = Counter(
+            "credit_records_written",
+            "Records made durable, by kind.",
+            ["kind"],
+            registry=registry,
+        )
+        self.active = Gauge(
+            "credit_model_active",
+            "1 for the model package that decides, 0 for one that did before.",
+            ["portfolio", "model_version", "policy_version"],
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.activation_failures = Counter(
+            "credit_activation_failures",
+            "Times an activated package could not be loaded, so that the one before stayed.",
+            ["portfolio"],
+            registry=registry,
+        )
+
+    def decided(self, package: ModelPackage, decision: Decision) -> None:
+        """See `credit_risk.decisions.Observer`."""
+        outcome = decision.outcome
+        portfolio = package.portfolio
+        self.decisions.labels(portfolio, package.version, outcome.decision, outcome.band).inc()
+        for reason in decision.reasons:
+            self.reasons.labels(portfolio, reason.code).inc()
+        for rule in outcome.rules:
+            self.rules.labels(portfolio, rule.name).inc()
+
+    def recorded(self, kind: RecordKind, number: int) -> None:
+        """See `credit_risk.decisions.Observer`."""
+        self.records.labels(kind).inc(number)
+
+    def activated(self, package: ModelPackage, before: ModelPackage | None) -> None:
+        """Another package decides from now on."""
+        if before is not None:
+            self.active.labels(before.portfolio, before.version, before.policy_version).set(0)
+        self.active.labels(package.portfolio, package.version, package.policy_version).set(1)
+
+    def activation_failed(self, portfolio: str) -> None:
+        """A wanted package could not be loaded."""
+        self.activation_failures.labels(portfolio).inc()

@@ -1,0 +1,33 @@
+"""The BentoML service: ``bentoml serve service`` or, with its settings and store, ``credit-risk serve``."""
+
+from __future__ import annotations
+
+import bentoml
+
+from credit_risk.serving.bentoml_service import DirectService, Runtime
+from credit_risk.settings import Settings
+from monitoring import logs
+
+settings = Settings()
+logs.configure(settings.log_level)
+
+
+@bentoml.service(
+    name="credit-risk-server",
+    service_class=DirectService,
+    workers=settings.workers,
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+)
+class CreditRiskServer:
+    """Credit-risk decisions for one portfolio, explained and on record."""
+
+    def __init__(self) -> None:
+        self.runtime = Runtime(settings)
+        self.server = self.runtime.server
+        self.runtime.start()
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        """Finish what is waiting."""
+        self.runtime.close()
