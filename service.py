@@ -1,4 +1,4 @@
-"""The BentoML service: ``bentoml serve service`` or, with its settings and store, ``credit-risk serve``."""
+"""The BentoML service; ``credit-risk serve`` runs it with the settings in force."""
 
 from __future__ import annotations
 

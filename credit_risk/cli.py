@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -30,6 +30,12 @@ from credit_risk.errors import (
     RecordNotFound,
 )
 from credit_risk.settings import PREFIX, Settings
+
+if TYPE_CHECKING:
+    from credit_risk.audit import Record, SqlAuditLog
+    from credit_risk.serving.store import Store
+    from credit_risk.training.assembly import Packaged
+    from credit_risk.training.settings import Training
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -131,7 +137,7 @@ def train(
     """Train a model on a labelled file, package it and install the package."""
     from credit_risk.training import train as training_run
 
-    def run(settings: Settings, name: str, step: Callable[[str], None]) -> Any:
+    def run(settings: Settings, name: str, step: Callable[[str], None]) -> Packaged:
         chosen = portfolio.load(settings.portfolios_dir, name)
         return training_run.train(
             chosen,
@@ -166,7 +172,7 @@ def package_command(
     """
     from credit_risk.training import wrapping
 
-    def run(settings: Settings, name: str, step: Callable[[str], None]) -> Any:
+    def run(settings: Settings, name: str, step: Callable[[str], None]) -> Packaged:
         chosen = portfolio.load(settings.portfolios_dir, name)
         return wrapping.wrap(
             chosen,
@@ -359,7 +365,7 @@ def _settings(portfolio_name: str | None) -> Settings:
 
 
 @contextlib.contextmanager
-def _log(settings: Settings) -> Iterator[Any]:
+def _log(settings: Settings) -> Iterator[SqlAuditLog]:
     from credit_risk.audit import SqlAuditLog
 
     log = SqlAuditLog(settings.audit_url)
@@ -370,7 +376,7 @@ def _log(settings: Settings) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _log_and_store(settings: Settings) -> Iterator[tuple[Any, Any]]:
+def _log_and_store(settings: Settings) -> Iterator[tuple[SqlAuditLog, Store]]:
     from credit_risk.serving.store import Store
 
     portfolio.load(settings.portfolios_dir, settings.portfolio)
@@ -380,7 +386,7 @@ def _log_and_store(settings: Settings) -> Iterator[tuple[Any, Any]]:
         yield log, store
 
 
-def _training(chosen: portfolio.Portfolio) -> Any:
+def _training(chosen: portfolio.Portfolio) -> Training:
     from credit_risk.training import settings as training_settings
 
     return training_settings.load(chosen)
@@ -391,7 +397,7 @@ def _packages(settings: Settings, ship: bool) -> Path:
 
 
 def _make_package(
-    run: Callable[[Settings, str, Callable[[str], None]], Any],
+    run: Callable[[Settings, str, Callable[[str], None]], Packaged],
     portfolio_name: str | None,
     *,
     ship: bool,
@@ -454,7 +460,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
         finish()
 
 
-def _activated(record: Any, *, as_json: bool) -> None:
+def _activated(record: Record, *, as_json: bool) -> None:
     if as_json:
         _print_json(record.to_json())
         return

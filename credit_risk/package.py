@@ -22,7 +22,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 import tempfile
 import zipfile
@@ -176,7 +175,7 @@ def write(root: Path, portfolio: str, files: Mapping[str, bytes]) -> Path:
         text = json.dumps(manifest.model_dump(), indent=2, sort_keys=True) + "\n"
         (staging / MANIFEST).write_text(text, encoding="utf-8")
         staging.chmod(0o755)
-        os.replace(staging, target)
+        staging.replace(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target

@@ -105,7 +105,7 @@ class PipelineModel:
 
     def contributions(self, rows: Floats) -> Floats:
         """Shapley values of each field, shape (n, fields), log-odds."""
-        values: Floats = self._explainer(rows).values
+        values: Floats = self._explainer(rows).values  # noqa: PD011 - shap's, not pandas'
         return values
 
     @property

@@ -198,7 +198,7 @@ def _test(condition: Condition) -> Callable[[Any], bool]:
     return lambda actual: actual is not None and compare(actual, value)
 
 
-def _fault(condition: Condition, spec: FieldSpec) -> str | None:
+def _fault(condition: Condition, spec: FieldSpec) -> str | None:  # noqa: C901, PLR0911 - a list
     """What is wrong with comparing this field so, or None."""
     if condition.op == "missing":
         if condition.value is not None:

@@ -22,7 +22,6 @@ from credit_risk.documents import Document, digest
 from credit_risk.errors import ExplanationFailed, PortfolioInvalid
 
 if TYPE_CHECKING:
-
     import numpy.typing as npt
 
     from credit_risk.policy import Outcome, Policy

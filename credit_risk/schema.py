@@ -84,7 +84,7 @@ class FieldSpec(Document):
     example: float | str
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> FieldSpec:
+    def _is_consistent(self) -> FieldSpec:  # noqa: C901 - one check after another
         if self.missing_indicator and not self.nullable:
             msg = f"{self.name}: a missing indicator needs a field that may be missing"
             raise ValueError(msg)
@@ -244,9 +244,10 @@ class Schema(Document):
     def _adapter(self) -> TypeAdapter[Application]:
         annotations = {f.name: _annotation(f) for f in self.fields}
         # A TypedDict gives plain dicts: half the time of a model's instance for each request.
-        typed_dict = TypedDict("Application", annotations)  # type: ignore[operator]
+        make: Any = TypedDict  # a type checker expects the fields to be known here
+        typed_dict = make("Application", annotations)
         typed_dict.__pydantic_config__ = ConfigDict(
-            strict=True, extra="forbid", allow_inf_nan=False, regex_engine="rust-regex"
+            strict=True, extra="forbid", allow_inf_nan=False
         )
         return TypeAdapter(typed_dict)
 
@@ -262,10 +263,9 @@ def _annotation(spec: FieldSpec) -> Any:  # noqa: ANN401 - annotations have no c
     if spec.is_category:
         kind = Annotated[Literal[spec.categories], Constraint()]
     else:
-        kind = Annotated[
-            int if spec.type == "integer" else float,
-            Constraint(ge=_exact(spec, spec.minimum), le=_exact(spec, spec.maximum)),
-        ]
+        number = {"integer": int, "number": float}[spec.type]
+        limits = Constraint(ge=_exact(spec, spec.minimum), le=_exact(spec, spec.maximum))
+        kind = Annotated[number, limits]
     if spec.nullable:
         kind = kind | None
     described = Annotated[

@@ -278,10 +278,7 @@ def _margins(columns, roots, column, threshold, default_left, left, right, value
         for node in roots:
             while column[node] >= 0:
                 x = columns[r, column[node]]
-                if np.isnan(x):
-                    go_left = default_left[node]
-                else:
-                    go_left = x < threshold[node]
+                go_left = default_left[node] if np.isnan(x) else x < threshold[node]
                 node = left[node] if go_left else right[node]  # noqa: PLW2901 - walking down
             total += value[node]
         out[r] = total
@@ -399,9 +396,9 @@ def _fill(reference, first, column, low, high, missing_passes, value, offset, we
 
 
 @njit(cache=True)
-def _contributions(
+def _contributions(  # type: ignore[no-untyped-def]  # noqa: PLR0917 - the tables, flat
     columns, factors, first, column, low, high, missing_passes, factor, offset, table
-):  # type: ignore[no-untyped-def]
+):
     out = np.zeros((columns.shape[0], factors), dtype=np.float64)
     for r in range(columns.shape[0]):
         for leaf in range(first.shape[0] - 1):
@@ -409,10 +406,7 @@ def _contributions(
             pattern = 0
             for j in range(start, end):
                 x = columns[r, column[j]]
-                if np.isnan(x):
-                    passes = missing_passes[j]
-                else:
-                    passes = low[j] <= x < high[j]
+                passes = missing_passes[j] if np.isnan(x) else low[j] <= x < high[j]
                 if passes:
                     pattern |= 1 << (j - start)
             row = offset[leaf] + pattern * (end - start)

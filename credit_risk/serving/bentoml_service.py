@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class DirectService(Service[T]):
+class DirectService(Service[T]):  # type: ignore[misc]  # BentoML's SDK is untyped
     """A BentoML service whose instance has an ASGI application ``server`` for its requests."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:  # noqa: FBT001, FBT002 - BentoML's signature
@@ -81,5 +81,5 @@ class Runtime:
 def metrics_text() -> tuple[bytes, str]:
     """The metrics of all workers added up, and their media type."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4

@@ -67,19 +67,15 @@ def document(package: ModelPackage, settings: Settings) -> Json:
         "/predict/explain": {"post": explain | {"summary": f"{explain['summary']} (as /explain)"}},
         "/health": {"get": _status("Every check, with what is wrong", _HEALTH, also_503=True)},
         "/livez": {"get": _status("The process answers", _STATUS)},
-        "/readyz": {
-            "get": _read("Golden records get their golden answers; records can be written", _STATUS)
-            | {}
-        },
-        "/version": {"get": _read("Versions and digests of service, model, policy, schema", _OBJECT)},
+        "/readyz": {"get": _read("Golden records get their golden answers", _STATUS)},
+        "/version": {"get": _read("Versions and digests of all that decides", _OBJECT)},
         "/schema": {
             "get": _read("The application as JSON Schema", _OBJECT, "application/schema+json")
         },
         "/openapi.json": {"get": _read("This document", _OBJECT)},
         "/metrics": {"get": _read("Prometheus metrics", {"type": "string"}, "text/plain")},
     }  # fmt: skip
-    for path in ("/readyz",):
-        paths[path]["get"]["responses"]["503"] = _problem_response("not-ready")
+    paths["/readyz"]["get"]["responses"]["503"] = _problem_response("not-ready")
     return {
         "openapi": "3.1.0",
         "info": {

@@ -127,15 +127,18 @@ def assemble(
     fidelity = _agreement(built, against_real, _sample(declined, most, training.seed), portfolio)
 
     step("Writing the model card and the package")
+    data = card.DataUsed(
+        name=training.data.name,
+        licence=training.data.licence,
+        source=training.data.source,
+        sha256=prepared.sha256,
+        rows_read=prepared.rows_read,
+        rows_used=len(prepared.labels),
+        dropped=prepared.dropped,
+        mended=prepared.mended,
+    )
     provenance = Provenance(
-        trained_on={
-            **training.data.model_dump(),
-            "sha256": prepared.sha256,
-            "rows_read": prepared.rows_read,
-            "rows_used": len(prepared.labels),
-            "dropped": prepared.dropped,
-            "mended": prepared.mended,
-        },
+        trained_on=dict(data),
         settings=candidate.settings,
         libraries={library: version(library) for library in _LIBRARIES},
         reference=reference,
@@ -161,7 +164,7 @@ def assemble(
                 evaluation=candidate.evaluation,
                 labels=candidate.held_out_labels,
                 pds=candidate.held_out_pds,
-                data=provenance.trained_on,
+                data=data,
                 settings=provenance.settings,
                 libraries=provenance.libraries,
                 estimator=candidate.spec.estimator,

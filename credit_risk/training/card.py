@@ -41,7 +41,10 @@ LEADING_NOTES = ("Intended use", "Out of scope", "Limits")
 
 
 class DataUsed(TypedDict):
-    """The data a model was trained on; ``dropped`` counts the rows left out, by reason."""
+    """The data a model was trained on.
+
+    ``dropped`` counts the rows left out, ``mended`` the values set to missing, each by reason.
+    """
 
     name: str
     licence: str
@@ -50,14 +53,15 @@ class DataUsed(TypedDict):
     rows_read: int
     rows_used: int
     dropped: Mapping[str, int]
+    mended: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
     """All that a card says.
 
-    ``labels`` and ``pds`` are the hold-out's, shape (n,), and ``evaluation`` is of them; they are
-    only drawn as curves and histograms. ``settings`` is how it was trained (any JSON values);
+    ``labels`` and ``pds`` are the rows evaluated, shape (n,), and ``evaluation`` is of them; they
+    are only drawn as curves and histograms. ``settings`` is how it was trained (any JSON values);
     ``fidelity`` are named figures of how true the reasons are; ``notes`` are the portfolio's own
     sections, title to Markdown text (see `LEADING_NOTES`).
     """
@@ -75,6 +79,11 @@ class CardFacts:
     fidelity: Mapping[str, float | int | str]
     libraries: Mapping[str, str]
     notes: Mapping[str, str]
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the rows evaluated were kept from the model; if not, they are all rows used."""
+        return self.evaluation.rows < self.data["rows_used"]
 
 
 def render(facts: CardFacts) -> dict[str, bytes]:
@@ -115,6 +124,7 @@ def _markdown(facts: CardFacts) -> str:
 def _summary(facts: CardFacts) -> list[str]:
     e = facts.evaluation
     version = f"{facts.policy.version}+{facts.policy.digest[:8]}"
+    unseen = " it was not fitted to" if facts.held_out else ""
     return [
         f"# Model card: {_text(facts.schema.title)}",
         (
@@ -127,8 +137,8 @@ def _summary(facts: CardFacts) -> list[str]:
             "comes with its reasons."
         ),
         (
-            f"On {e.rows:,} rows it was not fitted to: **ROC-AUC {e.roc_auc:.4f}**, Gini "
-            f"{e.gini:.4f}, KS {e.ks:.4f}, **Brier {e.brier:.4f}**, expected calibration error "
+            f"On {e.rows:,} rows{unseen}: **ROC-AUC {e.roc_auc:.4f}**, Gini {e.gini:.4f}, KS "
+            f"{e.ks:.4f}, **Brier {e.brier:.4f}**, expected calibration error "
             f"{e.ece_equal_count:.4f}."
         ),
         (
@@ -152,12 +162,14 @@ def _data(data: DataUsed) -> list[str]:
         ("Rows used", f"{data['rows_used']:,}"),
     ]
     dropped = [(_text(reason), f"{count:,}") for reason, count in data["dropped"].items()]
+    mended = [(_text(reason), f"{count:,}") for reason, count in data["mended"].items()]
     return [
         "## Data",
         _table(("Data set", ""), rows),
         _table(("Rows left out because", "Rows"), dropped, "lr")
         if dropped
         else "No row was left out.",
+        *([_table(("Values mended", "Values"), mended, "lr")] if mended else []),
         (
             "None of these rows is in the package. What it holds of them are distributions, and "
             "applicants drawn from those."
@@ -166,15 +178,22 @@ def _data(data: DataUsed) -> list[str]:
 
 
 def _training(facts: CardFacts) -> list[str]:
-    e = facts.evaluation
+    evaluated, used = facts.evaluation.rows, facts.data["rows_used"]
+    if facts.held_out:
+        how = (
+            f"The figures below are of a model that was fitted without the hold-out of "
+            f"{evaluated:,} rows. The model in the package was then fitted with the same settings "
+            f"to all {used:,} rows."
+        )
+    else:
+        how = (
+            f"The model was fitted elsewhere. The figures below are of all {used:,} rows; if it "
+            "was fitted to any of them, they flatter it."
+        )
     settings = [(_code(name), _code(value)) for name, value in _flat(facts.settings)]
     return [
         "## Training",
-        (
-            f"Estimator: {_code(facts.estimator)}. The figures below are of a model that was "
-            f"fitted without the hold-out of {e.rows:,} rows. The model in the package was then "
-            f"fitted with the same settings to all {facts.data['rows_used']:,} rows."
-        ),
+        f"Estimator: {_code(facts.estimator)}. {how}",
         _table(("Setting", "Value"), settings),
     ]
 
@@ -183,7 +202,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
-        else:
+        elif value is not None:
             yield (
                 f"{prefix}{name}",
                 value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
@@ -248,7 +267,7 @@ def _ratio(ratio: Ratio) -> str:
 
 def _performance(e: Evaluation) -> list[str]:
     figures = [
-        ("Rows", f"{e.rows:,}", "all of the hold-out"),
+        ("Rows", f"{e.rows:,}", "evaluated"),
         ("Defaults", f"{e.defaults:,}", f"{e.default_rate:.2%} of the rows"),
         ("Mean PD", f"{e.mean_pd:.2%}", "to be compared with the default rate"),
         ("ROC-AUC", f"{e.roc_auc:.4f}", "chance that a default has a higher PD than a non-default"),
@@ -262,7 +281,7 @@ def _performance(e: Evaluation) -> list[str]:
     ]
     counts = e.confusion
     return [
-        "## Performance on the hold-out",
+        "## Performance",
         _table(("Figure", "Value", "Meaning"), figures, "lrl"),
         (
             "Precision, recall and this confusion matrix are at the policy's cut-off: a PD of "
@@ -276,7 +295,7 @@ def _performance(e: Evaluation) -> list[str]:
             ),
             "lrr",
         ),
-        f"![ROC curve of the hold-out; ROC-AUC {e.roc_auc:.3f}, Gini {e.gini:.3f}](plots/roc.png)",
+        f"![ROC curve with the policy's band edges; ROC-AUC {e.roc_auc:.3f}, Gini {e.gini:.3f}](plots/roc.png)",
         f"![Cumulative share of each outcome by PD; KS {e.ks:.3f}](plots/ks.png)",
     ]
 
@@ -330,11 +349,11 @@ def _policy(policy: Policy, e: Evaluation) -> list[str]:
     header = ("Band", "PD", "Decision", "Rows", "Share", "Mean PD", "Default rate")
     return [
         "## Policy",
-        "A PD on an edge belongs to the band above it. Rows and rates are the hold-out's.",
+        "A PD on an edge belongs to the band above it. Rows and rates are of the rows evaluated.",
         _table(header, bands, "lrlrrrr"),
         (
-            f"By band alone the hold-out would be decided: {shares}. Rules come after, and can "
-            "only make a decision stricter:"
+            f"By band alone they would be decided: {shares}. Rules come after, and can only make a "
+            "decision stricter:"
         ),
         _table(("Rule", "Kind", "Decision", "When", "Reason code"), rules)
         if rules
@@ -387,8 +406,8 @@ def _reasons(facts: CardFacts) -> list[str]:
             "decision, its reason is given first."
         ),
         (
-            f"Reference group: **{_text(group.name)}** ({_text(group.description)}). It is stood "
-            f"for by {group.rows:,} drawn applicants (seed {group.seed}), none of them real."
+            f"Reference group **{_text(group.name)}**: {_text(group.description.rstrip('.'))}. "
+            f"Rows drawn: {group.rows:,}, seed {group.seed}; no real applicant is among them."
         ),
         _table(("How true the reasons are", "Figure"), fidelity, "lr"),
         _table(("Code", "Text given to the applicant", "From"), codes),
@@ -460,8 +479,8 @@ _STYLE: dict[str, Any] = {
     "figure.dpi": 144.0,
 }
 _PD_TICKS = (
-    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5,
-    0.65, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999,
+    0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5,
+    0.75, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9997, 0.9999,
 )  # fmt: skip
 _TAIL = 0.005  # share of the rows that may lie beyond each end of a PD axis
 _SCORE_BINS = 48
@@ -479,11 +498,12 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _titled(axes: Axes, title: str, evaluation: Evaluation, above: float = 8.0) -> None:
+def _titled(axes: Axes, title: str, facts: CardFacts, above: float = 8.0) -> None:
     """Set a title and, under it, ``above`` points over the axes, what rows it is about."""
+    sample = "hold-out" if facts.held_out else "all rows"
     axes.set_title(title, pad=above + 16.0)
     axes.annotate(
-        f"hold-out: {evaluation.rows:,} rows, {evaluation.defaults:,} defaults",
+        f"{sample}: {facts.evaluation.rows:,} rows, {facts.evaluation.defaults:,} defaults",
         (0.0, 1.0),
         (0.0, above),
         xycoords="axes fraction",
@@ -550,7 +570,7 @@ def _roc(facts: CardFacts) -> Figure:
         ylabel="True positive rate: share of defaults at or above it",
     )
     _percent(axes, "xy")
-    _titled(axes, "ROC curve", e)
+    _titled(axes, "ROC curve", facts)
     return figure
 
 
@@ -598,7 +618,7 @@ def _calibration(facts: CardFacts) -> Figure:
     lower.set(xlabel="Predicted PD (square-root scale)", ylabel="Share of rows")
     _percent(upper, "y")
     _percent(lower, "xy")
-    _titled(upper, "Calibration", e)
+    _titled(upper, "Calibration", facts)
     return figure
 
 
@@ -620,7 +640,7 @@ def _scores(facts: CardFacts) -> Figure:
     axes.set_ylabel("Share of the rows of that outcome")
     _outcomes(axes)
     _percent(axes, "y")
-    _titled(axes, "PD by outcome", facts.evaluation, above=34.0)
+    _titled(axes, "PD by outcome", facts, above=34.0)
     return figure
 
 
@@ -651,7 +671,7 @@ def _ks(facts: CardFacts) -> Figure:
     axes.set(ylim=(0, 1), ylabel="Share of the rows of that outcome at or below a PD")
     _outcomes(axes)
     _percent(axes, "y")
-    _titled(axes, "Cumulative share by outcome", e, above=34.0)
+    _titled(axes, "Cumulative share by outcome", facts, above=34.0)
     return figure
 
 

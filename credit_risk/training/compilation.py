@@ -100,17 +100,17 @@ def _columns(transformer: ColumnTransformer, schema: Schema) -> list[Column]:
             msg = "the ColumnTransformer passes unnamed columns through"
             raise NotCompilable(msg)
         parts = [s for _, s in step.steps] if isinstance(step, Pipeline) else [step]
-        fields = [fields] if isinstance(fields, str) else list(fields)
-        unknown = [f for f in fields if f not in by_name]
+        names = [fields] if isinstance(fields, str) else list(fields)
+        unknown = [f for f in names if f not in by_name]
         if unknown:
             msg = f"column {unknown[0]!r} is not a field of the schema"
             raise NotCompilable(msg)
         if len(parts) > 1 and _applies(parts[1], divide):
-            derived = ratio_factor.get((fields[0], fields[1]))
-            factor = derived.factor if derived else fields[0]
-            columns.append(_ratio(name, parts, fields, factor))
+            derived = ratio_factor.get((names[0], names[1]))
+            factor = derived.factor if derived else names[0]
+            columns.append(_ratio(name, parts, names, factor))
             continue
-        for place, field in enumerate(fields):
+        for place, field in enumerate(names):
             columns += _field(by_name[field], parts, place)
     return columns
 

@@ -58,7 +58,7 @@ def as_float32(columns: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return np.asarray(columns, dtype=np.float32)
 
 
-class MarginXGBClassifier(XGBClassifier):  # type: ignore[misc]
+class MarginXGBClassifier(XGBClassifier):
     """XGBoost whose ``decision_function`` is the margin, so that calibration is on log-odds."""
 
     def decision_function(self, X: npt.NDArray[np.float32]) -> Floats:

@@ -57,7 +57,9 @@ class Prepared:
         return self.frame.iloc[places], self.labels[places]
 
 
-def read(path: Path, schema: Schema, training: Training, *, unique: bool) -> Prepared:
+def read(  # noqa: C901 - one cleaning rule after another
+    path: Path, schema: Schema, training: Training, *, unique: bool
+) -> Prepared:
     """Read a labelled raw file.
 
     Args:

@@ -63,7 +63,7 @@ class Training(Document):
     estimators: dict[EstimatorName, dict[str, Any]]
     reference: Reference
     golden_records: Annotated[int, Field(ge=4, le=200)] = 24
-    notes: dict[str, str] = {}
+    notes: dict[str, str] = Field(default_factory=dict)
 
 
 def load(portfolio: Portfolio) -> Training:
