@@ -35,12 +35,11 @@ def shapley(
         for coalition in product((False, True), repeat=players)
     }
     values = np.zeros(players)
-    for coalition in worth:
+    for coalition, without in worth.items():
         size = sum(coalition)
         share = factorial(size) * factorial(players - size - 1) if size < players else 0
         for player in range(players):
             if not coalition[player]:
                 joined = (*coalition[:player], True, *coalition[player + 1 :])
-                gain = worth[joined] - worth[coalition]
-                values[player] += share / factorial(players) * gain
+                values[player] += share / factorial(players) * (worth[joined] - without)
     return values

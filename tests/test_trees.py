@@ -348,9 +348,9 @@ def test_a_leaf_that_was_pruned_may_stay_in_the_arrays() -> None:
 def test_nodes_that_form_no_forest_are_refused(name: str, place: int, value: float) -> None:
     """No array may lead a walk in a circle, outside, or to what is no number."""
     arrays = {n: a.copy() for n, a in toys.forest().arrays().items()}
-    arrays[name][place] = value  # type: ignore[call-overload]
+    arrays[name][place] = value
 
-    with pytest.raises(PackageInvalid, match="^trees: the nodes do not form a forest"):
+    with pytest.raises(PackageInvalid, match=r"^trees: the nodes do not form a forest"):
         from_arrays(arrays, columns=9)
 
 
@@ -392,7 +392,7 @@ def test_an_array_that_is_missing_is_refused_by_name(name: str) -> None:
 )
 def test_a_base_that_is_not_one_number_is_refused(base: npt.NDArray[Any]) -> None:
     """It is added to every margin."""
-    with pytest.raises(PackageInvalid, match="^trees: array missing or malformed: "):
+    with pytest.raises(PackageInvalid, match=r"^trees: array missing or malformed: "):
         from_arrays(toys.forest().arrays() | {"base": base}, columns=9)
 
 
@@ -428,16 +428,18 @@ def test_the_widest_path_allowed_is_still_exact() -> None:
 def test_a_path_that_is_too_wide_is_refused() -> None:
     """Its table would double with each column."""
     forest = ensemble([chain(WIDEST_PATH + 1)])
+    applicants = np.zeros((1, WIDEST_PATH + 1), dtype=np.float32)
 
     with pytest.raises(PackageInvalid, match="a path tests 11 columns, exact reasons allow 10"):
-        contributions(forest, *[np.zeros((1, WIDEST_PATH + 1), dtype=np.float32)] * 2)
+        contributions(forest, applicants, applicants)
 
 
 def test_tables_that_are_too_large_are_refused_before_they_are_made() -> None:
     """1,024 leaves a tree, 10 x 2^10 entries a leaf: four trees are too many."""
     forest = ensemble([complete(WIDEST_PATH)] * 4)
+    applicants = np.zeros((1, WIDEST_PATH), dtype=np.float32)
     entries = 4 * 1024 * 10 * 1024
 
     assert entries > LARGEST_TABLES
     with pytest.raises(PackageInvalid, match=f"tables of {entries} entries, at most "):
-        contributions(forest, *[np.zeros((1, WIDEST_PATH), dtype=np.float32)] * 2)
+        contributions(forest, applicants, applicants)
