@@ -92,7 +92,7 @@ def draw(profile: Profile, schema: Schema, rows: int, seed: int) -> Floats:
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.clip(values, 0.0, None))
     normal = generator.standard_normal((rows, len(correlation))) @ root.T
-    uniform = 0.5 * (1.0 + np.vectorize(erf)(normal / sqrt(2.0)))
+    uniform = 0.5 * (1.0 + np.vectorize(erf, otypes=[np.float64])(normal / sqrt(2.0)))
     drawn = np.empty((rows, len(schema.fields)))
     for i, (spec, marginal) in enumerate(zip(schema.fields, profile.marginals, strict=True)):
         u = uniform[:, i]
