@@ -295,7 +295,10 @@ def _performance(e: Evaluation) -> list[str]:
             ),
             "lrr",
         ),
-        f"![ROC curve with the policy's band edges; ROC-AUC {e.roc_auc:.3f}, Gini {e.gini:.3f}](plots/roc.png)",
+        (
+            f"![ROC curve with the policy's edges; ROC-AUC {e.roc_auc:.3f}, Gini {e.gini:.3f}]"
+            "(plots/roc.png)"
+        ),
         f"![Cumulative share of each outcome by PD; KS {e.ks:.3f}](plots/ks.png)",
     ]
 
@@ -482,7 +485,7 @@ _PD_TICKS = (
     0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5,
     0.75, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9997, 0.9999,
 )  # fmt: skip
-_TAIL = 0.005  # share of the rows that may lie beyond each end of a PD axis
+_TAIL = 0.01  # share of the rows that may lie beyond each end of a PD axis
 _SCORE_BINS = 48
 _COLOURS = 64
 _OUTCOMES = ((0, "no default", _NO_DEFAULT, "-"), (1, "default", _DEFAULT, "--"))
@@ -699,9 +702,9 @@ def _pd_axis(axes: Axes, facts: CardFacts) -> tuple[float, float]:
         if i:
             axes.axvline(left, color=_QUIET, linewidth=1.0, linestyle=":")
         axes.annotate(
-            f"{band.name}\n{band.decision}",
+            f"{band.name}: {band.decision}",
             ((left + right) / 2.0, 1.0),
-            (0, 4),
+            (0, (16, 4)[i % 2]),  # neighbours on two lines: a band may be narrower than its name
             xycoords=axes.get_xaxis_transform(),
             textcoords="offset points",
             ha="center",

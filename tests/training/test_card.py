@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from credit_risk.package import ReferenceGroup
+from credit_risk.schema import Schema
 from credit_risk.training.card import CardFacts, render
 from credit_risk.training.evaluation import evaluate
 from tests import toys
@@ -21,7 +22,6 @@ from tests import toys
 if TYPE_CHECKING:
     from credit_risk.policy import Policy
     from credit_risk.reasons import ReasonDictionary
-    from credit_risk.schema import Schema
     from credit_risk.training.evaluation import Floats, Labels
 
 PLOTS = ("plots/roc.png", "plots/calibration.png", "plots/scores.png", "plots/ks.png")
@@ -35,9 +35,9 @@ def _hold_out(rows: int = 2_000) -> tuple[Labels, Floats]:
     return (generator.random(rows) < pds).astype(np.int64), pds
 
 
-def _facts(**changes: Any) -> CardFacts:
+def _facts() -> CardFacts:
     labels, pds = _hold_out()
-    facts = CardFacts(
+    return CardFacts(
         schema=toys.schema(),
         policy=toys.policy(),
         reasons=toys.reasons(),
@@ -49,11 +49,12 @@ def _facts(**changes: Any) -> CardFacts:
             "rows_read": 10_100,
             "rows_used": 10_000,
             "dropped": {"exact duplicate": 60, "age outside 18 to 100": 40},
+            "mended": {"income outside its range, set to missing": 7},
         },
         estimator="xgboost",
         settings={
             "seed": 42,
-            "hold_out": {"kind": "stratified", "share": 0.2},
+            "hold_out": {"kind": "stratified", "share": 0.2, "column": None},
             "parameters": {"max_depth": 6, "columns": ["a", "b"]},
         },
         evaluation=evaluate(labels, pds, toys.policy()),
@@ -74,10 +75,11 @@ def _facts(**changes: Any) -> CardFacts:
             "Intended use": "Leases of *one* bicycle.",
         },
     )
-    if "labels" in changes:
-        policy = changes.get("policy", facts.policy)
-        changes["evaluation"] = evaluate(changes["labels"], changes["pds"], policy)
-    return replace(facts, **changes)
+
+
+def _facts_of(labels: Labels, pds: Floats) -> CardFacts:
+    evaluation = evaluate(labels, pds, toys.policy())
+    return replace(_facts(), labels=labels, pds=pds, evaluation=evaluation)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +164,7 @@ def test_other_outcomes_give_other_plots(files: dict[str, bytes]) -> None:
     """The plots are of the hold-out's rows, not of a fixed example."""
     labels, pds = _hold_out()
 
-    others = render(_facts(labels=labels, pds=pds**2))
+    others = render(_facts_of(labels, pds**2))
 
     assert all(others[name] != files[name] for name in PLOTS)
 
@@ -185,7 +187,7 @@ def test_the_sections_come_in_the_order_they_are_read_in(text: str) -> None:
         "Data",
         "Training",
         "Features",
-        "Performance on the hold-out",
+        "Performance",
         "Calibration",
         "Policy",
         "Reasons",
@@ -209,6 +211,7 @@ def test_the_card_names_the_data_and_what_was_left_out(text: str) -> None:
         ["exact duplicate", "60"],
         ["age outside 18 to 100", "40"],
     ]
+    assert _table(text, "Values mended")[1:] == [["income outside its range, set to missing", "7"]]
 
 
 def test_the_card_says_how_the_model_was_trained(text: str) -> None:
@@ -224,6 +227,21 @@ def test_the_card_says_how_the_model_was_trained(text: str) -> None:
         "parameters.columns": '["a", "b"]',
     }
     assert _table(text, "Library")[1:] == [["numpy", "2.4.6"], ["xgboost", "3.2.0"]]
+
+
+def test_a_card_without_a_hold_out_does_not_claim_one(files: dict[str, bytes]) -> None:
+    """A pipeline fitted elsewhere is evaluated on all rows, and both card and plots say so."""
+    facts = _facts()
+    data = facts.data.copy()
+    data["rows_used"] = facts.evaluation.rows
+
+    others = render(replace(facts, data=data))
+
+    text = others["card.md"].decode()
+    assert "hold-out" not in text
+    assert "not fitted to" not in text
+    assert "fitted elsewhere. The figures below are of all 2,000 rows" in text
+    assert all(others[name] != files[name] for name in PLOTS)
 
 
 def test_the_card_lists_every_field_as_the_schema_has_it(text: str, schema: Schema) -> None:
@@ -266,7 +284,7 @@ def test_a_field_that_follows_from_others_has_its_formula() -> None:
         "decimals": 2,
     }
 
-    text = render(_facts(schema=type(toys.schema()).model_validate(document)))["card.md"].decode()
+    text = render(replace(_facts(), schema=Schema.model_validate(document)))["card.md"].decode()
 
     formula = "`income` follows from the application: `price` / `age`, rounded to 2 decimals."
     assert formula in text
@@ -329,8 +347,7 @@ def test_the_card_gives_the_reasons_their_group_and_how_true_they_are(
     text: str, reasons: ReasonDictionary
 ) -> None:
     """Reference group, fidelity, and each approved text with the fields or rules behind it."""
-    assert "**all applicants** (everyone who applied)" in text
-    assert "2,000 drawn applicants (seed 5), none of them real" in text
+    assert "**all applicants**: everyone who applied. Rows drawn: 2,000, seed 5;" in text
     assert _table(text, "How true the reasons are")[1:] == [
         ["Same first reason, share of declines", "0.9652"],
         ["Declines compared", "1,210"],
@@ -352,10 +369,13 @@ def test_what_means_something_in_markdown_is_shown_as_it_is() -> None:
     document["fields"][5]["categories"] = [NASTY, "two\nlines"]
     document["fields"][5]["example"] = NASTY
     facts = _facts()
+    data = facts.data.copy()
+    data["name"], data["dropped"] = NASTY, {NASTY: 1}
     text = render(
-        _facts(
-            schema=type(toys.schema()).model_validate(document),
-            data={**facts.data, "name": NASTY, "dropped": {NASTY: 1}},
+        replace(
+            facts,
+            schema=Schema.model_validate(document),
+            data=data,
             settings={NASTY: NASTY},
             fidelity={NASTY: NASTY},
             reference=ReferenceGroup(name=NASTY, description=NASTY, rows=1, seed=0),
@@ -374,7 +394,7 @@ def test_what_means_something_in_markdown_is_shown_as_it_is() -> None:
     fields = {row[0]: row for row in _table(text, "Field")[1:]}
     assert fields["age"][1] == fields["income"][3] == NASTY
     assert fields["use"][4] == f"{NASTY}, two lines"
-    assert MarkdownIt().render(text).count("<h2>") == 10
+    assert MarkdownIt().render(text).count("<h2>") == 9
 
 
 def test_no_rows_pd_is_in_the_card(text: str) -> None:
@@ -386,11 +406,13 @@ def test_no_rows_pd_is_in_the_card(text: str) -> None:
 
 def test_a_card_without_rules_derived_numbers_or_dropped_rows_says_so() -> None:
     """What there is none of is said, or left out; no empty table stands there."""
-    bare_policy = toys.policy().model_copy(update={"rules": ()})
+    facts = _facts()
+    policy = toys.policy().model_copy(update={"rules": ()})
     schema = toys.schema().model_copy(update={"derived": ()})
-    data = {**_facts().data, "dropped": {}}
+    data = facts.data.copy()
+    data["dropped"], data["mended"] = {}, {}
 
-    text = render(_facts(policy=bare_policy, schema=schema, data=data, notes={}))["card.md"]
+    text = render(replace(facts, policy=policy, schema=schema, data=data, notes={}))["card.md"]
 
     assert b"This policy has no rules." in text
     assert b"No row was left out." in text
@@ -409,16 +431,15 @@ def test_a_card_without_rules_derived_numbers_or_dropped_rows_says_so() -> None:
 )
 def test_a_poor_or_tiny_model_gets_its_card_too(labels: list[int], pds: list[float]) -> None:
     """PDs of exactly 0 and 1, one PD for all, and empty bands are drawn without a warning."""
-    files = render(_facts(labels=np.array(labels), pds=np.array(pds)))
+    files = render(_facts_of(np.array(labels), np.array(pds)))
 
     assert all(files[name].startswith(PNG_SIGNATURE) for name in PLOTS)
 
 
 def test_what_no_row_is_predicted_or_banded_to_has_no_figure() -> None:
     """Precision of no predictions and rates of empty bands are marked as absent."""
-    text = render(_facts(labels=np.array([0, 1]), pds=np.array([0.01, 0.15])))["card.md"].decode()
+    text = render(_facts_of(np.array([0, 1]), np.array([0.01, 0.15])))["card.md"].decode()
 
-    assert next(
-        row[:2] for row in _table(text, "Figure") if row[0] == "Precision"
-    ) == ["Precision", "n/a"]
+    figures = {row[0]: row[1] for row in _table(text, "Figure")}
+    assert figures["Precision"] == "n/a"
     assert _table(text, "Band")[3][3:] == ["0", "0.0%", "n/a", "n/a"]
