@@ -1,0 +1,212 @@
+"""The product as a user runs it: two workers, real sockets, real files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from credit_risk import package, profile
+from credit_risk.audit import SqlAuditLog
+from credit_risk.serving.store import Store
+from credit_risk.settings import Settings
+from tests.e2e.conftest import ROOT, RunningServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.e2e
+
+CLIENTS = 8
+
+
+def _shipped(portfolio: str) -> package.ModelPackage:
+    folder = ROOT / "packages" / portfolio
+    return package.load(folder / (folder / "default").read_text().strip())
+
+
+def _applicants(portfolio: str, number: int, seed: int = 0) -> list[dict[str, Any]]:
+    shipped = _shipped(portfolio)
+    rows = profile.draw(shipped.profile, shipped.schema, number, seed)
+    return [shipped.schema.application(row) for row in rows.tolist()]
+
+
+def _samples(text: str) -> dict[str, float]:
+    """Prometheus text as {series: value}."""
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {series: float(value) for series, value in lines}
+
+
+def _total(samples: dict[str, float], metric: str, **labels: str) -> float:
+    wanted = [f'{name}="{value}"' for name, value in labels.items()]
+    return sum(
+        value
+        for series, value in samples.items()
+        if re.split(r"[{ ]", series)[0] == metric and all(part in series for part in wanted)
+    )
+
+
+def _log(server: RunningServer) -> SqlAuditLog:
+    state = Path(server.environment["STATE_DIR"])
+    return SqlAuditLog(Settings(state_dir=state, workers=1).audit_url)
+
+
+@pytest.mark.parametrize("portfolio", ["personal-loans", "credit-cards"])
+def test_every_answered_decision_is_recorded_and_counted_by_two_workers(
+    start: Callable[..., RunningServer], portfolio: str
+) -> None:
+    """Answers, records and metrics agree to the last one, over both workers and all calls."""
+    server = start(portfolio=portfolio)
+    applicants = _applicants(portfolio, 400)
+    bad = {**applicants[0], "no_such_field": 1}
+
+    def one(number: int) -> list[dict[str, Any]]:
+        # A client of its own for each chunk: its own connection, so either worker may get it.
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            chunk = applicants[number * 50 : (number + 1) * 50]
+            answers = [client.post("/predict", json=a) for a in chunk]
+            answers += [client.post("/explain", json=a) for a in chunk[:10]]
+            answers += [client.post("/predict", json=bad) for _ in range(5)]
+            answers.append(client.post("/predict/batch", json={"applications": [*chunk, bad]}))
+            assert Counter(a.status_code for a in answers) == {200: 61, 422: 5}
+            return [a.json() for a in answers]
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        answers = [answer for part in pool.map(one, range(8)) for answer in part]
+    rows = [row for answer in answers for row in answer.get("results", [answer])]
+    decided = [row for row in rows if "decision_id" in row]
+    refused = [row.get("problem", row) for row in rows if "decision_id" not in row]
+    assert len(decided) == 8 * (50 + 10 + 50)
+    assert len(refused) == 8 * (5 + 1)
+
+    samples = _samples(httpx.get(f"{server.url}/metrics").text)
+    for decision, number in Counter(row["decision"] for row in decided).items():
+        assert _total(samples, "credit_decisions_total", decision=decision) == number
+    assert _total(samples, "credit_records_written_total", kind="decision") == len(decided)
+    assert _total(samples, "credit_records_written_total", kind="refusal") == len(refused)
+    assert _total(samples, "credit_http_requests_total", route="/predict", status="200") == 400
+    assert _total(samples, "credit_http_requests_total", route="/predict", status="422") == 40
+    assert _total(samples, "credit_http_request_duration_seconds_count", route="/explain") == 80
+
+    assert server.stop() == 0
+    log = _log(server)
+    try:
+        for row in decided:
+            record = log.get(row["decision_id"])
+            assert record.decision == row["decision"]
+            assert record.body["probability_of_default"] == row["probability_of_default"]
+            assert record.model_version == row["model_version"]
+        for problem in refused:
+            assert log.get(problem["instance"].removeprefix("urn:uuid:")).kind == "refusal"
+        assert log.count(kind="decision") == len(decided)
+        assert log.count(kind="refusal") == len(refused)
+        assert log.count(kind="failure") == 0
+    finally:
+        log.close()
+
+
+def test_switching_models_under_load_fails_no_request(
+    start: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    """Activate and roll back while clients send; each answer names what made it, and it did."""
+    server = start()
+    shipped = _shipped("personal-loans")
+    contents = {name: (shipped.path / name).read_bytes() for name in shipped.digests}
+    before = contents["policy.yaml"]
+    contents["policy.yaml"] = before.replace(b"version: 1.0.0", b"version: 1.0.1")
+    assert contents["policy.yaml"] != before
+    other = package.write(tmp_path / "packages", "personal-loans", contents)
+    state = Path(server.environment["STATE_DIR"])
+    assert Store(Settings(state_dir=state, workers=1)).add(other) == other.name
+    applicants = _applicants("personal-loans", 50)
+    answers: list[dict[str, Any]] = []
+    stop = False
+
+    def send(number: int) -> int:
+        sent = 0
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            while not stop:
+                answer = client.post("/predict", json=applicants[(number + sent) % 50])
+                assert answer.status_code == 200, answer.text
+                answers.append(answer.json())
+                sent += 1
+        return sent
+
+    def until_all_answer(version: str) -> None:
+        """Wait until the latest answers, of both workers, all name the version."""
+        for _ in range(600):
+            seen = len(answers)
+            httpx.get(f"{server.url}/livez")
+            latest = answers[-200:]
+            if len(latest) == 200 and {a["model_version"] for a in latest} == {version}:
+                return
+            while len(answers) < seen + 50:
+                assert not any(f.done() for f in futures)
+        pytest.fail(f"{version} never came to decide")
+
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(send, i) for i in range(4)]
+        try:
+            until_all_answer(shipped.version)
+            switched = server.command("models", "activate", other.name, "--json")
+            assert switched.returncode == 0, switched.stderr
+            until_all_answer(other.name)
+            back = server.command("models", "rollback")
+            assert back.returncode == 0, back.stderr
+            until_all_answer(shipped.version)
+        finally:
+            stop = True
+        assert sum(f.result() for f in futures) == len(answers)
+
+    policies = {(a["model_version"], a["policy_version"].partition("+")[0]) for a in answers}
+    assert policies == {(shipped.version, "1.0.0"), (other.name, "1.0.1")}
+    listed = json.loads(server.command("models", "list", "--json").stdout)
+    assert {m["version"]: m["active"] for m in listed} == {shipped.version: True, other.name: False}
+    activations = json.loads(
+        server.command("decisions", "list", "--kind", "activation", "--json").stdout
+    )
+    assert [(a["body"]["action"], a["model_version"]) for a in activations] == [
+        ("rollback", shipped.version),
+        ("activate", other.name),
+    ]
+    assert activations[1]["id"] == json.loads(switched.stdout)["id"]
+
+
+def test_an_altered_package_stops_the_server_from_starting(
+    start: Callable[..., RunningServer],
+) -> None:
+    """One line says which file of which package was altered; no worker keeps dying."""
+    server = start(workers=1)
+    assert server.stop() == 0
+    listed = json.loads(server.command("models", "list", "--json").stdout)
+    policy = Path(listed[0]["path"]) / "policy.yaml"
+    policy.write_bytes(policy.read_bytes().replace(b"cut_off: 0.5", b"cut_off: 0.9"))
+
+    refused = server.command("serve")
+
+    assert refused.returncode == 1
+    assert f"package {listed[0]['version']}: policy.yaml was altered" in refused.stderr
+
+
+def test_two_servers_with_two_state_directories_never_meet(
+    start: Callable[..., RunningServer],
+) -> None:
+    """Records, metrics and store of one are not those of the other."""
+    one, other = start(workers=1), start(portfolio="credit-cards", workers=1)
+    applicants = _applicants("personal-loans", 3)
+    answers = [httpx.post(f"{one.url}/predict", json=a).json() for a in applicants]
+    assert httpx.post(f"{other.url}/predict", json=applicants[0]).status_code == 422
+
+    for server, decided, refused in ((one, 3, 0), (other, 0, 1)):
+        samples = _samples(httpx.get(f"{server.url}/metrics").text)
+        assert _total(samples, "credit_records_written_total", kind="decision") == decided
+        assert _total(samples, "credit_records_written_total", kind="refusal") == refused
+    shown = one.command("decisions", "show", answers[0]["decision_id"], "--json")
+    assert json.loads(shown.stdout)["body"]["input"] == applicants[0]
+    assert other.command("decisions", "show", answers[0]["decision_id"]).returncode == 3
