@@ -46,7 +46,7 @@ FIDELITY_ROWS_PIPELINE = 50
 """Fewer where each explanation takes a fraction of a second."""
 
 _DRAWS_PER_GOLDEN_RECORD = 100
-_LIBRARIES = ("numpy", "pandas", "scikit-learn", "scipy", "xgboost-cpu", "numba")
+_LIBRARIES = ("numpy", "pandas", "scikit-learn", "scipy", "xgboost-cpu", "numba", "matplotlib", "pillow")
 
 
 class CompilationDiffers(CreditRiskError):
@@ -269,13 +269,13 @@ def _agreement(drawn: Model, real: Model, rows: Floats, portfolio: Portfolio) ->
     ]
     n = len(pairs)
     if n == 0:
-        return {"declines": 0}
+        return {"declines_compared": 0}
     return {
-        "declines": n,
+        "declines_compared": n,
         "same_first_reason": sum(a[:1] == b[:1] for a, b in pairs) / n,
         "same_set_of_reasons": sum(set(a) == set(b) for a, b in pairs) / n,
-        "base_value_drawn": drawn.base_value,
-        "base_value_real": real.base_value,
+        "mean_log_odds_of_the_drawn_group": drawn.base_value,
+        "mean_log_odds_of_the_real_group": real.base_value,
     }
 
 
