@@ -305,7 +305,8 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         # archive first, because numpy reads a lone array as well.
         with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        # RuntimeError: encrypted, or packed by a method that Python's zipfile does not know.
         msg = f"{path.name}: cannot be read: {error}"
         raise PackageInvalid(msg) from error
 

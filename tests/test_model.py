@@ -83,8 +83,8 @@ def test_the_linear_toy_scores_as_worked_out_by_hand() -> None:
 
 def test_the_toy_forest_scores_as_worked_out_by_hand() -> None:
     """Three leaves and the base, then slope and intercept of the calibration."""
-    # Price to income is 0.48 and the years 4.5: -1.5. The history is mixed and the age above 35
-    # by no means: 1.1. The log income is 7.8: not below 7.5, so -0.4.
+    # Price to income is 0.48, and the years 4.5: -1.5. The history is mixed, and 34 below 35: 1.1.
+    # The log income is 7.8, not below 7.5: -0.4.
     score = -0.7 - 1.5 + 1.1 - 0.4
 
     assert log_odds_of("trees", TOY.example) == pytest.approx(1.2 * score - 0.1)

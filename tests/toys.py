@@ -358,6 +358,11 @@ def golden(parts: Parts, records: list[Application]) -> GoldenRecords:
 
 def package_files(kind: Kind) -> dict[str, bytes]:
     """Every file of a toy package but its manifest, ready to be altered."""
+    return dict(_package_files(kind))
+
+
+@cache
+def _package_files(kind: Kind) -> dict[str, bytes]:
     records = [SAFE, RISKY, *applications(6)]
     provenance = Provenance(
         trained_on={"name": "nothing: the numbers were written down"},
