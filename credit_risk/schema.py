@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, Required
 
 import numpy as np
 from pydantic import (
+    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -257,15 +258,21 @@ def _exact(spec: FieldSpec, value: float | str | None) -> float | str | None:
     return int(value) if spec.type == "integer" and isinstance(value, float) else value
 
 
+def _whole(value: object) -> object:
+    """22.0 as 22: both are the same integer in JSON Schema, and to many a sender's library."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _annotation(spec: FieldSpec) -> Any:  # noqa: ANN401 - annotations have no common type
     extra: dict[str, Any] = {"x-unit": spec.unit} if spec.unit else {}
     kind: Any
     if spec.is_category:
         kind = Annotated[Literal[spec.categories], Constraint()]
     else:
-        number = {"integer": int, "number": float}[spec.type]
         limits = Constraint(ge=_exact(spec, spec.minimum), le=_exact(spec, spec.maximum))
-        kind = Annotated[number, limits]
+        kind = Annotated[float, limits]
+        if spec.type == "integer":
+            kind = Annotated[int, limits, BeforeValidator(_whole)]
     if spec.nullable:
         kind = kind | None
     described = Annotated[
