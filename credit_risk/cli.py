@@ -10,17 +10,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from credit_risk import __version__, portfolio
 from credit_risk.errors import (
@@ -49,6 +51,8 @@ app.add_typer(models, name="models")
 app.add_typer(decisions, name="decisions")
 
 out = Console(soft_wrap=True)
+wide = Console(soft_wrap=True, width=1_000)
+"""For tables with ids: one that is cropped to a terminal's width finds nothing."""
 err = Console(stderr=True, soft_wrap=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -60,6 +64,8 @@ Estimator = Literal["xgboost", "logistic-regression", "random-forest", "gradient
 DecisionFilter = Literal["APPROVE", "REVIEW", "DECLINE"]
 KindFilter = Literal["decision", "refusal", "failure", "activation"]
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PASSWORD = re.compile(r"(://[^:/@]*:).*(@)")
 _EXIT_CODES: tuple[tuple[type[CreditRiskError], int], ...] = (
     (PackageNotFound, 3),
     (RecordNotFound, 3),
@@ -76,10 +82,15 @@ def main() -> None:
         err.print(f"error: {error}", markup=False, highlight=False)
         sys.exit(next(code for kind, code in _EXIT_CODES if isinstance(error, kind)))
     except ValidationError as error:
+        if error.title != Settings.__name__:
+            raise
         for fault in error.errors(include_url=False):
-            name = "_".join(str(part) for part in fault["loc"]).upper()
+            name = _variable(str(fault["loc"][0]))
             err.print(f"error: setting {name}: {fault['msg']}", markup=False, highlight=False)
         sys.exit(2)
+    except OSError as error:
+        err.print(f"error: {error}", markup=False, highlight=False)
+        sys.exit(1)
 
 
 @app.command()
@@ -251,8 +262,9 @@ def list_models(portfolio_name: PortfolioName = None, as_json: AsJson = False) -
     table = Table("version", "active", "estimator", "installed", box=None)
     for row in rows:
         mark = "*" if row["active"] else ""
-        table.add_row(str(row["version"]), mark, str(row["estimator"]), str(row["installed"]))
-    out.print(table)
+        estimator = row["estimator"] or "unreadable"
+        table.add_row(str(row["version"]), mark, str(estimator), str(row["installed"]))
+    wide.print(table, highlight=False)
 
 
 @models.command()
@@ -334,7 +346,7 @@ def list_decisions(
             "" if pd is None else f"{pd:.4f}",
             row["model_version"] or "",
         )
-    out.print(table)
+    wide.print(table, highlight=False)
 
 
 @app.command(name="settings")
@@ -342,19 +354,34 @@ def show_settings(as_json: AsJson = False) -> None:
     """Show the settings in force and the environment variable of each."""
     settings = Settings()
     values = settings.model_dump(mode="json")
+    if settings.database_url is not None:
+        values["database_url"] = _PASSWORD.sub(r"\1***\2", settings.database_url)
     if as_json:
         _print_json(values)
         return
-    table = Table("variable", "value", "meaning", box=None)
+    variables = {name: f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    widest = max(map(len, variables.values()))
+    table = Table(Column("variable", min_width=widest), "value", "meaning", box=None)
     for name, field in Settings.model_fields.items():
-        table.add_row(f"{PREFIX}{name.upper()}", str(values[name]), field.description or "")
-    out.print(table)
+        table.add_row(variables[name], escape(str(values[name])), field.description)
+    out.print(table, highlight=False)
 
 
 @app.command()
 def version() -> None:
     """Print the version of this program."""
     out.print(__version__, highlight=False)
+
+
+def _variable(alias: str) -> str:
+    """The environment variable behind the name that a setting's error gives.
+
+    It gives the first of the setting's aliases, whichever was set, or the field's own name.
+    """
+    name = alias.upper().removeprefix(PREFIX)
+    present = {variable.upper() for variable in os.environ}
+    with_prefix = f"{PREFIX}{name}"
+    return name if name in present and with_prefix not in present else with_prefix
 
 
 def _settings(portfolio_name: str | None) -> Settings:
@@ -475,7 +502,7 @@ def _activated(record: Record, *, as_json: bool) -> None:
 def _microseconds(time: datetime | None) -> int | None:
     if time is None:
         return None
-    return int(time.replace(tzinfo=time.tzinfo or UTC).timestamp() * 1_000_000)
+    return (time.replace(tzinfo=time.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
 def _print_json(value: object) -> None:

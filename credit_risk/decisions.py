@@ -185,9 +185,11 @@ class Desk:
         }
 
     async def refuse(
-        self, problem: Problem, body: bytes, call: Call, package: ModelPackage | None
+        self, problem: Problem, body: bytes | None, call: Call, package: ModelPackage | None
     ) -> dict[str, Any]:
         """Record that a call was refused; returns the problem to answer with.
+
+        ``body`` is None where it was not read to its end.
 
         Raises:
             RecordingFailed: it was not recorded.
@@ -195,7 +197,7 @@ class Desk:
         return await self._record_problem("refusal", problem, body, call, package)
 
     async def fail(
-        self, problem: Problem, body: bytes, call: Call, package: ModelPackage | None
+        self, problem: Problem, body: bytes | None, call: Call, package: ModelPackage | None
     ) -> dict[str, Any]:
         """Record that a call failed for a fault of ours; returns the problem to answer with.
 
@@ -208,12 +210,12 @@ class Desk:
         self,
         kind: RecordKind,
         problem: Problem,
-        body: bytes,
+        body: bytes | None,
         call: Call,
         package: ModelPackage | None,
     ) -> dict[str, Any]:
         record_id = new_id()
-        kept = _kept(body)
+        kept = None if body is None else _kept(body)
         await self._record([self._problem_record(kind, record_id, problem, call, kept, package)])
         return problem.to_json(record_id)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from credit_risk.audit import Record
 from credit_risk.decisions import new_id
-from credit_risk.errors import CreditRiskError, PackageInvalid, PackageNotFound, RecordingFailed
+from credit_risk.errors import CreditRiskError, PackageInvalid, PackageNotFound
 from credit_risk.scoring import check_golden
 
 if TYPE_CHECKING:
@@ -44,12 +44,17 @@ def wanted_version(settings: Settings, audit: AuditLog, store: Store) -> str:
         PackageNotFound: none of the three.
         RecordingFailed: the record database cannot be read.
     """
+    return _wanted(settings, audit, store)[0]
+
+
+def _wanted(settings: Settings, audit: AuditLog, store: Store) -> tuple[str, str | None]:
+    """The version that is to decide, and the id of the activation that says so, if one does."""
     if settings.model_version is not None:
-        return settings.model_version
+        return settings.model_version, None
     last = audit.latest(settings.portfolio, "activation")
     if last is not None and last.model_version is not None:
-        return last.model_version
-    return store.shipped_default(settings.portfolio)
+        return last.model_version, last.id
+    return store.shipped_default(settings.portfolio), None
 
 
 def load_checked(store: Store, portfolio: str, version: str) -> ModelPackage:
@@ -71,8 +76,9 @@ def activate(
     """Check a package and make it the one that decides; returns the durable record of it.
 
     Raises:
-        PackageNotFound: not installed, or another version is pinned by ``MODEL_VERSION``.
-        PackageInvalid: see `load_checked`.
+        PackageNotFound: not installed.
+        PackageInvalid: see `load_checked`; or ``MODEL_VERSION`` pins a version.
+        ExplanationFailed: see `load_checked`.
         RecordingFailed: the activation could not be recorded, so it did not happen.
     """
     if settings.model_version is not None:
@@ -82,6 +88,10 @@ def activate(
         )
         raise PackageInvalid(msg)
     package = load_checked(store, settings.portfolio, version)
+    try:
+        before = wanted_version(settings, audit, store)
+    except PackageNotFound:
+        before = None  # the first package of a portfolio that ships none
     record = Record(
         id=new_id(),
         kind="activation",
@@ -95,7 +105,7 @@ def activate(
         body={
             "action": action,
             "by": getpass.getuser(),
-            "from": wanted_version(settings, audit, store),
+            "from": before,
             "to": package.version,
             "package_sha256": package.digest,
         },
@@ -123,6 +133,7 @@ def previous_version(settings: Settings, audit: AuditLog) -> str:
     Raises:
         PackageNotFound: nothing was activated, or everything was rolled back.
     """
+    nowhere = f"portfolio {settings.portfolio}: there is no version to go back to"
     undone = 0
     before: str | None = None
     while page := audit.find(
@@ -134,11 +145,12 @@ def previous_version(settings: Settings, audit: AuditLog) -> str:
             elif undone:
                 undone -= 1
             else:
-                version: str = record.body["from"]
+                version: str | None = record.body["from"]
+                if version is None:
+                    raise PackageNotFound(nowhere)
                 return version
         before = page[-1].id
-    msg = f"portfolio {settings.portfolio}: there is no version to go back to"
-    raise PackageNotFound(msg)
+    raise PackageNotFound(nowhere)
 
 
 class ActivePackage:
@@ -161,7 +173,7 @@ class ActivePackage:
         self.fault: str | None = None
         version = wanted_version(settings, audit, store)
         self.current = load_checked(store, settings.portfolio, version)
-        self._refused: str | None = None
+        self._refused: tuple[str, str | None] | None = None
         observer.activated(self.current, None)
 
     def follow(self) -> None:
@@ -177,24 +189,31 @@ class ActivePackage:
             self._thread.join()
 
     def refresh(self) -> None:
-        """Look once, and switch if another version was activated."""
+        """Look once, and switch if another version was activated.
+
+        A version that could not be loaded is tried again when it is activated again.
+        """
         try:
-            version = wanted_version(self._settings, self._audit, self._store)
-        except RecordingFailed as error:
+            wanted = _wanted(self._settings, self._audit, self._store)
+        except CreditRiskError as error:
             # Readiness tells of the database; here it only means that nothing is known to be new.
             logger.warning("activations cannot be read: %s", error)
             return
-        if version in (self.current.version, self._refused):
-            if version == self.current.version:
-                self.fault = self._refused = None
+        version = wanted[0]
+        if version == self.current.version:
+            self.fault = self._refused = None
+            return
+        if wanted == self._refused:
             return
         try:
             package = load_checked(self._store, self._settings.portfolio, version)
-        except CreditRiskError as error:
+        except Exception as error:
+            # Whatever loading or trying it came to, the one before goes on deciding, and the
+            # thread that looks goes on looking.
             self.fault = f"version {version} was activated but cannot be loaded: {error}"
-            self._refused = version
+            self._refused = wanted
             self._observer.activation_failed(self._settings.portfolio)
-            logger.error("%s; %s goes on deciding", self.fault, self.current.version)  # noqa: TRY400
+            logger.exception("%s; %s goes on deciding", self.fault, self.current.version)
             return
         before, self.current = self.current, package
         self.fault = self._refused = None

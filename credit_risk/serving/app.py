@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic_core
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from credit_risk.decisions import Desk, Problem
     from credit_risk.package import ModelPackage
     from credit_risk.serving.activation import ActivePackage
+    from credit_risk.serving.problems import Kind
     from credit_risk.settings import Settings
     from monitoring.metrics import Metrics
 
@@ -48,6 +50,8 @@ logger = logging.getLogger("credit_risk.serving")
 RETRY_AFTER_SECONDS = 1
 GOLDEN_AT_READINESS = 4
 PING_SECONDS = 2.0
+_ALIVE = {"status": "alive"}
+_READY = {"status": "ready"}
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _UNKNOWN_ROUTE = "unknown"
 
@@ -101,22 +105,11 @@ class Calls:
         """GET /: the docs for browsers, the status for programs."""
         if "text/html" in request.headers.get("accept", ""):
             return RedirectResponse("docs", status_code=307)
-        package = self._active.current
-        return _json(
-            200,
-            {
-                "service": "credit-risk-server",
-                "portfolio": package.portfolio,
-                "model_version": package.version,
-                "policy_version": package.policy_version,
-                "docs": "/docs",
-                "openapi": "/openapi.json",
-            },
-        )
+        return _json(200, _about(self._active.current))
 
     async def livez(self, _: Request) -> Response:
         """GET /livez: the process answers."""
-        return _json(200, {"status": "alive"})
+        return _json(200, _ALIVE)
 
     async def readyz(self, _: Request) -> Response:
         """GET /readyz: golden records get their golden answers, and records can be written."""
@@ -124,46 +117,16 @@ class Calls:
         failed = [f"{name}: {state}" for name, state in checks.items() if state != "ok"]
         if failed:
             return _problem(problems.KINDS["not-ready"].problem("; ".join(failed)))
-        return _json(200, {"status": "ready"})
+        return _json(200, _READY)
 
     async def health(self, _: Request) -> Response:
         """GET /health: every check, with what is wrong."""
-        checks = await self._checks()
-        healthy = all(state == "ok" for state in checks.values())
-        package = self._active.current
-        body = {
-            "status": "ok" if healthy else "failing",
-            "portfolio": package.portfolio,
-            "model_version": package.version,
-            "policy_version": package.policy_version,
-            "checks": {**checks, "activation": self._active.fault or "ok"},
-        }
-        return _json(200 if healthy else 503, body)
+        body = _health(self._active.current, await self._checks(), self._active.fault)
+        return _json(200 if body["status"] == "ok" else 503, body)
 
     async def version(self, _: Request) -> Response:
         """GET /version."""
-        package = self._active.current
-        files = ("schema.yaml", "policy.yaml", "reasons.yaml", "reference.npz")
-        return _json(
-            200,
-            {
-                "service": {
-                    "version": __version__,
-                    "bentoml": library_version("bentoml"),
-                },
-                "portfolio": package.portfolio,
-                "model": {
-                    "version": package.version,
-                    "sha256": package.digest,
-                    "estimator": package.spec.estimator,
-                    "kind": package.spec.kind,
-                },
-                "policy": {"version": package.policy_version, "sha256": package.policy.digest},
-                "schema": {"version": package.schema.version},
-                "reasons": {"version": package.reasons.version},
-                "files_sha256": {name: package.digests[name] for name in files},
-            },
-        )
+        return _json(200, _version(self._active.current))
 
     async def schema(self, _: Request) -> Response:
         """GET /schema: the application as JSON Schema."""
@@ -173,7 +136,16 @@ class Calls:
         """GET /openapi.json, for the package that decides."""
         package = self._active.current
         if self._documents[0] != package.version:
-            document = openapi.document(package, self._settings)
+            answers = {
+                "/": _about(package),
+                "/health": _health(package, {"model": "ok", "records": "ok"}, None),
+                "/livez": _ALIVE,
+                "/readyz": _READY,
+                "/version": _version(package),
+                "/schema": package.schema.json_schema(),
+                "/problems/{slug}": _advice(problems.KINDS["invalid-application"]),
+            }
+            document = openapi.document(package, self._settings, answers)
             self._documents = (package.version, pydantic_core.to_json(document))
         return Response(self._documents[1], media_type="application/json")
 
@@ -188,10 +160,7 @@ class Calls:
             raise HTTPException(404)
         if "text/html" in request.headers.get("accept", ""):
             return HTMLResponse(pages.problem(kind))
-        return _json(
-            200,
-            {"type": kind.uri, "title": kind.title, "status": kind.status, "advice": kind.advice},
-        )
+        return _json(200, _advice(kind))
 
     async def metrics(self, _: Request) -> Response:
         """GET /metrics."""
@@ -202,7 +171,7 @@ class Calls:
         """Run a scoring call; whatever it comes to is on record before it is answered."""
         call: Call = request.scope["call"]
         package = self._active.current
-        body = b""
+        body = None
         try:
             body = await _body(request, self._settings.body_limit)
             answer = await operation(package, body, call)
@@ -222,9 +191,9 @@ class Calls:
 
     async def _refused(
         self,
-        record: Callable[[Problem, bytes, Call, ModelPackage], Awaitable[Answer]],
+        record: Callable[[Problem, bytes | None, Call, ModelPackage], Awaitable[Answer]],
         problem: Problem,
-        body: bytes,
+        body: bytes | None,
         call: Call,
         package: ModelPackage,
     ) -> Response:
@@ -277,10 +246,14 @@ class Server:
         listed = routes(calls)
         self._templates = {route.path for route in listed}
         assets = Mount("/docs/assets", StaticFiles(directory=pages.assets()))
-        self._app: ASGIApp = Starlette(
+        app = Starlette(
             routes=[*listed, assets],
-            exception_handlers={HTTPException: _http_exception},
+            exception_handlers={HTTPException: _http_exception, Exception: _failure},
         )
+        # Its redirects name scheme and host: behind a proxy that ends TLS, a client would follow
+        # with the application in clear text.
+        app.router.redirect_slashes = False
+        self._app: ASGIApp = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request; other kinds of scope are not ours."""
@@ -301,17 +274,18 @@ class Server:
         try:
             await self._app(scope, receive, sending)
         except Exception:
+            # Answered by now (see `_failure`), unless it was the sending that failed.
             logger.exception("request %s failed", request_id)
-            if status == 0:
-                problem = problems.KINDS["internal-error"].problem("See the server's log")
-                await _problem(problem)(scope, receive, sending)
         finally:
             self._account(scope, call, status)
 
     def _account(self, scope: Scope, call: Call, status: int) -> None:
         route = self._template(scope["path"])
         answer = scope.get("answer", {})
+        problem = scope.get("problem")
         self._metrics.requests.labels(route, str(status)).inc()
+        if problem is not None:
+            self._metrics.problems.labels(problem).inc()
         self._metrics.duration.labels(route).observe(time.perf_counter() - call.received)
         REQUESTS.info(
             "request",
@@ -323,7 +297,7 @@ class Server:
                 "ms": call.latency_ms,
                 "decision_id": answer.get("decision_id"),
                 "decision": answer.get("decision"),
-                "problem": scope.get("problem"),
+                "problem": problem,
             },
         )
 
@@ -334,6 +308,49 @@ class Server:
             if path.startswith(prefix):
                 return template
         return _UNKNOWN_ROUTE
+
+
+def _about(package: ModelPackage) -> Answer:
+    return {
+        "service": "credit-risk-server",
+        "portfolio": package.portfolio,
+        "model_version": package.version,
+        "policy_version": package.policy_version,
+        "docs": "/docs",
+        "openapi": "/openapi.json",
+    }
+
+
+def _health(package: ModelPackage, checks: dict[str, str], fault: str | None) -> Answer:
+    return {
+        "status": "ok" if all(state == "ok" for state in checks.values()) else "failing",
+        "portfolio": package.portfolio,
+        "model_version": package.version,
+        "policy_version": package.policy_version,
+        "checks": {**checks, "activation": fault or "ok"},
+    }
+
+
+def _version(package: ModelPackage) -> Answer:
+    files = ("schema.yaml", "policy.yaml", "reasons.yaml", "reference.npz")
+    return {
+        "service": {"version": __version__, "bentoml": library_version("bentoml")},
+        "portfolio": package.portfolio,
+        "model": {
+            "version": package.version,
+            "sha256": package.digest,
+            "estimator": package.spec.estimator,
+            "kind": package.spec.kind,
+        },
+        "policy": {"version": package.policy_version, "sha256": package.policy.digest},
+        "schema": {"version": package.schema.version},
+        "reasons": {"version": package.reasons.version},
+        "files_sha256": {name: package.digests[name] for name in files},
+    }
+
+
+def _advice(kind: Kind) -> Answer:
+    return {"type": kind.uri, "title": kind.title, "status": kind.status, "advice": kind.advice}
 
 
 def _json(status: int, body: object, media_type: str = "application/json") -> Response:
@@ -374,11 +391,16 @@ async def _http_exception(_: Request, error: Exception) -> Response:
     return _problem(kind.problem(kind.advice), headers=headers)
 
 
+async def _failure(_: Request, error: Exception) -> Response:
+    """What no handler expected, as a problem; the error itself goes on to the log."""
+    return _problem(problems.of(error))
+
+
 async def _body(request: Request, limit: int) -> bytes:
     """The request's body.
 
     Raises:
-        Rejected: wrong media type or encoding, or more than ``limit`` bytes.
+        Rejected: wrong media type or encoding, more than ``limit`` bytes, or not all of it came.
     """
     media_type, _, parameters = request.headers.get("content-type", "").partition(";")
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
@@ -394,11 +416,17 @@ async def _body(request: Request, limit: int) -> bytes:
         )
     too_large = problems.KINDS["body-too-large"].problem(f"The limit is {limit} bytes")
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
+    # As a float, because Python refuses to make an integer of thousands of digits.
+    if length.isdecimal() and float(length) > limit:
         raise Rejected(too_large)
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise Rejected(too_large)
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise Rejected(too_large)
+    except ClientDisconnect:
+        raise Rejected(
+            problems.KINDS["malformed-json"].problem("The connection ended within the body")
+        ) from None
     return bytes(body)

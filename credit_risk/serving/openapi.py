@@ -14,6 +14,8 @@ from credit_risk.scoring import decide
 from credit_risk.serving import problems
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from credit_risk.package import ModelPackage
     from credit_risk.settings import Settings
 
@@ -30,8 +32,14 @@ _SCORING_PROBLEMS = (
 )
 
 
-def document(package: ModelPackage, settings: Settings) -> Json:
-    """The OpenAPI 3.1 document of a server that serves ``package``."""
+def document(package: ModelPackage, settings: Settings, answers: Mapping[str, Json]) -> Json:
+    """The OpenAPI 3.1 document of a server that serves ``package``.
+
+    Args:
+        package: what decides.
+        settings: limits come from it.
+        answers: what the calls that take nothing answer, by path; their examples.
+    """
     example = package.schema.example
     plain, explained = (
         answer(package, _EXAMPLE_ID, decide(package, [example], explain=e)[0])
@@ -65,17 +73,30 @@ def document(package: ModelPackage, settings: Settings) -> Json:
         },
         "/explain": {"post": explain},
         "/predict/explain": {"post": explain | {"summary": f"{explain['summary']} (as /explain)"}},
-        "/health": {"get": _status("Every check, with what is wrong", _HEALTH, also_503=True)},
-        "/livez": {"get": _status("The process answers", _STATUS)},
+        "/": {"get": _read("What this server is; browsers are led to /docs", _ABOUT)},
+        "/health": {"get": _read("Every check, with what is wrong", _HEALTH)},
+        "/livez": {"get": _read("The process answers", _STATUS)},
         "/readyz": {"get": _read("Golden records get their golden answers", _STATUS)},
-        "/version": {"get": _read("Versions and digests of all that decides", _OBJECT)},
+        "/version": {"get": _read("Versions and digests of all that decides", _VERSION)},
         "/schema": {
-            "get": _read("The application as JSON Schema", _OBJECT, "application/schema+json")
+            "get": _read("The application as JSON Schema", _DOCUMENT, "application/schema+json")
         },
-        "/openapi.json": {"get": _read("This document", _OBJECT)},
-        "/metrics": {"get": _read("Prometheus metrics", {"type": "string"}, "text/plain")},
+        "/problems/{slug}": {"get": _read("What a type of problem means", _ADVICE)},
+        "/openapi.json": {"get": _read("This document", _DOCUMENT)},
+        "/metrics": {"get": _read("Prometheus metrics", _TEXT, "text/plain")},
     }  # fmt: skip
+    for path, answered in answers.items():
+        (content,) = paths[path]["get"]["responses"]["200"]["content"].values()
+        content["example"] = answered
+    paths["/"]["get"]["responses"]["307"] = {"description": "To a browser: see /docs"}
+    failing = {"application/json": {"schema": _HEALTH}}
+    paths["/health"]["get"]["responses"]["503"] = {
+        "description": "A check fails",
+        "content": failing,
+    }
     paths["/readyz"]["get"]["responses"]["503"] = _problem_response("not-ready")
+    paths["/problems/{slug}"]["get"]["parameters"] = [_SLUG]
+    paths["/problems/{slug}"]["get"]["responses"]["404"] = _problem_response("not-found")
     return {
         "openapi": "3.1.0",
         "info": {
@@ -132,14 +153,6 @@ def _read(summary: str, gives: Json, media_type: str = "application/json") -> Js
     }
 
 
-def _status(summary: str, gives: Json, *, also_503: bool = False) -> Json:
-    operation = _read(summary, gives)
-    if also_503:
-        content = {"application/json": {"schema": gives}}
-        operation["responses"]["503"] = {"description": "A check fails", "content": content}
-    return operation
-
-
 def _problem_response(*slugs: str) -> Json:
     return {
         "description": "; or ".join(problems.KINDS[slug].title for slug in slugs),
@@ -154,20 +167,6 @@ _REQUEST_ID: Json = {
     "description": "Your id for the request: 1 to 128 visible ASCII characters. It is recorded, "
     "logged and returned; one is made where it is absent or malformed.",
     "schema": {"type": "string"},
-}
-_OBJECT: Json = {"type": "object"}
-_STATUS: Json = {
-    "type": "object",
-    "required": ["status"],
-    "properties": {"status": {"type": "string"}},
-}
-_HEALTH: Json = {
-    "type": "object",
-    "required": ["status", "checks"],
-    "properties": {
-        "status": {"enum": ["ok", "failing"]},
-        "checks": {"type": "object", "additionalProperties": {"type": "string"}},
-    },
 }
 
 
@@ -204,8 +203,22 @@ def _components(package: ModelPackage, settings: Settings) -> Json:
             "description": "base_value plus all contributions, within 1e-6",
         },
         "contributions": {"type": "array", "items": _ref("Contribution")},
-        "reasons": {"type": "array", "items": {"type": "object"}},
-        "reference_group": {"type": "object"},
+        "reasons": {
+            "type": "array",
+            "items": _object(
+                {
+                    "code": _TEXT,
+                    "fields": {"type": "array", "items": _TEXT},
+                    "contribution": {
+                        "type": ["number", "null"],
+                        "description": "log-odds; null where a rule speaks",
+                    },
+                }
+            ),
+        },
+        "reference_group": _object(
+            {"name": _TEXT, "description": _TEXT, "rows": _COUNT, "sha256": _DIGEST}
+        ),
     }
     rows = {"type": "array", "minItems": 1, "maxItems": settings.batch_rows_max}
     return {
@@ -262,10 +275,6 @@ def _components(package: ModelPackage, settings: Settings) -> Json:
     }
 
 
-_TEXT: Json = {"type": "string"}
-_COUNT: Json = {"type": "integer", "minimum": 0}
-
-
 def _object(properties: Json, *, closed: bool = False) -> Json:
     schema: Json = {
         "type": "object",
@@ -275,3 +284,47 @@ def _object(properties: Json, *, closed: bool = False) -> Json:
     if closed:
         schema["additionalProperties"] = False
     return schema
+
+
+_TEXT: Json = {"type": "string"}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_DIGEST: Json = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_DOCUMENT: Json = {"type": "object"}
+_STATUS: Json = _object({"status": _TEXT})
+_VERSIONS: Json = {"portfolio": _TEXT, "model_version": _TEXT, "policy_version": _TEXT}
+_ABOUT: Json = _object({"service": _TEXT, **_VERSIONS, "docs": _TEXT, "openapi": _TEXT})
+_HEALTH: Json = _object(
+    {
+        "status": {"enum": ["ok", "failing"]},
+        **_VERSIONS,
+        "checks": {
+            "type": "object",
+            "required": ["model", "records", "activation"],
+            "additionalProperties": _TEXT,
+            "description": "ok, or what is wrong; a fault of activation leaves the server deciding "
+            "with the package before",
+        },
+    }
+)
+_VERSION: Json = _object(
+    {
+        "service": _object({"version": _TEXT, "bentoml": _TEXT}),
+        "portfolio": _TEXT,
+        "model": _object({"version": _TEXT, "sha256": _DIGEST, "estimator": _TEXT, "kind": _TEXT}),
+        "policy": _object({"version": _TEXT, "sha256": _DIGEST}),
+        "schema": _object({"version": _TEXT}),
+        "reasons": _object({"version": _TEXT}),
+        "files_sha256": {"type": "object", "additionalProperties": _DIGEST},
+    }
+)
+_ADVICE: Json = _object(
+    {"type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, "advice": _TEXT}
+)
+_SLUG: Json = {
+    "name": "slug",
+    "in": "path",
+    "required": True,
+    "description": "The last part of a problem's type",
+    "schema": {"enum": list(problems.KINDS)},
+    "example": "invalid-application",
+}

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MEDIA_TYPE = "application/problem+json"
+PLACES_MAX = 100
+"""An answer names at most so many places: a body of nothing but unknown fields is full of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,10 @@ def of(error: Exception) -> Problem:
         kind = KINDS["invalid-application"]
         places = len(error.errors)
         detail = "1 place is" if places == 1 else f"{places} places are"
-        return Problem(
-            kind.uri, kind.title, kind.status, f"{detail} not as the schema says", error.errors
-        )
+        detail += " not as the schema says"
+        if places > PLACES_MAX:
+            detail += f"; the first {PLACES_MAX} are named"
+        return Problem(kind.uri, kind.title, kind.status, detail, error.errors[:PLACES_MAX])
     for error_type, slug, detail in _BY_ERROR:
         if isinstance(error, error_type):
             return KINDS[slug].problem(detail)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import bentoml
 from bentoml._internal.models import ModelStore
 from bentoml.exceptions import BentoMLException, NotFound
+from pydantic import ValidationError
 
 from credit_risk import package
 from credit_risk.errors import PackageInvalid, PackageNotFound
@@ -31,12 +32,12 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A package of the store."""
+    """A package of the store; ``estimator`` is None where its file cannot be read."""
 
     version: str
     path: Path
     created: str
-    estimator: str
+    estimator: str | None
 
 
 class Store:
@@ -139,5 +140,8 @@ def _folder(model: Any) -> Path:  # noqa: ANN401 - BentoML's model type is inter
     return Path(model.path_of(FOLDER))
 
 
-def _estimator(path: Path) -> str:
-    return ModelSpec.model_validate_json((path / "model.json").read_bytes()).estimator
+def _estimator(path: Path) -> str | None:
+    try:
+        return ModelSpec.model_validate_json((path / "model.json").read_bytes()).estimator
+    except (OSError, ValidationError):
+        return None  # a damaged package is listed like any other; loading it names the file

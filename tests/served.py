@@ -1,0 +1,194 @@
+"""A whole server in this process: the real application and audit log over a toy package."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.testclient import TestClient
+
+from credit_risk.audit import SqlAuditLog
+from credit_risk.decisions import Desk
+from credit_risk.errors import RecordingFailed
+from credit_risk.serving import problems
+from credit_risk.serving.app import Calls, Server
+from credit_risk.settings import Settings
+from monitoring.metrics import Metrics
+from tests import toys
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import httpx2
+    import numpy.typing as npt
+
+    from credit_risk.audit import AuditLog, Record
+    from credit_risk.package import ModelPackage
+    from credit_risk.serving.activation import ActivePackage
+
+    Floats = npt.NDArray[np.float64]
+
+JSON = {"content-type": "application/json"}
+SCORING = ("/predict", "/explain", "/predict/explain", "/predict/batch")
+ROWS_MAX = 20
+BODY_MAX = 65_536
+
+
+@dataclass
+class Active:
+    """The package that decides, changed by hand."""
+
+    current: ModelPackage
+    fault: str | None = None
+
+
+class Full(SqlAuditLog):
+    """An audit log whose database takes nothing any more, though what is in it can be read."""
+
+    def append(self, records: Sequence[Record]) -> concurrent.futures.Future[None]:
+        """Fail as a full disk would make it."""
+        if records:
+            raise RecordingFailed("the disk is full")
+        return super().append(records)
+
+    async def record(self, records: Sequence[Record]) -> None:
+        """Fail as a full disk would make it."""
+        raise RecordingFailed(f"the disk is full, {len(records)} records are lost")
+
+
+@dataclass
+class Broken:
+    """A model with something wrong with it; the zero of each field stands for the rest."""
+
+    error: Exception | None = None
+    score: float = 2.0
+    contribution: float = 0.25
+    base_value: float = 0.5
+    method: str = "made up"
+
+    def log_odds(self, rows: Floats) -> Floats:
+        """The same score for everybody, or the error."""
+        if self.error is not None:
+            raise self.error
+        return np.full(len(rows), self.score)
+
+    def contributions(self, rows: Floats) -> Floats:
+        """The same contribution of every field."""
+        return np.full(rows.shape, self.contribution)
+
+
+@dataclass
+class Answer:
+    """What the application sent."""
+
+    status: int
+    headers: dict[str, str]
+    content: bytes
+
+    def json(self) -> Any:  # noqa: ANN401 - any JSON
+        """The body, parsed."""
+        return json.loads(self.content)
+
+
+@dataclass
+class Served:
+    """A server, and everything it leaves behind."""
+
+    active: Active
+    audit: AuditLog
+    settings: Settings
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.registry)
+        desk = Desk(self.audit, self.metrics, toys.NAME, problems.of)
+        active = cast("ActivePackage", self.active)
+        self.app = Server(Calls(self.settings, active, desk, self._metrics_text), self.metrics)
+        self.client = TestClient(self.app, follow_redirects=False)
+
+    def _metrics_text(self) -> tuple[bytes, str]:
+        return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    def get(self, path: str, **headers: str) -> httpx2.Response:
+        """GET a path."""
+        return self.client.get(path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+    def post(self, path: str, body: object, **headers: str) -> httpx2.Response:
+        """POST a body: bytes as they are, anything else as JSON."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        given = JSON | {k.replace("_", "-"): v for k, v in headers.items()}
+        return self.client.post(path, content=content, headers=given)
+
+    def records(self) -> list[Record]:
+        """All records, the newest first."""
+        return self.audit.find(limit=1_000)
+
+    def only_record(self) -> Record:
+        """The one record that there is."""
+        (record,) = self.records()
+        return record
+
+    def sample(self, name: str, **labels: str) -> float:
+        """The value of a metric; 0 where nothing moved it yet."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    def send(
+        self,
+        path: str,
+        *messages: dict[str, Any],
+        headers: Sequence[tuple[bytes, bytes]] = ((b"content-type", b"application/json"),),
+        method: str = "POST",
+    ) -> Answer:
+        """One request as raw ASGI messages: for what no client would send."""
+        waiting = list(messages) or [{"type": "http.request", "body": b"", "more_body": False}]
+        answer = Answer(0, {}, b"")
+
+        async def receive() -> dict[str, Any]:
+            return waiting.pop(0) if waiting else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:  # noqa: ANN401 - as ASGI has it
+            if message["type"] == "http.response.start":
+                answer.status = message["status"]
+                answer.headers = {k.decode(): v.decode() for k, v in message["headers"]}
+            else:
+                answer.content += message.get("body", b"")
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "scheme": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode("utf-8", "surrogateescape"),
+            "root_path": "",
+            "query_string": b"",
+            "headers": list(headers),
+            "client": ("127.0.0.1", 50_000),
+            "server": ("127.0.0.1", 3_000),
+        }
+        asyncio.run(self.app(scope, cast("Any", receive), send))
+        return answer
+
+
+@contextmanager
+def serving(
+    package: ModelPackage, folder: Path, log: type[SqlAuditLog] = SqlAuditLog
+) -> Iterator[Served]:
+    """A server of one package with an empty audit log in the folder."""
+    settings = Settings(
+        portfolio=toys.NAME, state_dir=folder, batch_rows_max=ROWS_MAX, body_bytes_max=BODY_MAX
+    )
+    audit = log(settings.audit_url)
+    try:
+        yield Served(Active(package), audit, settings)
+    finally:
+        audit.close()
