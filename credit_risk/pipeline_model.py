@@ -105,8 +105,11 @@ class PipelineModel:
 
     def contributions(self, rows: Floats) -> Floats:
         """Shapley values of each field, shape (n, fields), log-odds."""
-        values: Floats = self._explainer(rows).values  # noqa: PD011 - shap's, not pandas'
-        return values
+        if self._is_exact:
+            return self._explain(rows)
+        # Each row from the same seed: the same application has the same reasons, alone or in a
+        # batch, today or tomorrow.
+        return np.vstack([self._explain(row[np.newaxis]) for row in rows])
 
     @property
     def _is_exact(self) -> bool:
@@ -116,12 +119,15 @@ class PipelineModel:
     def _background(self) -> Floats:
         return self.reference[:BACKGROUND_ROWS]
 
-    @cached_property
-    def _explainer(self) -> Any:  # noqa: ANN401 - shap is untyped
+    def _explain(self, rows: Floats) -> Floats:
+        # A new explainer each time: shap's masker works in a buffer that two calls must not share.
         masker = shap.maskers.Independent(self._background, max_samples=len(self._background))
         if self._is_exact:
-            return shap.explainers.Exact(self.log_odds, masker)
-        return shap.explainers.Permutation(self.log_odds, masker, seed=0)
+            explainer = shap.explainers.Exact(self.log_odds, masker)
+        else:
+            explainer = shap.explainers.Permutation(self.log_odds, masker, seed=0)
+        values: Floats = explainer(rows, silent=True).values  # noqa: PD011 - shap's, not pandas'
+        return values
 
 
 def read_skops(content: bytes, name: str) -> Any:  # noqa: ANN401 - any classifier
