@@ -44,8 +44,8 @@ types: $(INSTALLED) ## mypy, strict
 
 packages: $(INSTALLED) ## retrain the shipped packages: PERSONAL_LOANS=file.csv CREDIT_CARDS=file.csv
 	$(if $(PERSONAL_LOANS)$(CREDIT_CARDS),,$(error name the data: PERSONAL_LOANS=FILE, CREDIT_CARDS=FILE or both))
-	$(if $(PERSONAL_LOANS),$(BIN)/credit-risk train --portfolio personal-loans --data $(PERSONAL_LOANS))
-	$(if $(CREDIT_CARDS),$(BIN)/credit-risk train --portfolio credit-cards --data $(CREDIT_CARDS))
+	$(if $(PERSONAL_LOANS),$(BIN)/credit-risk train --ship --portfolio personal-loans --data $(PERSONAL_LOANS))
+	$(if $(CREDIT_CARDS),$(BIN)/credit-risk train --ship --portfolio credit-cards --data $(CREDIT_CARDS))
 
 # The development lock first, serving within it: an image never holds what no test has seen.
 lock: $(INSTALLED) ## renew requirements/*.txt; LOCK_FLAGS=--upgrade for newer versions
