@@ -9,6 +9,7 @@ compiled models, and `PipelineModel.method` says which one was used.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -153,7 +154,9 @@ def read_skops(content: bytes, name: str) -> Any:  # noqa: ANN401 - any classifi
         KeyError,
         ImportError,
         AttributeError,
+        RuntimeError,  # a description that contains itself, or an encrypted archive
         zipfile.BadZipFile,
+        zlib.error,
     ) as error:
         msg = f"{name}: cannot be read: {error}"
         raise PackageInvalid(msg) from error

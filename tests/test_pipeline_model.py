@@ -258,6 +258,7 @@ def test_a_file_that_calls_what_it_names_is_refused_before_it_does(tmp_path: Pat
         description["__class__"] = "runstring"
         description["__module__"] = "numpy.testing._private.utils"
         description["__loader__"] = "ConstructorFromReduceNode"
+        del description["__id__"]
 
     crafted = edited(content, call)
     with pytest.raises(PackageInvalid, match="runstring is not trusted"):
@@ -279,8 +280,9 @@ def test_a_file_that_calls_what_it_names_is_refused_before_it_does(tmp_path: Pat
         skops.io.dumps(LogisticRegression())[:-30],
         edited(skops.io.dumps(LogisticRegression()), lambda d: d.clear()),
         edited(skops.io.dumps(LogisticRegression()), lambda d: d.update(__loader__="Nothing")),
+        edited(skops.io.dumps(([],)), lambda d: d.update(content=[dict(d)])),
     ],
-    ids=["empty", "text", "pickle", "archive", "cut", "bare", "unknown loader"],
+    ids=["empty", "text", "pickle", "archive", "cut", "bare", "unknown loader", "circle"],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
     """Above all a pickle."""
