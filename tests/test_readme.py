@@ -44,7 +44,7 @@ def metric_rows() -> list[str]:
     """The metrics table, row by row."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    labels = {m._name: m._labelnames for m in vars(metrics).values()}
+    labels = {m._name: m._labelnames for m in vars(metrics).values()}  # noqa: SLF001 - no other way
     return [
         f"| `{family.name}{'_total' if family.type == 'counter' else ''}` "
         f"| {', '.join(labels[family.name])} | {family.documentation} |"
@@ -66,7 +66,8 @@ def figure_row(name: str) -> str:
 
 def example_call() -> dict[str, object]:
     """The application in the README's curl."""
-    command = re.search(r"^curl -s http://localhost:3000/predict.*?}'$", README, re.M | re.S)
+    pattern = r"^curl -s http://localhost:3000/predict.*?}'$"
+    command = re.search(pattern, README, re.MULTILINE | re.DOTALL)
     assert command is not None
     words = shlex.split(command.group())
     application: dict[str, object] = json.loads(words[words.index("-d") + 1])
@@ -75,7 +76,7 @@ def example_call() -> dict[str, object]:
 
 def test_the_curl_gives_the_answer_shown() -> None:
     """Pasted into a fresh server, the first call answers what the README shows."""
-    blocks = re.findall(r"```json\n(.*?)```", README, re.S)
+    blocks = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     shown = json.loads(blocks[0])
     loaded = shipped("personal-loans")
     application = loaded.schema.validate_application(example_call())
@@ -90,7 +91,7 @@ def test_the_curl_gives_the_answer_shown() -> None:
 
 def test_the_problem_shown_is_one_the_server_gives() -> None:
     """Its type, title and places are those of the table of problems."""
-    shown = json.loads(re.findall(r"```json\n(.*?)```", README, re.S)[1])
+    shown = json.loads(re.findall(r"```json\n(.*?)```", README, re.DOTALL)[1])
     kind = problems.KINDS["invalid-application"]
     assert (shown["type"], shown["title"], shown["status"]) == (kind.uri, kind.title, kind.status)
     names = shipped("personal-loans").schema.names
@@ -124,8 +125,8 @@ def test_the_figures_are_those_of_the_shipped_package(name: str) -> None:
 
 def test_every_command_shown_exists() -> None:
     """Each `credit-risk` line in a shell block parses with its options."""
-    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
-    commands = re.findall(r"^credit-risk (.*?)(?:\s+#.*)?$", blocks, re.M)
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
+    commands = re.findall(r"^credit-risk (.*?)(?:\s+#.*)?$", blocks, re.MULTILINE)
     assert len(commands) >= 8
     for line in commands:
         words = shlex.split(line)

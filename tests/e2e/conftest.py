@@ -74,7 +74,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
         }
         log = tmp_path / f"server-{number}.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(  # noqa: S603 - our own command
+            process = subprocess.Popen(
                 [sys.executable, "-m", "credit_risk.cli", "serve"],
                 env=environment,
                 cwd=ROOT,

@@ -111,7 +111,7 @@ def test_every_answered_decision_is_recorded_and_counted_by_two_workers(
         log.close()
 
 
-def test_switching_models_under_load_fails_no_request(
+def test_switching_models_under_load_fails_no_request(  # noqa: PLR0915 - one story
     start: Callable[..., RunningServer], tmp_path: Path
 ) -> None:
     """Activate and roll back while clients send; each answer names what made it, and it did."""
