@@ -15,6 +15,7 @@ from credit_risk import documents, package
 from credit_risk.errors import PackageInvalid
 from credit_risk.package import MANIFEST, VERSION_DIGITS
 from credit_risk.scoring import check_golden, decide
+from credit_risk.settings import Settings
 from tests import toys
 
 if TYPE_CHECKING:
@@ -406,6 +407,23 @@ def test_a_missing_number_stays_missing_through_a_package(tmp_path: Path) -> Non
         decide(loaded, [example | {"years_employed": years}])[0].log_odds for years in (None, 0.5)
     )
     assert few - missing == pytest.approx(1.2 * 1.3)
+
+
+# Those that are shipped.
+
+
+@pytest.mark.parametrize("portfolio", ["credit-cards", "personal-loans"])
+def test_a_shipped_package_gives_its_golden_answers(portfolio: str) -> None:
+    """The default of each portfolio, on whatever machine this runs."""
+    folder: Path = Settings.model_fields["packages_dir"].default / portfolio
+    version = (folder / "default").read_text(encoding="utf-8").strip()
+
+    loaded = package.load(folder / version, version)
+
+    assert loaded.portfolio == portfolio
+    check_golden(loaded)
+    decisions = {record.decision for record in loaded.golden}
+    assert decisions == {"APPROVE", "REVIEW", "DECLINE"}
 
 
 # Archives.
