@@ -8,6 +8,7 @@ with reasons against real ones, write the card, write the package. Same input, s
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from credit_risk import documents, model, package, profile
-from credit_risk.errors import CreditRiskError, DataInvalid
+from credit_risk.errors import CreditRiskError, DataInvalid, PortfolioInvalid
 from credit_risk.model import probability
 from credit_risk.package import Golden, GoldenRecords, Parts, Provenance, ReferenceGroup
 from credit_risk.pipeline_model import PipelineModel
@@ -46,7 +47,16 @@ FIDELITY_ROWS_PIPELINE = 50
 """Fewer where each explanation takes a fraction of a second."""
 
 _DRAWS_PER_GOLDEN_RECORD = 100
-_LIBRARIES = ("numpy", "pandas", "scikit-learn", "scipy", "xgboost-cpu", "numba", "matplotlib", "pillow")
+_LIBRARIES = (
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "scipy",
+    "xgboost-cpu",
+    "numba",
+    "matplotlib",
+    "pillow",
+)
 
 
 class CompilationDiffers(CreditRiskError):
@@ -103,6 +113,7 @@ def assemble(
         CompilationDiffers: the packaged model's PD differs from the pipeline's by more than
             `LARGEST_DIFFERENCE` on some row.
         DataInvalid: too few rows to describe the reference group.
+        PortfolioInvalid: the reference group is riskier than applicants who need reasons.
     """
     schema = portfolio.schema
     step("Describing the population and drawing the reference group")
@@ -112,6 +123,7 @@ def assemble(
     real_group = prepared.rows[_in_group(candidate.pds, training, portfolio)]
     drawn, reference = _draw_reference(real_group, portfolio, training)
     built = _build(candidate, portfolio, drawn)
+    _check_reasons_exist(built, portfolio)
 
     step("Comparing the packaged model with the pipeline, row by row")
     packaged_pds = probability(built.log_odds(prepared.rows))
@@ -123,7 +135,9 @@ def assemble(
     step("Comparing reasons against drawn and against real applicants")
     against_real = _build(candidate, portfolio, _sample(real_group, len(drawn), training.seed))
     most = FIDELITY_ROWS_PIPELINE if candidate.pipeline is not None else FIDELITY_ROWS
-    declined = prepared.rows[candidate.pds >= portfolio.policy.bands[-1].lower]
+    bands = portfolio.policy.bands
+    decline_from = min((b.lower for b in bands if b.decision == "DECLINE"), default=math.inf)
+    declined = prepared.rows[candidate.pds >= decline_from]
     fidelity = _agreement(built, against_real, _sample(declined, most, training.seed), portfolio)
 
     step("Writing the model card and the package")
@@ -196,6 +210,19 @@ def _build(candidate: Candidate, portfolio: Portfolio, reference: Floats) -> Mod
     return model.build(candidate.spec, portfolio.schema, candidate.arrays, reference)
 
 
+def _check_reasons_exist(built: Model, portfolio: Portfolio) -> None:
+    """Contributions of a PD above the group's sum to more than 0, so one at least is adverse."""
+    average = float(probability(np.array([built.base_value]))[0])
+    not_approved = [b.lower for b in portfolio.policy.bands if b.decision != "APPROVE"]
+    if not_approved and average >= not_approved[0]:
+        msg = (
+            f"the reference group's average log-odds are those of a PD of {average:.3f}, but the "
+            f"policy does not approve from {not_approved[0]} on: an applicant in between may have "
+            "no adverse reason. Choose another reference group or other bands"
+        )
+        raise PortfolioInvalid(msg)
+
+
 def _golden(parts: Parts, drawn: Floats, number: int) -> GoldenRecords:
     """Choose golden records among drawn applicants, and answer them.
 
@@ -226,10 +253,10 @@ def _golden(parts: Parts, drawn: Floats, number: int) -> GoldenRecords:
 def _in_group(pds: Floats, training: Training, portfolio: Portfolio) -> npt.NDArray[np.bool_]:
     if training.reference.group == "all":
         return np.ones(len(pds), dtype=bool)
-    approved = [b for b in portfolio.policy.bands if b.decision == "APPROVE"]
-    group: npt.NDArray[np.bool_] = (pds >= training.reference.approved_from) & (
-        pds < approved[-1].upper
+    approved_to = max(
+        (b.upper for b in portfolio.policy.bands if b.decision == "APPROVE"), default=0.0
     )
+    group: npt.NDArray[np.bool_] = (pds >= training.reference.approved_from) & (pds < approved_to)
     return group
 
 
@@ -262,14 +289,14 @@ def _sample(rows: Floats, number: int, seed: int) -> Floats:
 
 def _agreement(drawn: Model, real: Model, rows: Floats, portfolio: Portfolio) -> dict[str, float]:
     """How often reasons agree between two reference groups, over declined applicants."""
+    n = len(rows)
+    if n == 0:
+        return {"declines_compared": 0}
     grouping = Parts(portfolio.schema, portfolio.policy, portfolio.reasons, drawn).grouping
     pairs = [
         ([r.code for r in grouping.scored(a)], [r.code for r in grouping.scored(b)])
         for a, b in zip(drawn.contributions(rows), real.contributions(rows), strict=True)
     ]
-    n = len(pairs)
-    if n == 0:
-        return {"declines_compared": 0}
     return {
         "declines_compared": n,
         "same_first_reason": sum(a[:1] == b[:1] for a, b in pairs) / n,

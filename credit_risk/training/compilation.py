@@ -67,8 +67,14 @@ def compile_pipeline(pipeline: Pipeline, schema: Schema, estimator: str) -> Comp
     if not isinstance(steps[0], ColumnTransformer) or len(casts) != len(steps) - 2:
         msg = "the pipeline is not a ColumnTransformer followed by a classifier"
         raise NotCompilable(msg)
+    if steps[0].transformer_weights:
+        msg = "ColumnTransformer(transformer_weights=...)"
+        raise NotCompilable(msg)
     columns = _columns(steps[0], schema)
     classifier, calibration = _calibration(steps[-1])
+    if isinstance(classifier, XGBClassifier) and steps[0].sparse_output_:
+        msg = "XGBoost on a sparse matrix, whose zeros it takes for missing values"
+        raise NotCompilable(msg)
     encoder = Encoder(columns=tuple(columns))
     if isinstance(classifier, (MonotoneLogisticRegression, LogisticRegression)):
         linear = Linear(
@@ -80,13 +86,17 @@ def compile_pipeline(pipeline: Pipeline, schema: Schema, estimator: str) -> Comp
             linear=linear,
         )  # fmt: skip
         return Compiled(spec, {})
-    ensemble = _ensemble(classifier, calibrated=isinstance(steps[-1], CalibratedClassifierCV))
+    ensemble = _ensemble(
+        classifier,
+        calibrated=isinstance(steps[-1], CalibratedClassifierCV),
+        sees_float32=bool(casts),
+    )
     spec = ModelSpec(kind="trees", estimator=estimator, encoder=encoder, calibration=calibration)
     return Compiled(spec, ensemble.arrays())
 
 
 def _applies(step: object, function: object) -> bool:
-    return isinstance(step, FunctionTransformer) and step.func is function
+    return isinstance(step, FunctionTransformer) and step.func is function and not step.kw_args
 
 
 def _columns(transformer: ColumnTransformer, schema: Schema) -> list[Column]:
@@ -94,12 +104,17 @@ def _columns(transformer: ColumnTransformer, schema: Schema) -> list[Column]:
     ratio_factor = {(d.ratio.numerator, d.ratio.denominator): d for d in schema.derived}
     columns: list[Column] = []
     for name, step, fields in transformer.transformers_:
+        if isinstance(step, str) and step == "drop":
+            continue
         if name == "remainder":
-            if isinstance(step, str) and step == "drop":
-                continue
             msg = "the ColumnTransformer passes unnamed columns through"
             raise NotCompilable(msg)
         parts = [s for _, s in step.steps] if isinstance(step, Pipeline) else [step]
+        # What "passthrough" becomes when fitted: a function transformer without a function.
+        parts = [part for part in parts if not _applies(part, None)]
+        if isinstance(fields, slice):
+            msg = f"step {name} names its columns by a slice"
+            raise NotCompilable(msg)
         names = [fields] if isinstance(fields, str) else list(fields)
         unknown = [f for f in names if f not in by_name]
         if unknown:
@@ -116,6 +131,10 @@ def _columns(transformer: ColumnTransformer, schema: Schema) -> list[Column]:
 
 
 def _ratio(name: str, parts: list[Any], fields: list[str], factor: str) -> Column:
+    if not isinstance(parts[0], SimpleImputer):
+        msg = f"{name}: a ratio after {type(parts[0]).__name__}"
+        raise NotCompilable(msg)
+    _marks_nan(parts[0], name)
     fills = parts[0].statistics_
     center, scale = _scaling(parts[2:], 0)
     return Column(
@@ -133,7 +152,8 @@ def _ratio(name: str, parts: list[Any], fields: list[str], factor: str) -> Colum
 
 def _field(spec: FieldSpec, parts: list[Any], place: int) -> list[Column]:
     """The columns one field becomes; ``place`` is its place within the step's fields."""
-    if isinstance(parts[0], MissingIndicator):
+    if parts and isinstance(parts[0], MissingIndicator):
+        _marks_nan(parts[0], spec.name)
         if len(parts) > 1 or parts[0].features != "all":
             msg = f"{spec.name}: MissingIndicator followed by a step, or not of all features"
             raise NotCompilable(msg)
@@ -144,6 +164,7 @@ def _field(spec: FieldSpec, parts: list[Any], place: int) -> list[Column]:
     rest = list(parts)
     if rest and isinstance(rest[0], SimpleImputer):
         imputer = rest.pop(0)
+        _marks_nan(imputer, spec.name)
         if imputer.add_indicator:
             msg = f"{spec.name}: SimpleImputer(add_indicator=True)"
             raise NotCompilable(msg)
@@ -176,6 +197,13 @@ def _field(spec: FieldSpec, parts: list[Any], place: int) -> list[Column]:
             scale=scale,
         )
     ]
+
+
+def _marks_nan(step: Any, name: str) -> None:  # noqa: ANN401 - an imputer or an indicator
+    """Refuse a step for which something else than NaN is missing."""
+    if not (isinstance(step.missing_values, float) and np.isnan(step.missing_values)):
+        msg = f"{name}: {type(step).__name__}(missing_values={step.missing_values!r})"
+        raise NotCompilable(msg)
 
 
 def _one_hot(
@@ -227,10 +255,18 @@ def _calibration(model: Any) -> tuple[Any, Calibration]:  # noqa: ANN401 - any c
         raise NotCompilable(msg)
     inner = model.calibrated_classifiers_[0]
     sigmoid = inner.calibrators[0]
+    if not sigmoid.a_ < 0:
+        msg = "a calibration that does not keep the estimator's order: it found no signal"
+        raise NotCompilable(msg)
     return inner.estimator, Calibration(slope=-float(sigmoid.a_), intercept=-float(sigmoid.b_))
 
 
-def _ensemble(model: Any, *, calibrated: bool) -> Ensemble:  # noqa: ANN401 - any classifier
+def _ensemble(
+    model: Any,  # noqa: ANN401 - any classifier
+    *,
+    calibrated: bool,
+    sees_float32: bool,
+) -> Ensemble:
     if isinstance(model, XGBClassifier):
         # The calibration of a plain XGBClassifier is fitted on probabilities, not on margins.
         if calibrated and not hasattr(model, "decision_function"):
@@ -238,7 +274,7 @@ def _ensemble(model: Any, *, calibrated: bool) -> Ensemble:  # noqa: ANN401 - an
             raise NotCompilable(msg)
         return _xgboost(model)
     if isinstance(model, HistGradientBoostingClassifier):
-        return _hist_gradient_boosting(model)
+        return _hist_gradient_boosting(model, sees_float32=sees_float32)
     if isinstance(model, RandomForestClassifier) and calibrated:
         return _random_forest(model)
     msg = f"classifier {type(model).__name__}" + ("" if calibrated else ", not calibrated")
@@ -299,6 +335,12 @@ class _Nodes:
 
 
 def _xgboost(model: XGBClassifier) -> Ensemble:
+    if model.objective != "binary:logistic":
+        msg = f"XGBoost objective {model.objective}"
+        raise NotCompilable(msg)
+    if not np.isnan(model.missing):
+        msg = f"XGBClassifier(missing={model.missing!r})"
+        raise NotCompilable(msg)
     booster = model.get_booster()
     if getattr(model, "early_stopping_rounds", None) is not None:
         booster = booster[: model.best_iteration + 1]
@@ -306,8 +348,12 @@ def _xgboost(model: XGBClassifier) -> Ensemble:
     if learner["gradient_booster"]["name"] != "gbtree":
         msg = f"XGBoost booster {learner['gradient_booster']['name']}"
         raise NotCompilable(msg)
+    forest = learner["gradient_booster"]["model"]
+    first_round = int(forest["iteration_indptr"][1])
+    row = np.zeros((1, model.n_features_in_), dtype=np.float32)
+    of_first_round = 0.0
     nodes = _Nodes()
-    for tree in learner["gradient_booster"]["model"]["trees"]:
+    for number, tree in enumerate(forest["trees"], start=1):
         if any(tree["split_type"]):
             msg = "XGBoost categorical splits"
             raise NotCompilable(msg)
@@ -322,11 +368,12 @@ def _xgboost(model: XGBClassifier) -> Ensemble:
             right=np.array(tree["right_children"]),
             value=conditions,
         )
-    ensemble = nodes.ensemble(0.0)
-    # The stored base score is rounded to a few digits, so the base is measured instead.
-    row = np.zeros((1, model.n_features_in_), dtype=np.float32)
-    margin = float(model.predict(row, output_margin=True)[0])
-    return nodes.ensemble(margin - float(ensemble.margins(row)[0]))
+        if number == first_round:
+            of_first_round = float(nodes.ensemble(0.0).margins(row)[0])
+    # The stored base score is rounded to a few digits, so the base is measured instead: over one
+    # round, because XGBoost adds up in float32 and over all rounds would be off by their errors.
+    margin = float(model.predict(row, output_margin=True, iteration_range=(0, 1))[0])
+    return nodes.ensemble(margin - of_first_round)
 
 
 def _below(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
@@ -337,7 +384,19 @@ def _below(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     return np.nextafter(rounded, np.float32(np.inf))
 
 
-def _hist_gradient_boosting(model: HistGradientBoostingClassifier) -> Ensemble:
+def _below_rounded(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Float32 t such that ``float32(x) < t`` is ``x <= threshold`` for float64 x.
+
+    Not for an x above the threshold by less than float32 can tell.
+    """
+    return np.nextafter(threshold.astype(np.float32), np.float32(np.inf))
+
+
+def _hist_gradient_boosting(
+    model: HistGradientBoostingClassifier, *, sees_float32: bool
+) -> Ensemble:
+    # Thresholds are often values of the data, so a value equal to one must stay on its side.
+    below = _below if sees_float32 else _below_rounded
     nodes = _Nodes()
     # scikit-learn offers no public view of these trees; a test compares with predict_proba.
     for (predictor,) in model._predictors:  # noqa: SLF001
@@ -348,7 +407,7 @@ def _hist_gradient_boosting(model: HistGradientBoostingClassifier) -> Ensemble:
         nodes.add(
             leaf=tree["is_leaf"].astype(bool),
             column=tree["feature_idx"].astype(np.int64),
-            threshold=_below(tree["num_threshold"].astype(np.float64)),
+            threshold=below(tree["num_threshold"].astype(np.float64)),
             default_left=tree["missing_go_to_left"].astype(bool),
             left=tree["left"].astype(np.int64),
             right=tree["right"].astype(np.int64),

@@ -166,7 +166,7 @@ def _columns(schema: Schema, *, scaled: bool) -> tuple[ColumnTransformer, tuple[
         sign = _SIGN[spec.direction]
         steps: list[tuple[str, Any]]
         if not spec.is_category:
-            steps = [("impute", SimpleImputer(strategy="median"))]
+            steps = [("impute", _median())]
             if spec.transform == "log":
                 steps.append(("log", FunctionTransformer(np.log1p)))
             steps += scale
@@ -192,7 +192,7 @@ def _columns(schema: Schema, *, scaled: bool) -> tuple[ColumnTransformer, tuple[
             signs.append(0)
     for derived in schema.derived:
         steps = [
-            ("impute", SimpleImputer(strategy="median")),
+            ("impute", _median()),
             ("ratio", FunctionTransformer(divide)),
             *scale,
         ]
@@ -202,8 +202,13 @@ def _columns(schema: Schema, *, scaled: bool) -> tuple[ColumnTransformer, tuple[
     return ColumnTransformer(parts, sparse_threshold=0.0), tuple(signs)
 
 
+# A field that no row states keeps its column, or columns and their signs would not match.
+def _median() -> SimpleImputer:
+    return SimpleImputer(strategy="median", keep_empty_features=True)
+
+
 def _most_frequent() -> SimpleImputer:
-    return SimpleImputer(strategy="most_frequent")
+    return SimpleImputer(strategy="most_frequent", keep_empty_features=True)
 
 
 def _xgboost(signs: tuple[int, ...], parameters: dict[str, Any], seed: int) -> Any:  # noqa: ANN401

@@ -69,15 +69,22 @@ def read(  # noqa: C901 - one cleaning rule after another
         unique: drop exact duplicates of the prepared row and its label (training does).
 
     Raises:
-        DataInvalid: the file cannot be read, lacks a column, or a label is not 0 or 1.
+        DataInvalid: the file cannot be read, lacks a column, a label is not 0 or 1, or no row
+            satisfies the schema.
+        PortfolioInvalid: the preparation function cannot be imported, or loses rows.
     """
-    raw = _table(path)
+    raw = _table(path, [] if training.preparation else _categories(schema))
     _require(raw, [training.target], path)
     labels = pd.to_numeric(raw[training.target], errors="coerce")
     if not labels.isin([0, 1]).all():
         msg = f"{path}: column {training.target}: a label is neither 0 nor 1"
         raise DataInvalid(msg)
-    fields = _function(training.preparation)(raw, path) if training.preparation else raw
+    fields = raw
+    if training.preparation:
+        fields = _function(training.preparation)(raw, path)
+        if len(fields) != len(raw):
+            msg = f"{training.preparation}: gave {len(fields)} rows for {len(raw)}"
+            raise PortfolioInvalid(msg)
     _require(fields, list(schema.names), path)
     rows, out = _coded(fields, schema)
     keep = np.ones(len(raw), dtype=bool)
@@ -108,6 +115,7 @@ def read(  # noqa: C901 - one cleaning rule after another
     column = training.hold_out.column
     if column is not None:
         _require(raw, [column], path)
+        drop(raw[column].isna().to_numpy(), f"{column} missing")
     kept = np.flatnonzero(keep)
     if len(kept) == 0:
         msg = f"{path}: no row satisfies the schema"
@@ -176,11 +184,19 @@ def credit_cards(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
     )
 
 
-def _table(path: Path) -> pd.DataFrame:
+def _categories(schema: Schema) -> list[str]:
+    return [spec.name for spec in schema.fields if spec.is_category]
+
+
+def _table(path: Path, text: Sequence[str]) -> pd.DataFrame:
+    """The raw table, with the columns named by ``text`` as text: "1" is a name like any other."""
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+            table = pd.read_parquet(path)
+            return table.astype({c: "string" for c in text if c in table.columns})
+        return pd.read_csv(
+            path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(text, "string")
+        )
     except (OSError, ValueError, pd.errors.ParserError) as error:
         msg = f"{path}: cannot be read: {error}"
         raise DataInvalid(msg) from error
@@ -222,7 +238,7 @@ def _function(name: str) -> Callable[[pd.DataFrame, Path], pd.DataFrame]:
         function: Callable[[pd.DataFrame, Path], pd.DataFrame] = getattr(
             import_module(module), attribute
         )
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:
         msg = f"training.yaml: preparation {name} cannot be imported: {error}"
         raise PortfolioInvalid(msg) from error
     return function

@@ -114,7 +114,15 @@ def split(prepared: Prepared, training: Training) -> tuple[Places, Places]:
     if prepared.time is not None:
         order = np.argsort(prepared.time, kind="stable")
         cut = round(len(places) * (1.0 - training.hold_out.share))
-        return places[order[:cut]], places[order[cut:]]
+        earlier, later = places[order[:cut]], places[order[cut:]]
+        fewest = np.bincount(prepared.labels[earlier], minlength=2).min()
+        if fewest < pipeline.CALIBRATION_FOLDS or len(np.unique(prepared.labels[later])) < 2:  # noqa: PLR2004
+            msg = (
+                f"hold-out by {training.hold_out.column}: too few rows of one outcome before or "
+                "after the cut"
+            )
+            raise DataInvalid(msg)
+        return earlier, later
     development, held_out = train_test_split(
         places,
         test_size=training.hold_out.share,

@@ -8,6 +8,9 @@ scikit-learn.
 
 from __future__ import annotations
 
+import pickle
+import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +31,23 @@ if TYPE_CHECKING:
     from credit_risk.portfolio import Portfolio
     from credit_risk.training.assembly import Packaged
     from credit_risk.training.settings import Training
+
+
+# What unpickling a file that is no pickle, a damaged one or one of a missing class raises.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    ImportError,
+    AttributeError,
+    IndexError,
+    MemoryError,
+    pickle.UnpicklingError,
+    struct.error,
+    zlib.error,
+)
 
 
 class PickleRefused(CreditRiskError):
@@ -52,7 +72,7 @@ def read_pipeline(file: Path, *, run_pickle_code: bool) -> Any:  # noqa: ANN401 
                 "--run-pickle-code if you made the file, or save it with skops.io.dump"
             )
             raise PickleRefused(msg)
-    except (OSError, ValueError, TypeError, KeyError, EOFError, ImportError) as error:
+    except _UNREADABLE as error:
         msg = f"{file}: cannot be read: {error}"
         raise PackageInvalid(msg) from error
     if not hasattr(pipeline, "predict_proba"):
@@ -88,13 +108,18 @@ def wrap(
 
     Raises:
         PickleRefused: see `read_pipeline`.
-        PackageInvalid: see `read_pipeline`; or it has types that skops does not load safely.
+        PackageInvalid: see `read_pipeline`; or it cannot score a frame of the schema's fields,
+            or has types that skops does not load safely.
         DataInvalid: the data cannot be used.
     """
     step("Reading the pipeline and the data")
     pipeline = read_pipeline(file, run_pickle_code=run_pickle_code)
     prepared = preparation.read(data, portfolio.schema, training, unique=True)
-    pds = np.asarray(pipeline.predict_proba(prepared.frame)[:, 1], dtype=np.float64)
+    try:
+        pds = np.asarray(pipeline.predict_proba(prepared.frame)[:, 1], dtype=np.float64)
+    except (ValueError, TypeError, KeyError) as error:
+        msg = f"{file}: it does not take a frame of the schema's fields: {error}"
+        raise PackageInvalid(msg) from error
     estimator = type(pipeline[-1] if isinstance(pipeline, Pipeline) else pipeline).__name__
     settings: dict[str, Any] = {"own_pipeline": file.name, "seed": training.seed}
 
@@ -118,7 +143,8 @@ def wrap(
             return package(compiled, b"")
         except (compilation.NotCompilable, assembly.CompilationDiffers) as error:
             step(f"Keeping the pipeline as it is ({error})")
-    content = skops.io.dumps(pipeline)
+    # skops writes memory addresses: only a file that is kept as it is gives the same version again.
+    content = file.read_bytes() if file.suffix == ".skops" else skops.io.dumps(pipeline)
     # What would not load in the server is refused here.
     read_skops(content, str(file))
     return package(None, content)
