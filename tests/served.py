@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import httpx2
     import numpy.typing as npt
+    from starlette.types import Message
 
     from credit_risk.audit import AuditLog, Record
     from credit_risk.package import ModelPackage
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 JSON = {"content-type": "application/json"}
 SCORING = ("/predict", "/explain", "/predict/explain", "/predict/batch")
 ROWS_MAX = 20
-BODY_MAX = 65_536
+BODY_MAX = 262_144
+MODEL_SAYS = "not-for-callers-4711"
+"""The text of a failing model's error; it is for the server's log alone."""
 
 
 @dataclass
@@ -66,9 +69,9 @@ class Full(SqlAuditLog):
 
 @dataclass
 class Broken:
-    """A model with something wrong with it; the zero of each field stands for the rest."""
+    """A model with something wrong with it: as it stands, its contributions do not add up."""
 
-    error: Exception | None = None
+    error: type[Exception] | None = None
     score: float = 2.0
     contribution: float = 0.25
     base_value: float = 0.5
@@ -77,7 +80,7 @@ class Broken:
     def log_odds(self, rows: Floats) -> Floats:
         """The same score for everybody, or the error."""
         if self.error is not None:
-            raise self.error
+            raise self.error(MODEL_SAYS)
         return np.full(len(rows), self.score)
 
     def contributions(self, rows: Floats) -> Floats:
@@ -108,10 +111,12 @@ class Served:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def __post_init__(self) -> None:
+        self._earlier = self.audit.count()
         self.metrics = Metrics(self.registry)
         desk = Desk(self.audit, self.metrics, toys.NAME, problems.of)
         active = cast("ActivePackage", self.active)
-        self.app = Server(Calls(self.settings, active, desk, self._metrics_text), self.metrics)
+        self.calls = Calls(self.settings, active, desk, self._metrics_text)
+        self.app = Server(self.calls, self.metrics)
         self.client = TestClient(self.app, follow_redirects=False)
 
     def _metrics_text(self) -> tuple[bytes, str]:
@@ -128,8 +133,9 @@ class Served:
         return self.client.post(path, content=content, headers=given)
 
     def records(self) -> list[Record]:
-        """All records, the newest first."""
-        return self.audit.find(limit=1_000)
+        """The records of this server, the newest first; others may have used the log before."""
+        number = self.audit.count() - self._earlier
+        return self.audit.find(limit=number) if number else []
 
     def only_record(self) -> Record:
         """The one record that there is."""
@@ -143,18 +149,23 @@ class Served:
     def send(
         self,
         path: str,
-        *messages: dict[str, Any],
+        body: bytes | list[Message] = b"",
         headers: Sequence[tuple[bytes, bytes]] = ((b"content-type", b"application/json"),),
         method: str = "POST",
     ) -> Answer:
-        """One request as raw ASGI messages: for what no client would send."""
-        waiting = list(messages) or [{"type": "http.request", "body": b"", "more_body": False}]
+        """One request over ASGI itself: quick, and for what no client would send.
+
+        ``body`` may be the messages to receive; those read are taken off the list, and after the
+        last one the client is gone.
+        """
+        whole: Message = {"type": "http.request", "body": body, "more_body": False}
+        waiting = body if isinstance(body, list) else [whole]
         answer = Answer(0, {}, b"")
 
-        async def receive() -> dict[str, Any]:
+        async def receive() -> Message:
             return waiting.pop(0) if waiting else {"type": "http.disconnect"}
 
-        async def send(message: Any) -> None:  # noqa: ANN401 - as ASGI has it
+        async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answer.status = message["status"]
                 answer.headers = {k.decode(): v.decode() for k, v in message["headers"]}
@@ -175,20 +186,25 @@ class Served:
             "client": ("127.0.0.1", 50_000),
             "server": ("127.0.0.1", 3_000),
         }
-        asyncio.run(self.app(scope, cast("Any", receive), send))
+        asyncio.run(self.app(scope, receive, send))
         return answer
+
+
+def settings(folder: Path) -> Settings:
+    """Settings of a server of the toy portfolio, its state in the folder."""
+    return Settings(
+        portfolio=toys.NAME, state_dir=folder, batch_rows_max=ROWS_MAX, body_bytes_max=BODY_MAX
+    )
 
 
 @contextmanager
 def serving(
     package: ModelPackage, folder: Path, log: type[SqlAuditLog] = SqlAuditLog
 ) -> Iterator[Served]:
-    """A server of one package with an empty audit log in the folder."""
-    settings = Settings(
-        portfolio=toys.NAME, state_dir=folder, batch_rows_max=ROWS_MAX, body_bytes_max=BODY_MAX
-    )
-    audit = log(settings.audit_url)
+    """A server of one package with an audit log of its own in the folder."""
+    chosen = settings(folder)
+    audit = log(chosen.audit_url)
     try:
-        yield Served(Active(package), audit, settings)
+        yield Served(Active(package), audit, chosen)
     finally:
         audit.close()

@@ -28,6 +28,7 @@ _SCORING_PROBLEMS = (
     "unsupported-media-type",
     "invalid-application",
     "internal-error",
+    "explanation-failed",
     "not-recorded",
 )
 

@@ -1,0 +1,283 @@
+"""The OpenAPI document: valid, complete, true to the server, and every example works."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import jsonschema_rs
+import pytest
+import schemathesis
+from schemathesis import engine
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import events
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
+from starlette.routing import Route
+
+from credit_risk.serving import openapi, problems
+from credit_risk.serving.app import routes
+from tests import served, toys
+from tests.served import ROWS_MAX, SCORING, Served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from schemathesis.engine.recorder import ScenarioRecorder
+
+    from credit_risk.package import ModelPackage
+
+    Json = dict[str, Any]
+
+FOR_BROWSERS = {"/docs"}
+"""Pages: no program calls them."""
+
+
+@pytest.fixture(scope="module", params=toys.KINDS)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """A server of each toy package in turn."""
+    package: ModelPackage = request.getfixturevalue(f"{request.param}_package")
+    with served.serving(package, tmp_path_factory.mktemp("openapi")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def document(server: Served) -> Json:
+    """The document as it is served."""
+    response = server.get("/openapi.json")
+    assert response.headers["content-type"] == "application/json"
+    document: Json = response.json()
+    return document
+
+
+def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
+    """Path, method and description of every operation."""
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+def validator(document: Json, schema: Json) -> jsonschema_rs.Draft202012Validator:
+    """A validator of one of the document's schemas, its references resolved."""
+    return jsonschema_rs.Draft202012Validator(
+        schema | {"components": document["components"]}, validate_formats=True
+    )
+
+
+def test_it_is_valid_openapi_3_1(document: Json) -> None:
+    """By the specification's own schema."""
+    OPENAPI_31_VALIDATOR.validate(document)
+    assert document["openapi"] == "3.1.0"
+
+
+def test_every_schema_in_it_is_valid_and_every_reference_leads_somewhere(document: Json) -> None:
+    """JSON Schema 2020-12, the default of OpenAPI 3.1."""
+    schemas = document["components"]["schemas"]
+    for name in re.findall(r'"\$ref": "([^"]*)"', json.dumps(document)):
+        assert name.removeprefix("#/components/schemas/") in schemas
+    for schema in schemas.values():
+        jsonschema_rs.meta.validate(schema)
+        validator(document, schema)
+
+
+def test_the_document_and_the_server_have_the_same_calls(server: Served, document: Json) -> None:
+    """Every route for programs is described with its method, and nothing else is."""
+    listed = {
+        (route.path, method.lower())
+        for route in routes(server.calls)
+        for method in route.methods or ()
+        if route.path not in FOR_BROWSERS and method != "HEAD"
+    }
+
+    assert {(path, method) for path, method, _ in operations(document)} == listed
+    assert all(isinstance(route, Route) for route in routes(server.calls))
+
+
+def test_every_call_says_what_it_does_and_answers(document: Json) -> None:
+    """Each has a summary, a tag, a 200 with its form, and its problems as problems."""
+    for path, _, operation in operations(document):
+        assert operation["summary"], path
+        assert operation["tags"] in (["Decisions"], ["Service"]), path
+        assert operation["responses"]["200"]["content"], path
+        for status, response in operation["responses"].items():
+            assert response["description"], path
+            if int(status) >= 400 and path != "/health":
+                (media_type,) = response["content"]
+                assert media_type == "application/problem+json"
+    for path in SCORING:
+        statuses = set(document["paths"][path]["post"]["responses"])
+        assert statuses == {"200", "400", "413", "415", "422", "500", "503"}
+
+
+def test_every_kind_of_problem_that_a_call_can_have_is_told(document: Json) -> None:
+    """In the words of its title, where the status is described."""
+    for path in SCORING:
+        responses = document["paths"][path]["post"]["responses"]
+        for slug in (
+            *("malformed-json", "body-too-large", "unsupported-media-type"),
+            *("invalid-application", "internal-error", "explanation-failed", "not-recorded"),
+        ):
+            kind = problems.KINDS[slug]
+            assert kind.title in responses[str(kind.status)]["description"]
+    assert document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"] == [
+        kind.uri for kind in problems.KINDS.values()
+    ]
+
+
+def test_the_application_is_the_schema_that_validates(server: Served, document: Json) -> None:
+    """One list of fields: /schema and the document have the same, limits included."""
+    schemas = document["components"]["schemas"]
+
+    assert schemas["Application"] == server.get("/schema").json()
+    assert schemas["Batch"]["properties"]["applications"]["maxItems"] == ROWS_MAX
+    assert schemas["Batch"]["additionalProperties"] is False
+
+
+def test_the_example_of_every_scoring_call_works_as_given(server: Served, document: Json) -> None:
+    """Posted as it stands, it gets the answer that stands beside it, but for the ids."""
+    for path in SCORING:
+        operation = document["paths"][path]["post"]
+        sent = operation["requestBody"]["content"]["application/json"]["example"]
+        promised = operation["responses"]["200"]["content"]["application/json"]["example"]
+
+        response = server.post(path, sent)
+
+        assert response.status_code == 200
+        assert without_ids(response.json()) == without_ids(promised)
+
+
+def without_ids(answer: Json) -> Json:
+    """An answer without the ids of its decisions."""
+    answer = {k: v for k, v in answer.items() if k != "decision_id"}
+    if "results" in answer:
+        answer["results"] = [without_ids(row) for row in answer["results"]]
+    return answer
+
+
+def test_the_example_of_every_other_call_is_what_it_answers(server: Served, document: Json) -> None:
+    """Every call of the document has a working example."""
+    for path, method, operation in operations(document):
+        if method == "post" or path in {"/openapi.json", "/metrics"}:
+            continue
+        url = path
+        for parameter in operation.get("parameters", ()):
+            url = url.replace(f"{{{parameter['name']}}}", parameter["example"])
+        (content,) = operation["responses"]["200"]["content"].values()
+
+        assert server.get(url).json() == content["example"], path
+
+
+def test_the_examples_have_the_form_that_is_promised(document: Json) -> None:
+    """Of requests and of answers."""
+    checked = 0
+    for _, _, operation in operations(document):
+        contents = [r.get("content", {}) for r in operation["responses"].values()]
+        contents.append(operation.get("requestBody", {}).get("content", {}))
+        for content in contents:
+            for described in content.values():
+                if "example" in described:
+                    validator(document, described["schema"]).validate(described["example"])
+                    checked += 1
+    assert checked == 2 * len(SCORING) + 7
+
+
+def test_the_documents_words_name_who_decides(server: Served, document: Json) -> None:
+    """Portfolio, model and policy, and the cut-off behind the prediction."""
+    package = server.active.current
+    info = document["info"]
+
+    assert info["title"] == f"Credit-risk decisions: {package.schema.title}"
+    for name in (package.portfolio, package.version, package.policy_version):
+        assert name in info["description"]
+    prediction = document["components"]["schemas"]["Decision"]["properties"]["prediction"]
+    assert str(package.policy.cut_off) in prediction["description"]
+
+
+def test_an_answer_to_the_refused_has_the_promised_form(server: Served, document: Json) -> None:
+    """Problems of each status, and the problem of a row."""
+    problem = validator(document, document["components"]["schemas"]["Problem"])
+    for response in (
+        server.post("/predict", b"{"),
+        server.post("/predict", {"age": 1, "more": 2}),
+        server.post("/predict", b" " * (served.BODY_MAX + 1)),
+        server.post("/predict", {}, content_type="text/plain"),
+        server.get("/nope"),
+        server.get("/predict"),
+    ):
+        problem.validate(response.json())
+    batch = validator(document, document["components"]["schemas"]["BatchResult"])
+    batch.validate(server.post("/predict/batch", {"applications": [{}, toys.RISKY]}).json())
+
+
+def test_the_document_follows_the_active_package(
+    server: Served, trees_package: ModelPackage, linear_package: ModelPackage
+) -> None:
+    """Who reads it after a switch reads of the package that decides now."""
+    here = server.active.current
+    other = linear_package if here is trees_package else trees_package
+    try:
+        server.active.current = other
+        assert other.version in server.get("/openapi.json").json()["info"]["description"]
+    finally:
+        server.active.current = here
+    assert here.version in server.get("/openapi.json").json()["info"]["description"]
+
+
+def test_without_answers_the_other_calls_have_no_example(trees_package: ModelPackage) -> None:
+    """They are the server's to give."""
+    document = openapi.document(trees_package, served.settings(trees_package.path), {})
+
+    OPENAPI_31_VALIDATOR.validate(document)
+    assert "example" not in str(document["paths"]["/livez"])
+
+
+def test_every_call_answers_as_the_document_says(
+    trees_package: ModelPackage, tmp_path: Path
+) -> None:
+    """Right and wrong requests, made up from the document: statuses, types, headers and forms."""
+    config = SchemathesisConfig.from_dict(
+        {
+            "seed": 1,
+            "generation": {"max-examples": 50, "deterministic": True, "database": "none"},
+            "cache": {"enabled": False},
+            # Calls follow from each other only where links say so; there are none.
+            "phases": {"stateful": {"enabled": False}},
+            "operations": [
+                {
+                    # A wrong row is no error of the batch: it is answered in its place.
+                    "include-path": "/predict/batch",
+                    "checks": {"negative_data_rejection": {"enabled": False}},
+                }
+            ],
+        }
+    )
+    with served.serving(trees_package, tmp_path) as server:
+        described = schemathesis.openapi.from_asgi("/openapi.json", server.app, config=config)
+        tried: set[str] = set()
+        wrong: list[str] = []
+        for event in engine.from_schema(described).execute():
+            if isinstance(event, events.ScenarioFinished):
+                tried.add(event.recorder.label)
+                wrong += failures(event.recorder)
+            elif isinstance(event, events.NonFatalError):
+                wrong.append(f"{event.label}: {event.value}")
+            elif isinstance(event, events.FatalError):
+                raise event.exception
+
+        assert wrong == []
+        every = {f"{m.upper()} {path}" for path, m, _ in operations(described.raw_schema)}
+        assert tried == every - {"GET /openapi.json"}  # read at the start
+        assert {record.kind for record in server.records()} == {"decision", "refusal"}
+
+
+def failures(recorder: ScenarioRecorder) -> list[str]:
+    """What was wrong with answers, each with the request that shows it."""
+    return [
+        f"{check.name}: {check.failure_info.failure}\n{check.failure_info.code_sample}"
+        for checks in recorder.checks.values()
+        for check in checks
+        if check.failure_info is not None
+    ]
