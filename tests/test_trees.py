@@ -328,7 +328,8 @@ def test_a_leaf_that_was_pruned_may_stay_in_the_arrays() -> None:
         ("left", 0, -1),
         ("right", 0, 17),
         ("right", 0, 2**31 - 1),
-        ("left", 12, 14),  # both children are one node
+        ("left", 1, 4),  # both children are one leaf
+        ("left", 12, 14),
         ("left", 12, 16),  # a node with two parents
         ("roots", 0, -1),
         ("roots", 0, 17),
@@ -349,6 +350,16 @@ def test_nodes_that_form_no_forest_are_refused(name: str, place: int, value: flo
     """No array may lead a walk in a circle, outside, or to what is no number."""
     arrays = {n: a.copy() for n, a in toys.forest().arrays().items()}
     arrays[name][place] = value
+
+    with pytest.raises(PackageInvalid, match=r"^trees: the nodes do not form a forest"):
+        from_arrays(arrays, columns=9)
+
+
+def test_a_split_that_only_leads_to_itself_is_refused() -> None:
+    """Nothing else reaches it, but whoever walks up from it never ends."""
+    arrays = {n: a.copy() for n, a in toys.forest().arrays().items()}
+    arrays["left"][0] = 3
+    arrays["left"][1] = 1
 
     with pytest.raises(PackageInvalid, match=r"^trees: the nodes do not form a forest"):
         from_arrays(arrays, columns=9)
