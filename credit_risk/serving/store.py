@@ -9,13 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bentoml
 from bentoml._internal.models import ModelStore
-from bentoml.exceptions import BentoMLException, NotFound
+from bentoml.exceptions import BentoMLException
 from pydantic import ValidationError
 
 from credit_risk import package
@@ -59,15 +60,22 @@ class Store:
         """
         manifest = package.verify(path)
         tag = f"{manifest.portfolio}:{manifest.version}"
+        target = self._home / "models" / manifest.portfolio / manifest.version
         # Workers may start at the same time; only one of them copies.
         with (self._home / "adding.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                self._models.get(tag)
-            except NotFound:
+            if target.exists():
+                return manifest.version
+            # BentoML copies file by file to where a model belongs: a process that is killed within
+            # leaves half a model, and one that reads meanwhile finds it. A folder moved there is
+            # whole. `latest`, which BentoML keeps beside it, is made again where it is asked for.
+            with tempfile.TemporaryDirectory(prefix="adding-", dir=self._home) as staging:
                 labels = {"portfolio": manifest.portfolio}
-                with bentoml.models.create(tag, labels=labels, _model_store=self._models) as model:
+                staged = ModelStore(staging)
+                with bentoml.models.create(tag, labels=labels, _model_store=staged) as model:
                     shutil.copytree(path, model.path_of(FOLDER))
+                target.parent.mkdir(exist_ok=True)
+                (Path(staging) / manifest.portfolio / manifest.version).replace(target)
         return manifest.version
 
     def add_shipped(self, portfolio: str) -> None:
@@ -94,9 +102,18 @@ class Store:
         return file.read_text(encoding="utf-8").strip()
 
     def installed(self, portfolio: str) -> list[Installed]:
-        """A portfolio's packages, the newest last."""
+        """A portfolio's packages, the newest last.
+
+        Raises:
+            PackageInvalid: BentoML cannot read its own files there.
+        """
         found = []
-        for model in self._models.list():
+        try:
+            models = self._models.list()
+        except BentoMLException as error:
+            msg = f"{self._home / 'models'}: {error}"
+            raise PackageInvalid(msg) from error
+        for model in models:
             if model.tag.name != portfolio:
                 continue
             path = _folder(model)
@@ -117,10 +134,14 @@ class Store:
             PackageNotFound: no such version is installed.
         """
         try:
-            return _folder(self._models.get(f"{portfolio}:{version}"))
+            model = self._models.get(f"{portfolio}:{version}")
         except BentoMLException:
+            model = None
+        # BentoML also takes the start of a version, and "latest".
+        if model is None or model.tag.version != version:
             msg = f"no package {version} of portfolio {portfolio} is installed"
-            raise PackageNotFound(msg) from None
+            raise PackageNotFound(msg)
+        return _folder(model)
 
     def load(self, portfolio: str, version: str) -> package.ModelPackage:
         """Load an installed package, its sums verified.

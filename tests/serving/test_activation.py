@@ -1,0 +1,563 @@
+"""Activation: which package decides, how that changes, and what a running server makes of it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from credit_risk.audit import SqlAuditLog
+from credit_risk.errors import PackageInvalid, PackageNotFound, RecordingFailed
+from credit_risk.serving import activation
+from credit_risk.serving.activation import (
+    ActivePackage,
+    activate,
+    load_checked,
+    previous_version,
+    rollback,
+    wanted_version,
+)
+from credit_risk.serving.store import DEFAULT, Store
+from credit_risk.settings import Settings
+from tests import served, toys
+from tests.served import Full, Served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from credit_risk.audit import Record
+    from credit_risk.package import ModelPackage
+
+SECONDS = 30.0
+"""Long enough on any machine; nothing here takes a noticeable part of it."""
+
+
+class Observer:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.switches: list[tuple[str | None, str]] = []
+        self.failures: list[str] = []
+
+    def activated(self, package: ModelPackage, before: ModelPackage | None) -> None:
+        """From which version to which."""
+        self.switches.append((before.version if before else None, package.version))
+
+    def activation_failed(self, portfolio: str) -> None:
+        """Of which portfolio."""
+        self.failures.append(portfolio)
+
+
+class Place:
+    """A state directory, its store and its log, with three toy packages; `a` is the default."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(
+            portfolio=toys.NAME,
+            state_dir=folder / "state",
+            packages_dir=folder / "shipped",
+            activation_poll_seconds=0.001,
+        )
+        self.store = Store(self.settings)
+        self.folder = folder
+        self.a = self.add("linear")
+        self.b = self.add("trees")
+        self.c = self.add("linear", card_md=b"# Another\n")
+        shipped = self.settings.packages_dir / toys.NAME
+        shipped.mkdir(parents=True)
+        (shipped / DEFAULT).write_text(f"{self.a}\n", encoding="utf-8")
+        self.log = SqlAuditLog(self.settings.audit_url)
+        self.observer = Observer()
+
+    def add(self, kind: toys.Kind, **altered: bytes) -> str:
+        """Make a toy package and put it into the store; returns its version."""
+        return self.store.add(toys.write_package(self.folder / "made", kind, **altered))
+
+    def pinned(self, version: str) -> Settings:
+        """The settings of a server that serves that version and nothing else."""
+        return self.settings.model_copy(update={"model_version": version})
+
+    def wanted(self) -> str:
+        """The version that is to decide."""
+        return wanted_version(self.settings, self.log, self.store)
+
+    def activate(self, version: str) -> Record:
+        """Activate a version."""
+        return activate(self.settings, self.log, self.store, version)
+
+    def rollback(self) -> str:
+        """Roll back; returns the version that is activated by it."""
+        record = rollback(self.settings, self.log, self.store)
+        assert record.model_version is not None
+        return record.model_version
+
+    def active(self) -> ActivePackage:
+        """The active package as a server starts with it."""
+        return ActivePackage(self.settings, self.log, self.store, self.observer)
+
+    def break_file(self, version: str, name: str = "model.json") -> Callable[[], None]:
+        """Alter a file of an installed package; returns what mends it."""
+        file = self.store.path(toys.NAME, version) / name
+        content = file.read_bytes()
+        file.write_bytes(content + b" ")
+
+        def mend() -> None:
+            file.write_bytes(content)
+
+        return mend
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """Everything, nothing activated yet."""
+    made = Place(tmp_path)
+    yield made
+    made.log.close()
+
+
+def state(active: ActivePackage) -> tuple[str, str | None]:
+    """The version that decides, and what is wrong with the one that should."""
+    return active.current.version, active.fault
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another thread does."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+# Which version is wanted
+
+
+def test_before_any_activation_the_shipped_default_decides(place: Place) -> None:
+    """The portfolio says which."""
+    assert place.wanted() == place.a
+
+
+def test_the_version_activated_last_decides(place: Place) -> None:
+    """Whatever is shipped."""
+    place.activate(place.b)
+    place.activate(place.c)
+
+    assert place.wanted() == place.c
+
+
+def test_a_pinned_version_decides_whatever_was_activated(place: Place) -> None:
+    """The settings of one server are stronger than the database of all."""
+    place.activate(place.b)
+
+    assert wanted_version(place.pinned(place.c), place.log, place.store) == place.c
+
+
+def test_each_portfolio_has_its_own_active_version(place: Place) -> None:
+    """An activation of one is none of another, in the same database."""
+    place.activate(place.b)
+    other = place.settings.model_copy(update={"portfolio": "another"})
+
+    with pytest.raises(PackageNotFound, match="portfolio another ships no package"):
+        wanted_version(other, place.log, place.store)
+
+
+def test_the_active_version_survives_a_restart(place: Place) -> None:
+    """It is in the database, not in a process."""
+    place.activate(place.b)
+    place.log.close()
+
+    place.log = SqlAuditLog(place.settings.audit_url)
+    assert place.active().current.version == place.b
+
+
+# Activating
+
+
+def test_an_activation_is_a_record(place: Place) -> None:
+    """Who made which version decide instead of which, and when."""
+    before = time.time_ns() // 1_000
+
+    returned = place.activate(place.b)
+
+    (record,) = place.log.find(kind="activation")
+    assert record == returned
+    assert before <= record.time <= time.time_ns() // 1_000
+    assert (record.portfolio, record.model_version) == (toys.NAME, place.b)
+    package = place.store.load(toys.NAME, place.b)
+    assert record.policy_version == package.policy_version
+    assert (record.decision, record.status) == (None, None)
+    assert record.body == {
+        "action": "activate",
+        "by": getpass.getuser(),
+        "from": place.a,
+        "to": place.b,
+        "package_sha256": package.digest,
+    }
+
+
+def test_a_version_that_is_not_installed_is_not_activated(place: Place) -> None:
+    """And nothing is recorded."""
+    with pytest.raises(PackageNotFound, match="no package 0123456789ab"):
+        place.activate("0123456789ab")
+
+    assert place.log.count() == 0
+
+
+def test_an_altered_package_is_not_activated(place: Place) -> None:
+    """It is refused by the name of the file."""
+    place.break_file(place.b, "trees.npz")
+
+    with pytest.raises(PackageInvalid, match=r"trees\.npz was altered"):
+        place.activate(place.b)
+    assert place.wanted() == place.a
+    assert place.log.count() == 0
+
+
+def test_a_package_that_answers_its_golden_records_otherwise_is_not_activated(
+    place: Place,
+) -> None:
+    """Its sums are right; it is this machine that gets another answer."""
+    wrong = json.loads(toys.package_files("linear")["golden.json"])
+    wrong["records"][3]["probability_of_default"] += 1e-5
+    version = place.add("linear", golden_json=json.dumps(wrong).encode())
+
+    with pytest.raises(PackageInvalid, match="golden record 3 is answered differently"):
+        place.activate(version)
+    assert place.log.count() == 0
+
+
+def test_a_package_without_golden_records_is_not_loaded(place: Place) -> None:
+    """Nothing could be checked."""
+    version = place.add("linear", golden_json=b'{"records": []}')
+
+    with pytest.raises(PackageInvalid, match="no golden records"):
+        load_checked(place.store, toys.NAME, version)
+
+
+def test_a_pinned_server_refuses_to_switch(place: Place) -> None:
+    """It would go on with the pinned version; the error says what to do."""
+    pinned = place.pinned(place.a)
+
+    with pytest.raises(PackageInvalid, match=f"MODEL_VERSION pins {place.a}"):
+        activate(pinned, place.log, place.store, place.b)
+    place.activate(place.b)
+    with pytest.raises(PackageInvalid, match="MODEL_VERSION pins"):
+        rollback(pinned, place.log, place.store)
+    assert place.log.count(kind="activation") == 1
+
+
+def test_an_activation_that_cannot_be_recorded_does_not_happen(place: Place) -> None:
+    """The record is the activation."""
+    log = Full(place.settings.audit_url)
+    try:
+        with pytest.raises(RecordingFailed, match="the disk is full"):
+            activate(place.settings, log, place.store, place.b)
+    finally:
+        log.close()
+    assert place.wanted() == place.a
+
+
+def test_the_first_package_of_a_portfolio_that_ships_none_can_be_activated(
+    place: Place,
+) -> None:
+    """A product line of somebody's own: trained here, activated here."""
+    (place.settings.packages_dir / toys.NAME / DEFAULT).unlink()
+    with pytest.raises(PackageNotFound, match="train one, then activate it"):
+        place.wanted()
+
+    record = place.activate(place.b)
+
+    assert record.body["from"] is None
+    assert place.wanted() == place.b
+    with pytest.raises(PackageNotFound, match="no version to go back to"):
+        place.rollback()
+
+
+# Rolling back
+
+
+def test_a_rollback_goes_back_one_version(place: Place) -> None:
+    """To the one that decided before; it is recorded as what it is."""
+    place.activate(place.b)
+    place.activate(place.c)
+
+    assert place.rollback() == place.b
+
+    (record, *_) = place.log.find(kind="activation")
+    assert record.body["action"] == "rollback"
+    assert (record.body["from"], record.body["to"]) == (place.c, place.b)
+    assert place.wanted() == place.b
+
+
+def test_two_rollbacks_go_back_two_versions(place: Place) -> None:
+    """Not forth again; in the end there is nothing to go back to."""
+    place.activate(place.b)
+    place.activate(place.c)
+
+    assert [place.rollback(), place.rollback()] == [place.b, place.a]
+    with pytest.raises(PackageNotFound, match="there is no version to go back to"):
+        place.rollback()
+    assert place.wanted() == place.a
+
+
+def test_without_an_activation_there_is_nothing_to_go_back_to(place: Place) -> None:
+    """The default was there from the start."""
+    with pytest.raises(PackageNotFound, match=f"portfolio {toys.NAME}: there is no version"):
+        previous_version(place.settings, place.log)
+
+
+def test_an_activation_after_a_rollback_starts_from_there(place: Place) -> None:
+    """What was rolled back is not come back to."""
+    place.activate(place.b)
+    place.rollback()
+    place.activate(place.c)
+
+    assert place.rollback() == place.a
+    with pytest.raises(PackageNotFound):
+        place.rollback()
+
+
+def test_a_rollback_looks_as_far_back_as_it_takes(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More activations and rollbacks than one page of records."""
+    monkeypatch.setattr(activation, "load_checked", checked_once(place))
+    place.activate(place.b)
+    for _ in range(60):
+        place.activate(place.c)
+        assert place.rollback() == place.b
+
+    assert place.rollback() == place.a
+
+
+def checked_once(place: Place) -> Callable[[Store, str, str], ModelPackage]:
+    """`load_checked`, but each package is loaded only once."""
+    packages = {v: load_checked(place.store, toys.NAME, v) for v in (place.a, place.b, place.c)}
+    return lambda _store, _portfolio, version: packages[version]
+
+
+def test_a_rollback_to_an_altered_package_is_refused(place: Place) -> None:
+    """Going back is no reason to trust a file more."""
+    place.activate(place.b)
+    place.break_file(place.a)
+
+    with pytest.raises(PackageInvalid, match=r"model\.json was altered"):
+        place.rollback()
+    assert place.wanted() == place.b
+
+
+# A running server
+
+
+def test_a_server_starts_with_the_wanted_package(place: Place) -> None:
+    """It says so to who counts."""
+    place.activate(place.b)
+
+    active = place.active()
+
+    assert state(active) == (place.b, None)
+    assert place.observer.switches == [(None, place.b)]
+
+
+def test_a_server_does_not_start_with_an_altered_package(place: Place) -> None:
+    """It is refused by the name of the file."""
+    place.break_file(place.a)
+
+    with pytest.raises(PackageInvalid, match=r"model\.json was altered"):
+        place.active()
+
+
+def test_a_running_server_switches(place: Place) -> None:
+    """And stays there while nothing new is activated."""
+    active = place.active()
+    place.activate(place.b)
+
+    active.refresh()
+    switched = active.current
+    active.refresh()
+
+    assert switched.version == place.b
+    assert active.current is switched
+    assert place.observer.switches == [(None, place.a), (place.a, place.b)]
+
+
+def test_a_server_follows_by_itself_until_it_is_closed(place: Place) -> None:
+    """Activations and rollbacks from another process reach it."""
+    active = place.active()
+    active.follow()
+    place.activate(place.b)
+    until(lambda: active.current.version == place.b)
+    place.rollback()
+    until(lambda: active.current.version == place.a)
+
+    active.close()
+    place.activate(place.c)
+    assert active.current.version == place.a
+    assert "activation" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_pinned_server_does_not_follow(place: Place) -> None:
+    """No thread, and nothing to close."""
+    pinned = place.pinned(place.b)
+    active = ActivePackage(pinned, place.log, place.store, place.observer)
+    active.follow()
+    place.activate(place.c)
+    active.refresh()
+
+    assert active.current.version == place.b
+    assert "activation" not in [thread.name for thread in threading.enumerate()]
+    active.close()
+
+
+def test_a_package_that_cannot_be_loaded_leaves_the_one_before(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told once, counted once, and named with its file."""
+    active = place.active()
+    place.activate(place.b)
+    place.break_file(place.b, "trees.npz")
+
+    for _ in range(3):
+        active.refresh()
+
+    assert active.current.version == place.a
+    assert active.fault is not None
+    assert f"version {place.b} was activated but cannot be loaded" in active.fault
+    assert "trees.npz was altered" in active.fault
+    assert place.observer.failures == [toys.NAME]
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert f"{place.a} goes on deciding" in errors[0].getMessage()
+
+
+def test_what_was_mended_is_taken_when_it_is_activated_again(place: Place) -> None:
+    """The same version, so the same content: what was wrong with it was its copy."""
+    active = place.active()
+    place.activate(place.b)
+    mend = place.break_file(place.b)
+    active.refresh()
+    assert active.fault is not None
+    mend()
+    place.activate(place.b)
+
+    active.refresh()
+
+    assert state(active) == (place.b, None)
+
+
+def test_a_fault_is_over_when_another_version_is_activated(place: Place) -> None:
+    """The one that decides already, or a third."""
+    active = place.active()
+    for good in (place.a, place.c):
+        place.activate(place.b)
+        mend = place.break_file(place.b)
+        active.refresh()
+        assert active.fault is not None
+        place.activate(good)
+        active.refresh()
+
+        assert state(active) == (good, None)
+        mend()
+
+
+def test_whatever_a_package_raises_the_server_goes_on_looking(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many open files, a library's own error: the next activation is still noticed."""
+    active = place.active()
+
+    def fail(*_: object) -> ModelPackage:
+        raise OSError(24, "Too many open files")
+
+    active.follow()
+    with monkeypatch.context() as broken:
+        place.activate(place.b)
+        broken.setattr(activation, "load_checked", fail)
+        until(lambda: active.fault is not None or active.current.version == place.b)
+    place.activate(place.c)
+
+    until(lambda: active.current.version == place.c)
+    assert active.fault is None
+    active.close()
+
+
+def test_a_database_that_cannot_be_read_changes_nothing(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is known goes on; when it is back, it is looked at again."""
+    database = place.settings.state_dir / "records.db"
+    active = place.active()
+    place.activate(place.b)
+    database.rename(database.with_suffix(".aside"))
+
+    active.refresh()
+    assert state(active) == (place.a, None)
+    assert "activations cannot be read" in caplog.text
+
+    database.with_suffix(".aside").rename(database)
+    active.refresh()
+    assert active.current.version == place.b
+
+
+def test_a_switch_drops_no_request_and_mixes_nothing(place: Place) -> None:
+    """While versions change, each answer is of one version: its PD, policy and record."""
+    active = place.active()
+    server = Served(cast("served.Active", active), place.log, served.settings(place.folder))
+    expected = {
+        version: decided_by(place, version)["probability_of_default"]
+        for version in (place.a, place.b)
+    }
+    answers: list[served.Answer] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            answers.append(server.send("/predict", json.dumps(toys.RISKY).encode()))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    active.follow()
+    for version in (place.b, place.a) * 4:
+        number = len(answers)
+        place.activate(version)
+        until(lambda v=version, n=number: active.current.version == v and len(answers) > n + 3)  # type: ignore[misc]
+    done.set()
+    asking.join()
+    active.close()
+
+    assert {answer.status for answer in answers} == {200}
+    for answer in answers:
+        decision = answer.json()
+        assert decision["probability_of_default"] == expected[decision["model_version"]]
+        record = place.log.get(decision["decision_id"])
+        assert record.model_version == decision["model_version"]
+    assert {answer.json()["model_version"] for answer in answers} == {place.a, place.b}
+
+
+def decided_by(place: Place, version: str) -> dict[str, Any]:
+    """What a server of that version answers about the risky applicant."""
+    package = load_checked(place.store, toys.NAME, version)
+    server = Served(served.Active(package), place.log, served.settings(place.folder))
+    answer: dict[str, Any] = server.send("/predict", json.dumps(toys.RISKY).encode()).json()
+    return answer
+
+
+def test_the_health_page_names_the_fault(place: Place) -> None:
+    """While the package before goes on deciding."""
+    active = place.active()
+    server = Served(cast("served.Active", active), place.log, served.settings(place.folder))
+    place.activate(place.b)
+    place.break_file(place.b, "trees.npz")
+    active.refresh()
+
+    health = server.get("/health").json()
+
+    assert health["status"] == "ok"
+    assert health["model_version"] == place.a
+    assert f"package {place.b}: trees.npz was altered" in health["checks"]["activation"]
+    assert server.post("/predict", toys.SAFE).json()["model_version"] == place.a
