@@ -30,6 +30,20 @@ class Document(BaseModel):
 D = TypeVar("D", bound=BaseModel)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without repeated keys: PyYAML would let the last of two cut-offs win, silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
+        """One mapping; raises ConstructorError for a key given twice."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
 def parse(kind: type[D], text: str, name: str) -> D:
     """Check YAML ``text`` against ``kind``.
 
@@ -37,7 +51,7 @@ def parse(kind: type[D], text: str, name: str) -> D:
         PortfolioInvalid: not YAML, or not such a document; names ``name`` and the place in it.
     """
     try:
-        return kind.model_validate(yaml.safe_load(text))
+        return kind.model_validate(yaml.load(text, _Loader))  # noqa: S506 - a safe loader
     except ValidationError as error:
         places = "; ".join(
             f"{'.'.join(str(part) for part in e['loc']) or 'document'}: {e['msg']}"

@@ -175,7 +175,12 @@ def write(root: Path, portfolio: str, files: Mapping[str, bytes]) -> Path:
         text = json.dumps(manifest.model_dump(), indent=2, sort_keys=True) + "\n"
         (staging / MANIFEST).write_text(text, encoding="utf-8")
         staging.chmod(0o755)
-        staging.replace(target)
+        try:
+            staging.replace(target)
+        except OSError:
+            # Another process wrote the same content first; any other trouble is told.
+            if not target.exists():
+                raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
@@ -265,6 +270,10 @@ def load(path: Path, version: str | None = None) -> ModelPackage:
     else:
         arrays = _arrays(path / "trees.npz") if spec.kind == "trees" else {}
         built = model.build(spec, schema, arrays, reference)
+    profile = _json(Profile, path / "profile.json")
+    if tuple(marginal.field for marginal in profile.marginals) != schema.names:
+        msg = f"package {manifest.version}: profile.json does not describe the schema's fields"
+        raise PackageInvalid(msg)
     return ModelPackage(
         path=path,
         version=manifest.version,
@@ -274,7 +283,7 @@ def load(path: Path, version: str | None = None) -> ModelPackage:
         reasons=reasons,
         spec=spec,
         model=built,
-        profile=_json(Profile, path / "profile.json"),
+        profile=profile,
         reference=reference,
         provenance=_json(Provenance, path / "provenance.json"),
         golden=_json(GoldenRecords, path / "golden.json").records,

@@ -175,7 +175,7 @@ class Schema(Document):
         """Place of each field in `vector`."""
         return {name: i for i, name in enumerate(self.names)}
 
-    @cached_property
+    @property
     def example(self) -> Application:
         """A working application, made of the fields' examples."""
         return {f.name: _exact(f, f.example) for f in self.fields}
@@ -298,6 +298,8 @@ def _detail(error: ErrorDetails) -> str:
         return "Unknown field"
     if error["type"] == "missing":
         return "Field required"
+    if error["type"] == "dict_type":
+        return "Input should be an object"
     return error["msg"]
 
 

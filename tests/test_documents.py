@@ -81,6 +81,15 @@ def test_yaml_that_would_make_objects_is_refused() -> None:
         documents.parse(Product, "name: !!python/object/apply:os.getcwd []", "product.yaml")
 
 
+@pytest.mark.parametrize(
+    "text", ["name: a\nname: b\n", "name: a\nlimits:\n  - {amount: 1, amount: 2}\n"]
+)
+def test_a_key_given_twice_is_refused(text: str) -> None:
+    """Which of two cut-offs was meant is not for a parser to say."""
+    with pytest.raises(PortfolioInvalid, match="given twice"):
+        documents.parse(Product, text, "product.yaml")
+
+
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     """The message names the path and what the system said."""
     path = tmp_path / "absent.yaml"

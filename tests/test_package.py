@@ -258,6 +258,7 @@ CIRCLE = {name: array.copy() for name, array in FOREST.items()}
 CIRCLE["left"][0] = 0
 SPEC = toys.package_files("trees")["model.json"]
 GOLDEN = toys.package_files("trees")["golden.json"]
+PROFILE = toys.package_files("trees")["profile.json"].decode()
 OBJECTS = np.array([{"a": "pickle"}], dtype=object)
 LONE = io.BytesIO()
 np.save(LONE, toys.reference())
@@ -288,6 +289,11 @@ np.save(LONE, toys.reference())
             "schema_yaml",
             other(toys.SCHEMA, "[good, mixed, poor]", "[mixed, good]"),
             "rule poor-history-and-racing, field history: unknown category 'poor'",
+        ),
+        (
+            "profile_json",
+            other(PROFILE, '"field": "age"', '"field": "agee"'),
+            r"profile\.json does not describe the schema's fields",
         ),
         (
             "policy_yaml",
