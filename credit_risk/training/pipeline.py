@@ -75,6 +75,22 @@ class MarginXGBClassifier(XGBClassifier):
         return margin
 
 
+class OrderedForestClassifier(RandomForestClassifier):  # type: ignore[misc]
+    """Random forest whose trees are added up in their order.
+
+    scikit-learn adds each tree as its thread finishes, so the last digits, the calibration fitted
+    on them and with it the package version would be another in every run.
+    """
+
+    def predict_proba(self, X: npt.NDArray[np.float32]) -> Floats:
+        """Mean of the trees' probabilities, shape (n, 2)."""
+        check_is_fitted(self)
+        total = np.zeros((len(X), len(self.classes_)))
+        for tree in self.estimators_:
+            total += tree.predict_proba(X)
+        return total / len(self.estimators_)
+
+
 class MonotoneLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Logistic regression with an L2 penalty and a sign for each coefficient.
 
@@ -228,7 +244,7 @@ def _logistic(signs: tuple[int, ...], parameters: dict[str, Any], seed: int) -> 
 
 
 def _forest(signs: tuple[int, ...], parameters: dict[str, Any], seed: int) -> Any:  # noqa: ANN401
-    return RandomForestClassifier(
+    return OrderedForestClassifier(
         monotonic_cst=list(signs), random_state=seed, n_jobs=THREADS, **parameters
     )
 

@@ -147,7 +147,7 @@ def credit_cards(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
     - ``payment_ratio``: sum of the payments / sum of the positive statements they answer
       (a payment of month m answers the statement of the month before, as in the raw table's
       numbering PAY_AMTk and BILL_AMT(k+1), so five pairs), at most 1; missing when nothing was
-      billed.
+      billed or a payment is not stated.
     - ``high_risk_flag``: 1 when the latest status is 2 or more.
     - ``LIMIT_BAL`` and ``AGE``: as they are. SEX, EDUCATION and MARRIAGE are not read.
     """
