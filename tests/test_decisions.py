@@ -1,419 +1,490 @@
-"""The use case: nothing is answered that is not recorded first."""
+"""The use case without a transport: what is recorded, when, and what is answered."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import json
-import math
+import time
 import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
+import pydantic_core
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from credit_risk.decisions import RECORDED_INPUT_MAX, Call, Desk, Problem, new_id
-from credit_risk.errors import ApplicationInvalid, ExplanationFailed, FieldError, RecordingFailed
-from tests import toys
+from credit_risk.decisions import RECORDED_INPUT_MAX, Call, Desk, Problem, answer, new_id
+from credit_risk.errors import (
+    ApplicationInvalid,
+    ExplanationFailed,
+    FieldError,
+    RecordingFailed,
+)
+from credit_risk.scoring import decide
+from tests import served, strategies, toys
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy.typing as npt
+    from collections.abc import Coroutine, Sequence
 
     from credit_risk.audit import AuditLog, Record, RecordKind
     from credit_risk.package import ModelPackage
     from credit_risk.scoring import Decision
 
-PROBLEM = Problem("/problems/x", "Not so", 422, "It is not so.", (FieldError("/age", "Too low"),))
-RULE_ONLY = toys.SAFE | {"price": 16000.0, "income": 90000.0}
+EXAMPLE = toys.schema().example
+RISKY = json.dumps(toys.RISKY).encode()
+TEAPOT = Problem("/problems/teapot", "A teapot", 418, "It is short and stout")
 
 
 @dataclass
-class Ledger:
-    """Keeps records in a list, or is full."""
+class Events:
+    """An audit log and an observer that note what reaches them, in order."""
 
-    groups: list[list[Record]] = field(default_factory=list)
     full: bool = False
+    groups: list[list[Record]] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
+    counted: dict[str, int] = field(default_factory=dict)
 
     async def record(self, records: Sequence[Record]) -> None:
-        """Keep the group, or fail as a full disk would."""
+        """Keep the group, or fail as a full disk would make it."""
+        await asyncio.sleep(0)
+        self.order.append("record")
         if self.full:
-            raise RecordingFailed("the ledger is full")
+            raise RecordingFailed("the disk is full")
         self.groups.append(list(records))
-
-    @property
-    def records(self) -> list[Record]:
-        """All of them, in order."""
-        return [record for group in self.groups for record in group]
-
-
-@dataclass
-class Tally:
-    """Notes what it was told, and how many records there were by then."""
-
-    ledger: Ledger
-    decisions: list[tuple[str, int]] = field(default_factory=list)
-    counts: list[tuple[RecordKind, int]] = field(default_factory=list)
 
     def decided(self, package: ModelPackage, decision: Decision) -> None:
         """Note a decision."""
-        assert package.portfolio == toys.NAME
-        self.decisions.append((decision.outcome.decision, len(self.ledger.records)))
+        assert package.version
+        self.order.append(decision.outcome.decision)
 
     def recorded(self, kind: RecordKind, number: int) -> None:
-        """Note a number of records."""
-        self.counts.append((kind, number))
+        """Count records."""
+        self.counted[kind] = self.counted.get(kind, 0) + number
+
+    @property
+    def records(self) -> list[Record]:
+        """All records."""
+        return [record for group in self.groups for record in group]
 
 
-class NotANumber:
-    """A model that scores nobody."""
-
-    base_value = 0.0
-    method = "none"
-
-    def log_odds(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """NaN for each row."""
-        return rows[:, 0] * math.nan
-
-    def contributions(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """NaN for each field."""
-        return rows * math.nan
+def teapot(error: Exception) -> Problem:
+    """A transport's table with one problem for everything."""
+    places = error.errors if isinstance(error, ApplicationInvalid) else ()
+    return replace(TEAPOT, errors=places)
 
 
-@pytest.fixture
-def ledger() -> Ledger:
-    """An empty ledger."""
-    return Ledger()
+def desk(events: Events) -> Desk:
+    """The use case, with what it is given."""
+    return Desk(cast("AuditLog", events), events, toys.NAME, teapot)
 
 
-@pytest.fixture
-def tally(ledger: Ledger) -> Tally:
-    """A tally that nothing was told yet."""
-    return Tally(ledger)
+def call(operation: str = "/predict") -> Call:
+    """A request of now."""
+    return Call(operation, "request-1")
 
 
-@pytest.fixture
-def desk(ledger: Ledger, tally: Tally) -> Desk:
-    """A desk with fakes around it; every error is a 422 with the error's places."""
-
-    def problem_of(error: Exception) -> Problem:
-        assert isinstance(error, ApplicationInvalid)
-        return replace(PROBLEM, errors=error.errors)
-
-    return Desk(cast("AuditLog", ledger), tally, toys.NAME, problem_of)
+def run(coroutine: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """What the use case answers."""
+    return asyncio.run(coroutine)
 
 
-def body(document: object) -> bytes:
-    """A request's body."""
-    return json.dumps(document).encode()
+def batch(*rows: object) -> bytes:
+    """A batch body."""
+    return json.dumps({"applications": rows}).encode()
 
 
-def predict(
-    desk: Desk, package: ModelPackage, application: object, *, explain: bool = False
-) -> dict[str, Any]:
-    """One answer."""
-    call = Call("predict", "request-1")
-    return asyncio.run(desk.predict(package, body(application), call, explain=explain))
+# One application
 
 
-def batch(desk: Desk, package: ModelPackage, document: object, rows_max: int = 5) -> dict[str, Any]:
-    """The answer to a batch."""
-    given = document if isinstance(document, bytes) else body(document)
-    return asyncio.run(desk.predict_batch(package, given, Call("batch", "request-2"), rows_max))
-
-
-# One application.
-
-
-def test_a_decision_is_answered_with_its_record_behind_it(
-    desk: Desk, ledger: Ledger, any_package: ModelPackage
+def test_a_decision_is_recorded_before_it_is_counted_and_answered(
+    trees_package: ModelPackage,
 ) -> None:
-    """Same id, same decision, the whole input and what decided it."""
-    answer = predict(desk, any_package, toys.RISKY)
+    """Evidence first."""
+    events = Events()
 
-    (record,) = ledger.records
-    assert list(answer) == [
-        "decision_id",
-        "portfolio",
-        "probability_of_default",
-        "prediction",
-        "risk_band",
-        "decision",
-        "reasons",
-        "model_version",
-        "policy_version",
-    ]
-    assert (answer["decision"], answer["risk_band"], answer["prediction"]) == (
-        "DECLINE",
-        "VERY_HIGH",
-        1,
-    )
-    assert answer["reasons"][0] == {
-        "code": "AMOUNT_REQUESTED",
-        "text": "Amount of credit requested",
+    answered = run(desk(events).predict(trees_package, RISKY, call()))
+
+    assert events.order == ["record", "DECLINE"]
+    assert events.counted == {"decision": 1}
+    (record,) = events.records
+    assert record.id == answered["decision_id"]
+
+
+def test_an_explanation_is_asked_for(any_package: ModelPackage) -> None:
+    """It changes nothing about the decision, and its record is the same."""
+    events = Events()
+    plain = run(desk(events).predict(any_package, RISKY, call()))
+    explained = run(desk(events).predict(any_package, RISKY, call(), explain=True))
+
+    assert {k: v for k, v in explained.items() if k in plain and k != "decision_id"} == {
+        k: v for k, v in plain.items() if k != "decision_id"
     }
-    assert (record.id, record.kind, record.status) == (answer["decision_id"], "decision", 200)
-    assert (record.portfolio, record.request_id) == (toys.NAME, "request-1")
-    assert (record.model_version, record.policy_version) == (
-        any_package.version,
-        any_package.policy_version,
-    )
+    assert set(explained) - set(plain) == {"rules", "explanation"}
+    bodies = [dict(record.body, latency_ms=0) for record in events.records]
+    assert bodies[0] == bodies[1]
+
+
+def test_what_cannot_be_recorded_is_neither_answered_nor_counted(
+    trees_package: ModelPackage,
+) -> None:
+    """The caller gets the error and nothing else."""
+    events = Events(full=True)
+
+    with pytest.raises(RecordingFailed):
+        run(desk(events).predict(trees_package, RISKY, call()))
+    with pytest.raises(RecordingFailed):
+        run(desk(events).predict_batch(trees_package, batch(EXAMPLE, {}), call(), 5))
+    with pytest.raises(RecordingFailed):
+        run(desk(events).refuse(TEAPOT, b"{}", call(), trees_package))
+    with pytest.raises(RecordingFailed):
+        run(desk(events).fail(TEAPOT, b"{}", call(), trees_package))
+
+    assert events.order == ["record"] * 4
+    assert events.counted == {}
+
+
+def test_a_wrong_application_is_for_the_transport_to_refuse(
+    trees_package: ModelPackage,
+) -> None:
+    """Nothing is recorded yet: the transport knows what it answers."""
+    events = Events()
+
+    with pytest.raises(ApplicationInvalid):
+        run(desk(events).predict(trees_package, b"{}", call()))
+    with pytest.raises(ApplicationInvalid):
+        run(desk(events).predict_batch(trees_package, batch(), call(), 5))
+    assert events.order == []
+
+
+@pytest.mark.parametrize(
+    "model", [served.Broken(score=float("nan")), served.Broken(contribution=0.3)]
+)
+def test_a_failed_explanation_decides_nothing(
+    trees_package: ModelPackage, model: served.Broken
+) -> None:
+    """No row of a batch either, whichever it was."""
+    events = Events()
+    broken = replace(trees_package, model=model)
+
+    with pytest.raises(ExplanationFailed):
+        run(desk(events).predict(broken, RISKY, call()))
+    with pytest.raises(ExplanationFailed):
+        run(desk(events).predict_batch(broken, batch(EXAMPLE, {}), call(), 5))
+    assert events.order == []
+
+
+def test_the_record_holds_input_versions_digests_and_outcome(any_package: ModelPackage) -> None:
+    """All of it, as the model and the policy gave it."""
+    events = Events()
+    asked = call("/explain")
+    run(desk(events).predict(any_package, RISKY, asked))
+    (decision,) = decide(any_package, [toys.RISKY])
+
+    (record,) = events.records
+
+    assert (record.kind, record.status, record.decision) == ("decision", 200, "DECLINE")
+    assert (record.time, record.request_id) == (asked.at, "request-1")
+    assert record.portfolio == toys.NAME
+    assert record.model_version == any_package.version
+    assert record.policy_version == any_package.policy_version
+    body = dict(record.body)
+    assert 0 < body.pop("latency_ms") < 60_000
+    assert body == {
+        "operation": "/explain",
+        "row": None,
+        "input": toys.RISKY,
+        "package_sha256": any_package.digest,
+        **{
+            f"{name}_sha256": any_package.digests[file]
+            for name, file in (
+                ("schema", "schema.yaml"),
+                ("policy", "policy.yaml"),
+                ("reasons", "reasons.yaml"),
+                ("reference", "reference.npz"),
+            )
+        },
+        "probability_of_default": decision.probability_of_default,
+        "log_odds": decision.log_odds,
+        "risk_band": "VERY_HIGH",
+        "prediction": 1,
+        "scored_decision": "DECLINE",
+        "rules": [],
+        "reasons": [
+            {"code": r.code, "fields": list(r.fields), "contribution": r.contribution}
+            for r in decision.reasons
+        ],
+    }
+
+
+def test_a_rules_hit_is_on_record_beside_what_the_score_called_for(
+    trees_package: ModelPackage,
+) -> None:
+    """Whoever reviews the policy sees which rule turned which decision."""
+    events = Events()
+    wealthy = toys.SAFE | {"price": 15_001.0, "income": 90_000.0}
+
+    run(desk(events).predict(trees_package, json.dumps(wealthy).encode(), call()))
+
+    (record,) = events.records
     assert record.decision == "DECLINE"
-    assert record.body["input"] == toys.RISKY
-    assert record.body["operation"] == "predict"
-    assert record.body["row"] is None
-    assert record.body["package_sha256"] == any_package.digest
-    assert record.body["policy_sha256"] == any_package.digests["policy.yaml"]
-    assert record.body["probability_of_default"] == answer["probability_of_default"]
-    assert [r["code"] for r in record.body["reasons"]] == [r["code"] for r in answer["reasons"]]
-    assert record.body["reasons"][0]["contribution"] > 0
-    assert record.body["latency_ms"] >= 0
-    json.dumps(record.body)
-
-
-def test_a_decision_is_counted_when_it_is_durable(
-    desk: Desk, tally: Tally, trees_package: ModelPackage
-) -> None:
-    """Not before."""
-    predict(desk, trees_package, toys.SAFE)
-
-    assert tally.decisions == [("APPROVE", 1)]
-    assert tally.counts == [("decision", 1)]
-
-
-def test_what_cannot_be_recorded_is_not_decided(
-    desk: Desk, ledger: Ledger, tally: Tally, trees_package: ModelPackage
-) -> None:
-    """No answer, and no count of one."""
-    ledger.full = True
-
-    with pytest.raises(RecordingFailed):
-        predict(desk, trees_package, toys.SAFE)
-    with pytest.raises(RecordingFailed):
-        batch(desk, trees_package, {"applications": [toys.SAFE, {}]})
-    with pytest.raises(RecordingFailed):
-        asyncio.run(desk.refuse(PROBLEM, b"", Call("predict", "r"), trees_package))
-    assert (tally.decisions, tally.counts) == ([], [])
-
-
-def test_an_explanation_names_fields_by_size_and_the_group_compared_with(
-    desk: Desk, any_package: ModelPackage
-) -> None:
-    """Signed contributions add up to the score; the reference group is named with its digest."""
-    answer = predict(desk, any_package, RULE_ONLY, explain=True)
-
-    explanation = answer["explanation"]
-    sizes = [c["contribution"] for c in explanation["contributions"]]
-    assert sorted(sizes, key=abs, reverse=True) == sizes
-    assert explanation["base_value"] + sum(sizes) == pytest.approx(explanation["log_odds"])
-    by_field = {c["field"]: c for c in explanation["contributions"]}
-    assert set(by_field) == set(any_package.schema.names)
-    assert by_field["price"]["title"] == "Price of the bicycle"
-    assert by_field["price"]["reason_code"] == "AMOUNT_REQUESTED"
-    assert explanation["unit"] == "log-odds of default"
-    assert explanation["method"] == any_package.model.method
-    assert explanation["reference_group"] == {
-        "name": "made-up-applicants",
-        "description": "50 drawn applicants",
-        "rows": 50,
-        "sha256": any_package.digests["reference.npz"],
-    }
-    assert answer["rules"] == ["price-above-limit"]
-    assert explanation["reasons"][0] == {
+    assert record.body["scored_decision"] == "APPROVE"
+    assert record.body["rules"] == ["price-above-limit"]
+    assert record.body["reasons"][0] == {
         "code": "PRICE_ABOVE_LIMIT",
         "fields": ["price"],
         "contribution": None,
     }
 
 
-def test_a_wrong_application_is_left_to_the_caller_to_refuse(
-    desk: Desk, ledger: Ledger, trees_package: ModelPackage
-) -> None:
-    """Who knows the status records it."""
-    with pytest.raises(ApplicationInvalid):
-        predict(desk, trees_package, {})
+def test_what_is_recorded_is_what_was_decided_about(trees_package: ModelPackage) -> None:
+    """A key that was sent twice counts once: the last one, in both."""
+    events = Events()
+    twice = b'{"price": 1, ' + RISKY[1:]
 
-    assert ledger.records == []
+    answered = run(desk(events).predict(trees_package, twice, call()))
 
-
-def test_a_model_that_fails_decides_nothing(
-    desk: Desk, ledger: Ledger, trees_package: ModelPackage
-) -> None:
-    """Neither one nor many."""
-    broken = replace(trees_package, model=NotANumber())
-
-    with pytest.raises(ExplanationFailed):
-        predict(desk, broken, toys.SAFE)
-    with pytest.raises(ExplanationFailed):
-        batch(desk, broken, {"applications": [toys.SAFE, {}]})
-    assert ledger.records == []
+    assert events.records[0].body["input"] == toys.RISKY
+    (decision,) = decide(trees_package, [toys.RISKY])
+    assert answered["probability_of_default"] == decision.probability_of_default
 
 
-# Many.
+def test_an_answer_ranks_contributions_by_size(any_package: ModelPackage) -> None:
+    """The largest first, whichever way it pulls."""
+    (decision,) = decide(any_package, [toys.RISKY], explain=True)
+
+    answered = answer(any_package, "0193", decision)
+
+    assert decision.explanation is not None
+    contributions = answered["explanation"]["contributions"]
+    sizes = [abs(c["contribution"]) for c in contributions]
+    assert sizes == sorted(sizes, reverse=True)
+    assert {c["field"]: c["contribution"] for c in contributions} == (
+        decision.explanation.contributions
+    )
 
 
-def test_a_batch_is_answered_row_by_row_and_a_bad_row_spoils_no_other(
-    desk: Desk, ledger: Ledger, tally: Tally, trees_package: ModelPackage
-) -> None:
-    """In order, each with an id of its own, recorded together."""
-    rows = [toys.RISKY, toys.SAFE | {"age": 3}, "no application", toys.SAFE]
-
-    answer = batch(desk, trees_package, {"applications": rows})
-
-    results = answer["results"]
-    assert (answer["rows"], answer["decided"], answer["refused"]) == (4, 2, 2)
-    assert [r.get("decision") for r in results] == ["DECLINE", None, None, "APPROVE"]
-    assert results[1]["problem"]["errors"] == [
-        {
-            "pointer": "/applications/1/age",
-            "detail": "Input should be greater than or equal to 18",
-        }
-    ]
-    assert results[2]["problem"]["errors"][0]["pointer"] == "/applications/2"
-    (group,) = ledger.groups
-    assert [(r.kind, r.body["row"]) for r in group] == [
-        ("decision", 0),
-        ("decision", 3),
-        ("refusal", 1),
-        ("refusal", 2),
-    ]
-    by_row = {r.body["row"]: r for r in group}
-    assert results[0]["decision_id"] == by_row[0].id
-    assert results[1]["problem"]["instance"] == f"urn:uuid:{by_row[1].id}"
-    assert by_row[1].body["input"] == rows[1]
-    assert by_row[2].body["input"] == "no application"
-    assert (by_row[2].status, by_row[2].decision) == (422, None)
-    assert len({r.id for r in group}) == 4
-    assert {r.request_id for r in group} == {"request-2"}
-    assert tally.decisions == [("DECLINE", 4), ("APPROVE", 4)]
-    assert sorted(tally.counts) == [("decision", 2), ("refusal", 2)]
+# Batches
 
 
-def test_a_batch_answers_as_each_application_alone(desk: Desk, any_package: ModelPackage) -> None:
-    """But for the ids."""
-    rows = [toys.SAFE, toys.RISKY, *toys.applications(3)]
+def test_a_batch_is_recorded_in_one_group(trees_package: ModelPackage) -> None:
+    """All of it or none: decisions and refusals, each with its row and the same time."""
+    events = Events()
+    asked = call("/predict/batch")
 
-    together = batch(desk, any_package, {"applications": rows})["results"]
-
-    for row, result in zip(rows, together, strict=True):
-        alone = predict(desk, any_package, row)
-        assert alone.pop("probability_of_default") == pytest.approx(
-            result.pop("probability_of_default"), abs=1e-12
+    answered = run(
+        desk(events).predict_batch(
+            trees_package, batch({}, toys.RISKY, 3, toys.SAFE), asked, rows_max=4
         )
-        assert alone | {"decision_id": ""} == result | {"decision_id": ""}
+    )
+
+    assert events.order == ["record", "DECLINE", "APPROVE"]
+    assert events.counted == {"decision": 2, "refusal": 2}
+    (group,) = events.groups
+    by_row = {record.body["row"]: record for record in group}
+    assert [by_row[i].kind for i in range(4)] == ["refusal", "decision", "refusal", "decision"]
+    assert {record.time for record in group} == {asked.at}
+    assert {record.body["operation"] for record in group} == {"/predict/batch"}
+    for i, result in enumerate(answered["results"]):
+        if "problem" in result:
+            assert result["problem"]["instance"] == f"urn:uuid:{by_row[i].id}"
+            assert by_row[i].body["problem"] == result["problem"]
+            assert by_row[i].status == 418
+        else:
+            assert result["decision_id"] == by_row[i].id
+    assert [by_row[i].body["input"] for i in range(4)] == [{}, toys.RISKY, 3, toys.SAFE]
 
 
-def test_a_batch_of_bad_rows_only_is_a_batch(desk: Desk, trees_package: ModelPackage) -> None:
-    """Nothing is scored, each row is refused."""
-    answer = batch(desk, trees_package, {"applications": [{}, None]})
+def test_the_ids_of_a_batch_are_in_the_order_of_its_rows(trees_package: ModelPackage) -> None:
+    """Refused rows among the others."""
+    answered = run(
+        desk(Events()).predict_batch(trees_package, batch(EXAMPLE, {}, EXAMPLE), call(), 5)
+    )
 
-    assert (answer["decided"], answer["refused"]) == (0, 2)
+    first, second, third = answered["results"]
+    refused = second["problem"]["instance"].removeprefix("urn:uuid:")
+    assert first["decision_id"] < refused < third["decision_id"]
+
+
+def test_a_rows_places_lead_into_the_batch(trees_package: ModelPackage) -> None:
+    """A pointer is into what was sent."""
+    sent = batch(EXAMPLE, EXAMPLE | {"age": 5, "a/b": 1})
+
+    answered = run(desk(Events()).predict_batch(trees_package, sent, call(), 5))
+
+    pointers = [e["pointer"] for e in answered["results"][1]["problem"]["errors"]]
+    assert pointers == ["/applications/1/age", "/applications/1/a~1b"]
 
 
 @pytest.mark.parametrize(
-    ("document", "pointers"),
+    ("body", "rows_max", "places"),
     [
-        (b"{", [""]),
-        (b"\xff", [""]),
-        ([toys.SAFE], [""]),
-        ({}, ["/applications"]),
-        ({"applications": toys.SAFE}, ["/applications"]),
-        ({"applications": []}, ["/applications"]),
-        ({"applications": [toys.SAFE] * 6}, ["/applications"]),
-        ({"applications": [toys.SAFE], "explain": True}, ["/explain"]),
-        ({"rows": [], "a/b": 1}, ["/rows", "/a~1b", "/applications"]),
+        (b"[]", 5, [("", "Input should be an object")]),
+        (b"{}", 5, [("/applications", "Field required")]),
+        (b'{"applications": 3}', 5, [("/applications", "Input should be an array")]),
+        (b'{"applications": []}', 5, [("/applications", "Input should hold 1 to 5 rows")]),
+        (batch(1, 2, 3), 2, [("/applications", "Input should hold 1 to 2 rows")]),
+        (
+            b'{"x": 1, "~": 2, "applications": [1]}',
+            5,
+            [("/x", "Unknown field"), ("/~0", "Unknown field")],
+        ),
     ],
 )
-def test_a_batch_of_another_shape_is_refused_as_a_whole(
-    desk: Desk, ledger: Ledger, trees_package: ModelPackage, document: object, pointers: list[str]
+def test_a_batch_of_another_shape_names_its_places(
+    trees_package: ModelPackage, body: bytes, rows_max: int, places: list[tuple[str, str]]
 ) -> None:
-    """Not JSON, no list, none, too many, or something beside it."""
+    """As an application does."""
     with pytest.raises(ApplicationInvalid) as caught:
-        batch(desk, trees_package, document)
+        run(desk(Events()).predict_batch(trees_package, body, call(), rows_max))
 
-    assert [e.pointer for e in caught.value.errors] == pointers
-    assert ledger.records == []
+    assert caught.value.errors == tuple(FieldError(*place) for place in places)
 
 
-# Refusals and failures.
+@given(
+    rows=st.lists(
+        strategies.applications(toys.schema())
+        | st.none()
+        | st.dictionaries(st.sampled_from(toys.schema().names), st.integers()),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_every_row_of_every_batch_has_its_record(
+    trees_package: ModelPackage, rows: list[Any]
+) -> None:
+    """One each; and a row decides as if it were alone."""
+    events = Events()
+
+    answered = run(desk(events).predict_batch(trees_package, batch(*rows), call(), 8))
+
+    assert sorted(record.body["row"] for record in events.records) == list(range(len(rows)))
+    assert answered["decided"] + answered["refused"] == answered["rows"] == len(rows)
+    for row, result in zip(rows, answered["results"], strict=True):
+        sent = json.dumps(row).encode()
+        if "problem" in result:
+            with pytest.raises(ApplicationInvalid):
+                run(desk(Events()).predict(trees_package, sent, call()))
+        else:
+            alone = run(desk(Events()).predict(trees_package, sent, call()))
+            assert {**alone, "decision_id": 0} == {**result, "decision_id": 0}
+
+
+# Refusals and failures
 
 
 @pytest.mark.parametrize("kind", ["refusal", "failure"])
-def test_a_problem_is_recorded_before_it_is_answered(
-    desk: Desk, ledger: Ledger, tally: Tally, trees_package: ModelPackage, kind: str
+def test_a_refusal_and_a_failure_are_recorded_with_what_was_answered(
+    trees_package: ModelPackage, kind: RecordKind
 ) -> None:
-    """The answer names its record."""
-    write = desk.refuse if kind == "refusal" else desk.fail
+    """The problem, word for word, and the input as it was."""
+    events = Events()
+    problem = replace(TEAPOT, errors=(FieldError("/age", "Field required"),))
+    do = desk(events).refuse if kind == "refusal" else desk(events).fail
+    asked = call()
 
-    answer = asyncio.run(write(PROBLEM, b'{"age": 3}', Call("predict", "r"), trees_package))
+    document = run(do(problem, b'{"a": [NaN, 1]}', asked, trees_package))
 
-    (record,) = ledger.records
-    assert answer == {
-        "type": "/problems/x",
-        "title": "Not so",
-        "status": 422,
-        "detail": "It is not so.",
+    (record,) = events.records
+    assert document == {
+        "type": "/problems/teapot",
+        "title": "A teapot",
+        "status": 418,
+        "detail": "It is short and stout",
         "instance": f"urn:uuid:{record.id}",
-        "errors": [{"pointer": "/age", "detail": "Too low"}],
+        "errors": [{"pointer": "/age", "detail": "Field required"}],
     }
-    assert (record.kind, record.status, record.decision) == (kind, 422, None)
+    assert (record.kind, record.status, record.decision) == (kind, 418, None)
+    assert (record.time, record.request_id, record.portfolio) == (
+        asked.at,
+        "request-1",
+        toys.NAME,
+    )
     assert record.model_version == trees_package.version
-    assert record.body["problem"] == answer
-    assert record.body["input"] == {"age": 3}
-    assert tally.counts == [(kind, 1)]
+    assert record.policy_version == trees_package.policy_version
+    body = dict(record.body)
+    assert body.pop("latency_ms") > 0
+    assert pydantic_core.to_json(body.pop("input"), inf_nan_mode="strings") == b'{"a":["NaN",1]}'
+    assert body == {"operation": "/predict", "row": None, "problem": document}
+    assert events.counted == {kind: 1}
 
 
-@pytest.mark.parametrize(
-    "given",
-    [b"not json", b"", b'"' + b"a" * RECORDED_INPUT_MAX + b'"'],
-    ids=["text", "empty", "long"],
-)
-def test_a_body_that_is_no_small_json_is_recorded_by_length_and_digest(
-    desk: Desk, ledger: Ledger, given: bytes
-) -> None:
-    """The record does not grow as the caller likes."""
-    asyncio.run(desk.refuse(PROBLEM, given, Call("predict", "r"), None))
+def test_without_a_package_no_version_is_on_record() -> None:
+    """A call can be refused before anything could have decided."""
+    events = Events()
 
-    assert ledger.records[0].body["input"] == {
-        "bytes": len(given),
-        "sha256": hashlib.sha256(given).hexdigest(),
-    }
+    run(desk(events).refuse(TEAPOT, b"{}", call(), None))
 
-
-def test_a_call_without_a_body_or_a_package_is_recorded_too(desk: Desk, ledger: Ledger) -> None:
-    """As before any package is active."""
-    asyncio.run(desk.fail(PROBLEM, None, Call("predict", "r"), None))
-
-    (record,) = ledger.records
+    (record,) = events.records
     assert (record.model_version, record.policy_version) == (None, None)
-    assert record.body["input"] is None
     assert record.portfolio == toys.NAME
 
 
-def test_a_problem_without_record_or_places_says_neither() -> None:
-    """As when recording failed."""
-    problem = Problem("/problems/full", "No record", 503, "Try later.")
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (None, None),
+        (b"", "digest"),
+        (b"null", None),
+        (b'{"a": 1, "a": 2}', {"a": 2}),
+        (b'"' + b"x" * (RECORDED_INPUT_MAX - 2) + b'"', "x" * (RECORDED_INPUT_MAX - 2)),
+        (b'"' + b"x" * (RECORDED_INPUT_MAX - 1) + b'"', "digest"),
+        (b'{"a": ', "digest"),
+        (b"\xff\xfe", "digest"),
+        (b'"\\ud800"', "digest"),
+        (b"[" * 5_000, "digest"),
+        (b"9" * 5_000, "digest"),
+    ],
+    ids=[
+        *("not read", "empty", "null", "twice", "at the limit", "over the limit"),
+        *("cut off", "no UTF-8", "surrogate", "deep", "long number"),
+    ],
+)
+def test_a_refused_body_is_kept_if_it_is_small_json(body: bytes | None, kept: object) -> None:
+    """Otherwise its length and digest say what it was."""
+    events = Events()
+    run(desk(events).refuse(TEAPOT, body, call(), None))
 
-    assert problem.to_json(None) == {
-        "type": "/problems/full",
-        "title": "No record",
-        "status": 503,
-        "detail": "Try later.",
-    }
+    if kept == "digest":
+        assert body is not None
+        kept = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    assert events.records[0].body["input"] == kept
 
 
-def test_ids_are_version_7_and_in_order_of_time() -> None:
-    """RFC 9562."""
-    ids = [new_id() for _ in range(1000)]
+# Calls, ids, problems
 
+
+def test_a_calls_latency_grows_from_when_it_was_received() -> None:
+    """Milliseconds, to the microsecond; and when that was, by the clock on the wall."""
+    before = time.time_ns() // 1_000
+    asked = call()
+
+    first = asked.latency_ms
+    time.sleep(0.002)
+
+    assert before <= asked.at <= time.time_ns() // 1_000
+    later = asked.latency_ms
+    assert 0 <= first < later
+    assert later >= 2.0
+    assert later == round(later, 3)
+
+
+def test_ids_are_unique_and_in_order_of_time() -> None:
+    """UUIDv7 of RFC 9562."""
+    ids = [new_id() for _ in range(1_000)]
+
+    assert ids == sorted(set(ids))
     assert {uuid.UUID(i).version for i in ids} == {7}
-    assert sorted(set(ids)) == ids
+    milliseconds = uuid.UUID(ids[-1]).int >> 80
+    assert milliseconds == pytest.approx(time.time() * 1_000, abs=60_000)
 
 
-def test_a_call_knows_how_long_it_has_taken() -> None:
-    """In milliseconds, from when it was received."""
-    call = Call("predict", "r")
-
-    assert 0 <= call.latency_ms <= call.latency_ms
-    assert replace(call, received=call.received - 2.5).latency_ms >= 2500
+def test_a_problem_without_a_record_or_places_says_so_by_leaving_them_out() -> None:
+    """Members that say nothing are absent, as RFC 9457 has it."""
+    assert TEAPOT.to_json(None) == {
+        "type": "/problems/teapot",
+        "title": "A teapot",
+        "status": 418,
+        "detail": "It is short and stout",
+    }

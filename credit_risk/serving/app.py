@@ -176,8 +176,8 @@ class Calls:
             body = await _body(request, self._settings.body_limit)
             answer = await operation(package, body, call)
         except (Rejected, ApplicationInvalid) as error:
+            record = self._desk.refuse
             problem = error.problem if isinstance(error, Rejected) else problems.of(error)
-            return await self._refused(self._desk.refuse, problem, body, call, package)
         except RecordingFailed as error:
             logger.error("not recorded: %s", error, exc_info=error)  # noqa: TRY400 - same thing
             return _problem(problems.of(error))
@@ -185,9 +185,11 @@ class Calls:
             # The boundary: whatever failed is logged whole, on record, and never a traceback
             # to the caller.
             logger.exception("request %s failed", call.request_id)
-            return await self._refused(self._desk.fail, problems.of(error), body, call, package)
-        request.scope["answer"] = answer
-        return _json(200, answer)
+            record, problem = self._desk.fail, problems.of(error)
+        else:
+            request.scope["answer"] = answer
+            return _json(200, answer)
+        return await self._refused(record, problem, body, call, package)
 
     async def _refused(
         self,

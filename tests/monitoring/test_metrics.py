@@ -1,0 +1,275 @@
+"""Metrics: each is moved by what it counts, and no label grows with what callers send."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from credit_risk.serving import app
+from credit_risk.serving.problems import KINDS
+from monitoring.metrics import LATENCY_BUCKETS, Metrics
+from tests import served, toys
+from tests.served import Broken, Full, Served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from credit_risk.package import ModelPackage
+
+SENTINEL = "sentinel-6021023"
+
+
+@pytest.fixture
+def server(trees_package: ModelPackage, tmp_path: Path) -> Iterator[Served]:
+    """A server of the toy trees that has answered nothing yet."""
+    with served.serving(trees_package, tmp_path) as running:
+        yield running
+
+
+def series(server: Served) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+    """Name and labels of every series there is."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items())))
+        for family in server.registry.collect()
+        for sample in family.samples
+    }
+
+
+def move_all(server: Served) -> None:
+    """Do everything once that a metric counts."""
+    package = server.active.current
+    server.metrics.activated(package, None)
+    server.metrics.activation_failed(package.portfolio)
+    rule = toys.RISKY | {"price": 16_000.0}
+    server.post("/predict/batch", {"applications": [toys.RISKY, toys.SAFE, rule, {}]})
+    server.post("/predict", b"{")
+    server.active.current = replace(package, model=Broken(ZeroDivisionError))
+    server.post("/predict", toys.SAFE)
+    server.active.current = package
+
+
+def test_every_metric_is_moved(server: Served) -> None:
+    """None is declared and then forgotten."""
+    assert {name for name, _ in series(server) if name.endswith("_total")} == set()
+
+    move_all(server)
+
+    moved = {
+        family.name
+        for family in server.registry.collect()
+        for sample in family.samples
+        if sample.value and not sample.name.endswith("_created")
+    }
+    assert moved == {
+        "credit_http_requests",
+        "credit_http_request_duration_seconds",
+        "credit_decisions",
+        "credit_reasons",
+        "credit_rule_hits",
+        "credit_problems",
+        "credit_records_written",
+        "credit_model_active",
+        "credit_activation_failures",
+    }
+    assert moved == {family.name for family in server.registry.collect()}
+
+
+def test_decisions_are_counted_by_outcome_and_band(server: Served) -> None:
+    """Each row of a batch as each single one."""
+    version = server.active.current.version
+    server.post("/predict", toys.RISKY)
+    server.post("/explain", toys.SAFE)
+    server.post("/predict/batch", {"applications": [toys.RISKY, {}, toys.RISKY]})
+
+    def counted(decision: str, band: str) -> float:
+        labels = {"portfolio": toys.NAME, "model_version": version}
+        return server.sample("credit_decisions_total", decision=decision, band=band, **labels)
+
+    assert counted("DECLINE", "VERY_HIGH") == 3
+    assert counted("APPROVE", "LOW") == 1
+    assert counted("REVIEW", "HIGH") == 0
+
+
+def test_reasons_and_rules_are_counted_by_code_and_name(server: Served) -> None:
+    """As often as they were given."""
+    rule = toys.SAFE | {"price": 16_000.0, "income": 90_000.0}
+    answers = [server.post("/predict", a).json() for a in (toys.RISKY, rule, rule)]
+
+    given = [reason["code"] for answer in answers for reason in answer["reasons"]]
+    for code in toys.reasons().texts:
+        counted = server.sample("credit_reasons_total", portfolio=toys.NAME, code=code)
+        assert counted == given.count(code)
+    rules = {"portfolio": toys.NAME, "rule": "price-above-limit"}
+    assert server.sample("credit_rule_hits_total", **rules) == 2
+
+
+def test_records_are_counted_by_kind_when_they_are_durable(server: Served) -> None:
+    """The counts add up to what is in the log."""
+    move_all(server)
+
+    kinds = [record.kind for record in server.records()]
+    assert len(kinds) == 6
+    for kind in ("decision", "refusal", "failure"):
+        counted = server.sample("credit_records_written_total", kind=kind)
+        assert counted == kinds.count(kind) > 0
+
+
+def test_nothing_is_counted_that_was_not_recorded(
+    trees_package: ModelPackage, tmp_path: Path
+) -> None:
+    """Neither decisions, nor reasons, nor records."""
+    with served.serving(trees_package, tmp_path, Full) as server:
+        move_all(server)
+
+        counted = {name for name, _ in series(server) if name.endswith("_total")}
+        assert counted == {
+            "credit_http_requests_total",
+            "credit_problems_total",
+            "credit_activation_failures_total",
+        }
+        assert server.sample("credit_problems_total", type="/problems/not-recorded") == 3
+
+
+def test_requests_are_counted_and_timed_by_route_and_status(server: Served) -> None:
+    """By the route's template, whatever was put into it."""
+    server.get("/livez")
+    server.get("/problems/not-found")
+    server.get("/problems/body-too-large")
+    server.get("/problems/made-up")
+    server.get("/docs/assets/swagger-ui.css")
+    server.client.delete("/predict")
+
+    for route, status, number in (
+        ("/livez", "200", 1),
+        ("/problems/{slug}", "200", 2),
+        ("/problems/{slug}", "404", 1),
+        ("/docs", "200", 1),
+        ("/predict", "405", 1),
+    ):
+        counted = server.sample("credit_http_requests_total", route=route, status=status)
+        assert counted == number
+    timed = server.sample("credit_http_request_duration_seconds_count", route="/problems/{slug}")
+    assert timed == 3
+
+
+def test_the_time_of_a_request_falls_into_its_bucket(server: Served) -> None:
+    """Every latency objective is an edge; what took longer than the last is in the sum."""
+    assert sorted(LATENCY_BUCKETS) == list(LATENCY_BUCKETS)
+    server.post("/predict", toys.SAFE)
+
+    name, route = "credit_http_request_duration_seconds", "/predict"
+    counts = [server.sample(f"{name}_bucket", route=route, le=str(le)) for le in LATENCY_BUCKETS]
+    total = server.sample(f"{name}_sum", route=route)
+    assert counts == sorted(counts)
+    assert total > 0
+    for edge, count in zip(LATENCY_BUCKETS, counts, strict=True):
+        assert count == (1 if total <= edge else 0)
+    assert server.sample(f"{name}_bucket", route=route, le="+Inf") == 1
+
+
+def test_problems_are_counted_by_type(server: Served) -> None:
+    """Those of every path."""
+    server.post("/predict", b"{")
+    server.post("/explain", b"{")
+    server.post("/predict", {})
+    server.get("/nope")
+
+    for slug, number in (("malformed-json", 2), ("invalid-application", 1), ("not-found", 1)):
+        assert server.sample("credit_problems_total", type=f"/problems/{slug}") == number
+
+
+def test_made_up_requests_add_no_series(server: Served) -> None:
+    """A scanner of a thousand URLs is one line; so are a thousand wrong bodies."""
+    move_all(server)
+    server.get("/nope")
+    server.get("/problems/nope")
+    server.get("/docs/assets/nope")
+    server.client.request("DELETE", "/predict")
+    server.post("/predict", {"more": 1})
+    before = series(server)
+
+    for i in range(30):
+        server.get(f"/nope/{SENTINEL}/{i}")
+        server.get(f"/problems/{SENTINEL}{i}")
+        server.get(f"/docs/assets/{SENTINEL}{i}.js")
+        server.client.request("DELETE", "/predict", params={SENTINEL: str(i)})
+        server.client.request(f"M{i}", "/nope")
+        server.post("/predict", {f"{SENTINEL}{i}": SENTINEL}, x_request_id=f"{SENTINEL}{i}")
+
+    assert series(server) == before
+    unknown = server.sample("credit_http_requests_total", route="unknown", status="404")
+    assert unknown == 61
+
+
+def test_labels_have_few_values_and_none_of_an_applicant(server: Served) -> None:
+    """Routes, types, codes and versions; never a field's value."""
+    sent = toys.RISKY | {"income": 4321.0625, "price": 16_000.0}
+    for path in ("/predict", "/explain", "/predict/explain"):
+        server.post(path, sent)
+        server.post(path, sent | {"use": SENTINEL})
+    server.get(f"/{SENTINEL}")
+
+    routes = {route.path for route in app.routes(server.calls)} | {"unknown"}
+    for _, labels in series(server):
+        for label, value in labels:
+            assert label != "route" or value in routes
+            assert label != "type" or value.removeprefix("/problems/") in KINDS
+    text = server.get("/metrics").text
+    for value in (SENTINEL, "4321", "cargo", "poor"):
+        assert value not in text
+
+
+def test_one_package_is_active(
+    server: Served, trees_package: ModelPackage, linear_package: ModelPackage
+) -> None:
+    """1 for the one that decides, 0 for the one before."""
+
+    def active(package: ModelPackage) -> float | None:
+        labels = {
+            "portfolio": toys.NAME,
+            "model_version": package.version,
+            "policy_version": package.policy_version,
+        }
+        return server.registry.get_sample_value("credit_model_active", labels)
+
+    server.metrics.activated(trees_package, None)
+    assert (active(trees_package), active(linear_package)) == (1, None)
+    server.metrics.activated(linear_package, trees_package)
+    assert (active(trees_package), active(linear_package)) == (0, 1)
+    server.metrics.activated(trees_package, linear_package)
+    assert (active(trees_package), active(linear_package)) == (1, 0)
+
+
+def test_failed_activations_are_counted(server: Served) -> None:
+    """By portfolio."""
+    server.metrics.activation_failed(toys.NAME)
+    server.metrics.activation_failed(toys.NAME)
+
+    assert server.sample("credit_activation_failures_total", portfolio=toys.NAME) == 2
+
+
+def test_the_metrics_are_prometheus_text_with_help(server: Served) -> None:
+    """As a scraper reads them."""
+    move_all(server)
+
+    response = server.get("/metrics")
+
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = list(text_string_to_metric_families(response.text))
+    assert all(family.documentation.endswith(".") for family in families)
+    assert {"counter", "gauge", "histogram"} <= {family.type for family in families}
+
+
+def test_metrics_are_on_the_registry_they_are_given() -> None:
+    """Two servers in one process count apart; twice on one registry is a mistake."""
+    registry = CollectorRegistry()
+    Metrics(registry)
+    Metrics(CollectorRegistry())
+
+    with pytest.raises(ValueError, match="Duplicated"):
+        Metrics(registry)
