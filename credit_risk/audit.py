@@ -70,7 +70,9 @@ _C = _RECORDS.c
 _FIELDS = [column for column in _RECORDS.columns if column is not _C.sequence]
 _PROBE = sa.select(_C.sequence).limit(1)
 
-# Errors in what was to be recorded, not in where: the neighbours in the transaction can do better.
+# What drivers raise, whether SQLAlchemy wraps it or not.
+_FAULTS = (exc.SQLAlchemyError, sqlite3.Error, OSError, ValueError, OverflowError)
+# Of these, errors in what was to be recorded: the neighbours in the transaction can do better.
 _FAULTS_OF_A_GROUP = (
     exc.IntegrityError,
     exc.DataError,
@@ -79,7 +81,6 @@ _FAULTS_OF_A_GROUP = (
     OverflowError,
 )
 
-_BEGIN_WRITING = "BEGIN IMMEDIATE"
 _LOCK_INTERVAL = 0.000_25
 """Seconds between two tries for the lock of a SQLite file."""
 
@@ -248,7 +249,7 @@ class SqlAuditLog:
             self._reading = _engine(url, busy_timeout, writes=False)
             with self._writing.begin() as connection:
                 _METADATA.create_all(connection)
-        except (exc.SQLAlchemyError, ImportError, OSError) as error:
+        except (*_FAULTS, ImportError) as error:
             reason = error.orig if isinstance(error, exc.DBAPIError) else error
             raise RecordingFailed(f"the record database cannot be opened: {reason}") from error
         # Compiled once, and run on plain tuples: half the cost of a record through `execute`.
@@ -411,11 +412,7 @@ class SqlAuditLog:
                     connection.exec_driver_sql(self._insert, rows)
                 else:
                     connection.execute(_PROBE)
-        except _FAULTS_OF_A_GROUP as error:
-            return error
-        except (exc.SQLAlchemyError, OSError) as error:
-            # Whatever came over this connection, the next batch starts on a fresh one.
-            self._writing.dispose()
+        except _FAULTS as error:
             return error
         return None
 
@@ -506,12 +503,13 @@ def _sqlite_engine(url: sa.URL, busy_timeout: float, *, writes: bool) -> sa.Engi
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
-        # The driver begins transactions late and by itself; `begin` below does it instead.
+        # The driver would begin transactions late and by itself. `begin` does it for writing;
+        # reading needs none, for every query stands alone.
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode = WAL")
+        _locked(connection, "PRAGMA journal_mode = WAL", busy_timeout)
         connection.execute("PRAGMA synchronous = FULL")  # every commit is fsynced
         if writes:
-            connection.execute("PRAGMA busy_timeout = 0")  # `_begin_writing` waits
+            connection.execute("PRAGMA busy_timeout = 0")  # `_locked` waits
         record.info["file"] = _file(path)
 
     @event.listens_for(engine, "checkout")
@@ -523,35 +521,33 @@ def _sqlite_engine(url: sa.URL, busy_timeout: float, *, writes: bool) -> sa.Engi
         if here is None or here != record.info["file"]:
             raise exc.DisconnectionError
 
-    @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        if writes:
-            _begin_writing(connection, busy_timeout)
-        else:
-            connection.exec_driver_sql("BEGIN")
+        driver: Any = connection.connection.driver_connection
+        _locked(driver, "BEGIN IMMEDIATE", busy_timeout)
 
+    if writes:
+        event.listen(engine, "begin", begin)
     return engine
 
 
-def _begin_writing(connection: sa.Connection, busy_timeout: float) -> None:
-    """Take the lock of a SQLite file.
+def _locked(connection: sqlite3.Connection, statement: str, busy_timeout: float) -> None:
+    """Execute a statement that needs a lock of the file, and wait for the lock.
 
     SQLite's own wait sleeps longer each time, up to 0.1 s, so that a busy process starves its
-    neighbour. Asking at a steady, short interval is fair.
+    neighbour; and when several processes open a new file, it does not wait at all. Asking at a
+    steady, short interval is fair.
     """
-    driver: Any = connection.connection.driver_connection
     deadline = time.monotonic() + busy_timeout
     while True:
         try:
-            driver.execute(_BEGIN_WRITING)
+            connection.execute(statement)
         except sqlite3.OperationalError as error:
             busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
             if not busy or time.monotonic() >= deadline:
-                break
+                raise
             time.sleep(_LOCK_INTERVAL)
         else:
             return
-    connection.exec_driver_sql(_BEGIN_WRITING)  # a last time, for SQLAlchemy's error
 
 
 def _file(path: Path) -> tuple[int, int] | None:
