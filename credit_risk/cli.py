@@ -361,7 +361,12 @@ def show_settings(as_json: AsJson = False) -> None:
         return
     variables = {name: f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     widest = max(map(len, variables.values()))
-    table = Table(Column("variable", min_width=widest), "value", "meaning", box=None)
+    table = Table(
+        Column("variable", min_width=widest),
+        Column("value", overflow="fold"),
+        Column("meaning", overflow="fold"),
+        box=None,
+    )
     for name, field in Settings.model_fields.items():
         table.add_row(variables[name], escape(str(values[name])), field.description)
     out.print(table, highlight=False)

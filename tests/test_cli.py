@@ -1,0 +1,771 @@
+"""The command line: what each command prints, and how each kind of error ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from credit_risk import __version__, cli
+from credit_risk.serving.store import DEFAULT, Store
+from credit_risk.settings import PREFIX, Settings
+from tests import leases, served, toys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from credit_risk.package import ModelPackage
+
+ROOT = Path(__file__).parents[1]
+PLAIN = ("PORTFOLIO", "PORT", "WORKERS", "STATE_DIR", "MODEL_VERSION")
+
+
+@dataclass
+class Outcome:
+    """What a command printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:  # noqa: ANN401 - any JSON
+        """Standard output, read as JSON."""
+        return json.loads(self.out)
+
+
+@dataclass
+class Place:
+    """A toy portfolio with its shipped packages and a state directory, all made up."""
+
+    folder: Path
+    trees: str
+    linear: str
+
+    @property
+    def state(self) -> Path:
+        """The state directory."""
+        return self.folder / "state"
+
+    def store(self) -> Store:
+        """The store under the state directory."""
+        return Store(Settings(state_dir=self.state, packages_dir=self.folder / "shipped"))
+
+    def alter(self, version: str, name: str) -> None:
+        """Alter a file of an installed package."""
+        file = self.store().path(toys.NAME, version) / name
+        file.write_bytes(file.read_bytes() + b" ")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Where the commands of a test run; the environment leads there."""
+    for name in list(os.environ):
+        if name.upper() in PLAIN or name.upper().startswith(PREFIX):
+            monkeypatch.delenv(name)
+    toys.write_portfolio(tmp_path / "portfolios")
+    shipped = tmp_path / "shipped"
+    made = Place(
+        tmp_path,
+        trees=toys.write_package(shipped, "trees").name,
+        linear=toys.write_package(shipped, "linear").name,
+    )
+    (shipped / toys.NAME / DEFAULT).write_text(f"{made.trees}\n", encoding="utf-8")
+    monkeypatch.setenv("CREDIT_RISK_PORTFOLIOS_DIR", str(tmp_path / "portfolios"))
+    monkeypatch.setenv("CREDIT_RISK_PACKAGES_DIR", str(shipped))
+    monkeypatch.setenv("STATE_DIR", str(made.state))
+    monkeypatch.setenv("PORTFOLIO", toys.NAME)
+    monkeypatch.setenv("COLUMNS", "80")
+    return made
+
+
+@pytest.fixture
+def run(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """Run a command as the installed program does."""
+    assert place.folder.is_dir()
+
+    def command(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["credit-risk", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        printed = capsys.readouterr()
+        code = caught.value.code
+        assert code is None or isinstance(code, int)
+        return Outcome(code or 0, printed.out, printed.err)
+
+    return command
+
+
+def refused(outcome: Outcome, code: int, *told: str) -> None:
+    """It ended with that code, and one line on standard error that says why."""
+    assert outcome.code == code
+    assert outcome.out == ""
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: ")
+    for words in told:
+        assert words in line
+
+
+def decide(place: Place, package: ModelPackage, *bodies: object) -> list[str]:
+    """Have a server answer; returns the ids of its records, the oldest first."""
+    with served.serving(package, place.state) as server:
+        for body in bodies:
+            server.post("/predict", body)
+        return [record.id for record in reversed(server.records())]
+
+
+# Usage
+
+
+def test_it_prints_its_version(run: Callable[..., Outcome]) -> None:
+    """That of the installed program."""
+    assert run("version").out == f"{__version__}\n"
+
+
+def test_it_runs_as_a_program_of_its_own(place: Place) -> None:
+    """Not only as the function that the other tests call; errors leave no traceback."""
+    command = [sys.executable, "-m", "credit_risk.cli", "decisions", "show", "0193"]
+    done = subprocess.run(  # noqa: S603 - our own program
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert place.state.is_dir()
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == "error: no record has the id 0193\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "Usage"),
+        (("models",), "Usage"),
+        (("decisions",), "Usage"),
+        (("nope",), "nope"),
+        (("serve", "--nope"), "--nope"),
+        (("models", "activate"), "version"),
+        (("decisions", "show"), "ID"),
+        (("decisions", "list", "--decision", "MAYBE"), "MAYBE"),
+        (("decisions", "list", "--kind", "rumour"), "rumour"),
+        (("decisions", "list", "--limit", "0"), "--limit"),
+        (("decisions", "list", "--limit", "many"), "--limit"),
+        (("decisions", "list", "--since", "yesterday"), "--since"),
+        (("train",), "--data"),
+        (("train", "--data", "x.csv", "--estimator", "oracle"), "oracle"),
+        (("evaluate",), "--data"),
+        (("package",), "file"),
+        (("package", "pipeline.joblib"), "--data"),
+    ],
+)
+def test_wrong_usage_ends_with_2(
+    run: Callable[..., Outcome], arguments: tuple[str, ...], told: str
+) -> None:
+    """And shows the right one."""
+    outcome = run(*arguments)
+
+    assert outcome.code == 2
+    assert told in outcome.out + outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_an_unknown_portfolio_is_told_with_those_that_there_are(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given as an option or as a setting."""
+    told = ("no portfolio 'submarine-leases'", f"(there are: {toys.NAME})")
+    for command in (
+        ("models", "list"),
+        ("models", "activate", "0123456789ab"),
+        ("models", "rollback"),
+        ("evaluate", "--data", "leases.csv"),
+        ("train", "--data", "leases.csv"),
+    ):
+        outcome = run(*command, "--portfolio", "submarine-leases")
+        outcome.err = outcome.err.splitlines()[-1]  # train shows its progress before
+        refused(outcome, 1, *told)
+    monkeypatch.setenv("PORTFOLIO", "submarine-leases")
+    refused(run("serve"), 1, *told)
+
+
+def test_a_portfolio_outside_the_folder_is_refused(
+    run: Callable[..., Outcome], place: Place
+) -> None:
+    """A name is a name and no path."""
+    toys.write_portfolio(place.folder / "elsewhere")
+
+    refused(run("models", "list", "--portfolio", f"../elsewhere/{toys.NAME}"), 1)
+
+
+# Models
+
+
+def test_models_are_listed_and_the_active_one_is_marked(
+    run: Callable[..., Outcome], place: Place
+) -> None:
+    """The shipped ones are installed by the way."""
+    rows = run("models", "list", "--json").json()
+
+    assert {row["version"]: row["active"] for row in rows} == {
+        place.trees: True,
+        place.linear: False,
+    }
+    for row in rows:
+        assert set(row) == {"version", "active", "estimator", "installed", "path"}
+        assert row["estimator"] == "written by hand"
+        assert datetime.fromisoformat(row["installed"]).tzinfo
+        assert (Path(row["path"]) / "manifest.json").is_file()
+    table = run("models", "list").out.splitlines()
+    assert table[0].split() == ["version", "active", "estimator", "installed"]
+    marked = [line.split()[0] for line in table if "*" in line]
+    assert (len(table), marked) == (3, [place.trees])
+
+
+def test_without_a_default_no_model_is_marked(run: Callable[..., Outcome], place: Place) -> None:
+    """Listing is still possible: somebody has to choose."""
+    (place.folder / "shipped" / toys.NAME / DEFAULT).unlink()
+
+    rows = run("models", "list", "--json").json()
+
+    assert [row["active"] for row in rows] == [False, False]
+
+
+def test_a_damaged_package_is_listed_as_one(run: Callable[..., Outcome], place: Place) -> None:
+    """So that somebody sees where it is."""
+    run("models", "list")
+    (place.store().path(toys.NAME, place.linear) / "model.json").write_text("{", encoding="utf-8")
+
+    rows = {row["version"]: row["estimator"] for row in run("models", "list", "--json").json()}
+    assert rows == {place.trees: "written by hand", place.linear: None}
+    (line,) = [x for x in run("models", "list").out.splitlines() if place.linear in x]
+    assert "unreadable" in line
+
+
+def test_a_version_is_activated_and_rolled_back(run: Callable[..., Outcome], place: Place) -> None:
+    """Both say what happened and name the record of it."""
+    record = run("models", "activate", place.linear, "--json").json()
+    assert record["kind"] == "activation"
+    assert record["model_version"] == place.linear
+    assert (record["body"]["from"], record["body"]["to"]) == (place.trees, place.linear)
+    assert active(run) == place.linear
+
+    said = run("models", "rollback").out
+    assert said.startswith(f"{toys.NAME}: {place.trees} decides from now on")
+    assert f"(before: {place.linear})" in said
+    assert active(run) == place.trees
+
+    said = run("models", "activate", place.linear).out
+    record_id = said.split("record ")[1].strip()
+    shown = run("decisions", "show", record_id, "--json").json()
+    assert shown["body"]["action"] == "activate"
+    assert run("models", "rollback", "--json").json()["body"]["action"] == "rollback"
+
+
+def active(run: Callable[..., Outcome]) -> str:
+    """The version that the list marks."""
+    (version,) = [r["version"] for r in run("models", "list", "--json").json() if r["active"]]
+    assert isinstance(version, str)
+    return version
+
+
+def test_what_is_not_there_ends_with_3(run: Callable[..., Outcome]) -> None:
+    """A version, something to go back to, a record, a page."""
+    refused(run("models", "activate", "0123456789ab"), 3, "no package 0123456789ab")
+    refused(run("models", "rollback"), 3, "there is no version to go back to")
+    refused(run("decisions", "show", "0193"), 3, "no record has the id 0193")
+    refused(run("decisions", "list", "--before", "0193"), 3, "no record has the id 0193")
+
+
+def test_an_altered_package_is_refused_by_the_name_of_the_file(
+    run: Callable[..., Outcome], place: Place
+) -> None:
+    """With 1, and nothing is activated."""
+    run("models", "list")
+    place.alter(place.linear, "policy.yaml")
+
+    refused(run("models", "activate", place.linear), 1, place.linear, "policy.yaml was altered")
+    assert active(run) == place.trees
+
+
+def test_an_altered_shipped_package_is_refused_by_the_name_of_the_file(
+    run: Callable[..., Outcome], place: Place
+) -> None:
+    """Before it is installed."""
+    shipped = place.folder / "shipped" / toys.NAME / place.linear / "reasons.yaml"
+    shipped.write_text("none", encoding="utf-8")
+
+    refused(run("models", "list"), 1, place.linear, "reasons.yaml was altered")
+
+
+def test_a_pinned_version_is_not_switched(
+    run: Callable[..., Outcome], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would change nothing about this server."""
+    monkeypatch.setenv("MODEL_VERSION", place.trees)
+
+    refused(run("models", "activate", place.linear), 1, f"MODEL_VERSION pins {place.trees}")
+    assert active(run) == place.trees
+
+
+# Decisions
+
+
+def test_a_record_is_shown_whole(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """As JSON, or as a list of its fields."""
+    decision, refusal = decide(place, trees_package, toys.RISKY, {"age": 5})
+
+    shown = run("decisions", "show", decision, "--json").json()
+    assert shown["id"] == decision
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", shown["time"])
+    assert shown["decision"] == "DECLINE"
+    assert shown["body"]["input"] == toys.RISKY
+    assert shown["body"]["package_sha256"] == trees_package.digest
+    text = run("decisions", "show", decision).out
+    for told in (decision, "DECLINE", "VERY_HIGH", "probability_of_default", trees_package.version):
+        assert told in text
+    assert run("decisions", "show", refusal, "--json").json()["status"] == 422
+
+
+def test_decisions_are_listed_the_newest_first(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """Other records only where they are asked for."""
+    ids = decide(place, trees_package, toys.RISKY, {"age": 5}, toys.SAFE)
+
+    assert listed(run) == [ids[2], ids[0]]
+    assert listed(run, "--all") == ids[::-1]
+    assert listed(run, "--kind", "refusal") == [ids[1]]
+    assert listed(run, "--kind", "failure") == []
+    run("models", "activate", place.linear)
+    (activation,) = listed(run, "--kind", "activation")
+    assert listed(run, "--all") == [activation, *ids[::-1]]
+
+
+def listed(run: Callable[..., Outcome], *filters: str) -> list[str]:
+    """The ids that are listed."""
+    return [row["id"] for row in run("decisions", "list", "--json", *filters).json()]
+
+
+def test_decisions_are_filtered(
+    run: Callable[..., Outcome],
+    place: Place,
+    trees_package: ModelPackage,
+    linear_package: ModelPackage,
+) -> None:
+    """By outcome, by package, by portfolio, and by several at once."""
+    risky, safe = decide(place, trees_package, toys.RISKY, toys.SAFE)
+    (other,) = decide(place, linear_package, toys.RISKY)
+
+    assert listed(run, "--decision", "DECLINE") == [other, risky]
+    assert listed(run, "--decision", "APPROVE") == [safe]
+    assert listed(run, "--decision", "REVIEW") == []
+    assert listed(run, "--model-version", linear_package.version) == [other]
+    both = ("--decision", "DECLINE", "--model-version", trees_package.version)
+    assert listed(run, *both) == [risky]
+    assert listed(run, "--portfolio", "another") == []
+
+
+def test_decisions_are_listed_page_by_page(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """Each page continues after the last id of the one before."""
+    ids = decide(place, trees_package, *[toys.SAFE] * 5)[::-1]
+
+    pages = [listed(run, "--limit", "2")]
+    while pages[-1]:
+        pages.append(listed(run, "--limit", "2", "--before", pages[-1][-1]))
+
+    assert pages == [ids[:2], ids[2:4], ids[4:], []]
+
+
+def test_decisions_are_found_by_time(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """To the microsecond: the first instant belongs to the range, the last does not."""
+    ids = decide(place, trees_package, *[toys.SAFE] * 3)
+    rows = {row["id"]: row["time"] for row in run("decisions", "list", "--json").json()}
+    middle = rows[ids[1]]
+    assert rows[ids[0]] < middle < rows[ids[2]]
+
+    assert listed(run, "--since", middle) == [ids[2], ids[1]]
+    assert listed(run, "--until", middle) == [ids[0]]
+    assert listed(run, "--since", middle, "--until", rows[ids[2]]) == [ids[1]]
+    assert listed(run, "--since", middle.removesuffix("Z")) == [ids[2], ids[1]]
+    moment = datetime.fromisoformat(middle)
+    in_tokyo = moment.astimezone(timezone(timedelta(hours=9))).isoformat()
+    assert listed(run, "--since", in_tokyo) == [ids[2], ids[1]]
+    after = (moment + timedelta(microseconds=1)).isoformat()
+    assert listed(run, "--since", after) == [ids[2]]
+
+
+@pytest.mark.parametrize("columns", ["20", "80", "200"])
+def test_a_list_never_cuts_an_id(
+    run: Callable[..., Outcome],
+    place: Place,
+    trees_package: ModelPackage,
+    monkeypatch: pytest.MonkeyPatch,
+    columns: str,
+) -> None:
+    """It is there to be copied, and a pipe has no width."""
+    monkeypatch.setenv("COLUMNS", columns)
+    ids = decide(place, trees_package, toys.RISKY, {"age": 5})
+
+    lines = run("decisions", "list", "--all").out.splitlines()
+
+    assert lines[0].split() == ["id", "time", "kind", "status", "decision", "PD", "model"]
+    refusal, decision = (line.split() for line in lines[1:])
+    assert decision[0] == ids[0]
+    assert decision[2:5] == ["decision", "200", "DECLINE"]
+    assert decision[5:] == ["0.9707", trees_package.version]
+    assert refusal[0] == ids[1]
+    assert refusal[2:] == ["refusal", "422", trees_package.version]
+
+
+# Settings
+
+
+def test_every_setting_is_shown_with_a_variable_that_sets_it(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable in the table is one that works, and it wins over the short name."""
+    other = {
+        "portfolio": "credit-cards",
+        "host": "0.0.0.0",  # noqa: S104 - nothing listens
+        "port": 4321,
+        "workers": 7,
+        "state_dir": "/srv/state",
+        "model_version": "0123456789ab",
+        "portfolios_dir": "/srv/portfolios",
+        "packages_dir": "/srv/packages",
+        "database_url": "sqlite:////srv/records.db",
+        "batch_rows_max": 12,
+        "body_bytes_max": 2_048,
+        "activation_poll_seconds": 2.5,
+        "log_level": "DEBUG",
+    }
+    assert set(other) == set(Settings.model_fields)
+    table = run("settings").out
+    before = run("settings", "--json").json()
+    assert set(before) == set(other)
+    for name, value in other.items():
+        variable = f"{PREFIX}{name.upper()}"
+        assert re.search(rf"^ {variable}  ", table, flags=re.MULTILINE)
+        assert before[name] != value
+        monkeypatch.setenv(variable, str(value))
+
+    assert run("settings", "--json").json() == other
+
+
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_the_settings_table_never_cuts_anything(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    """However narrow the terminal."""
+    monkeypatch.setenv("COLUMNS", columns)
+
+    table = run("settings").out
+
+    for name in Settings.model_fields:
+        assert f" {PREFIX}{name.upper()} " in table
+    assert "…" not in table
+
+
+def test_the_short_name_of_the_port_works_and_the_long_one_wins(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A platform's PORT does not overrule the one meant for us."""
+    monkeypatch.setenv("PORT", "1111")
+    assert run("settings", "--json").json()["port"] == 1111
+
+    monkeypatch.setenv("CREDIT_RISK_PORT", "2222")
+    assert run("settings", "--json").json()["port"] == 2222
+    monkeypatch.setenv("PORT", "not even a number")
+    assert run("settings", "--json").json()["port"] == 2222
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PORT", "http"),
+        ("CREDIT_RISK_PORT", "65536"),
+        ("WORKERS", "0"),
+        ("CREDIT_RISK_WORKERS", "all"),
+        ("PORTFOLIO", "../etc"),
+        ("CREDIT_RISK_PORTFOLIO", "Personal Loans"),
+        ("CREDIT_RISK_LOG_LEVEL", "LOUD"),
+        ("CREDIT_RISK_BATCH_ROWS_MAX", "10001"),
+        ("CREDIT_RISK_BODY_BYTES_MAX", "1"),
+        ("CREDIT_RISK_ACTIVATION_POLL_SECONDS", "0"),
+        ("credit_risk_activation_poll_seconds", "never"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [("settings",), ("serve",), ("models", "list"), ("decisions", "list")]
+)
+def test_a_wrong_setting_ends_with_2_and_the_name_of_its_variable(
+    run: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    command: tuple[str, ...],
+) -> None:
+    """The one that was set, so that it can be found and mended."""
+    monkeypatch.setenv(variable, value)
+
+    refused(run(*command), 2, f"error: setting {variable.upper()}: ")
+
+
+def test_of_two_names_the_one_that_counts_is_told(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With both set, the long one is in force, so it is the wrong one."""
+    monkeypatch.setenv("PORT", "3000")
+    monkeypatch.setenv("CREDIT_RISK_PORT", "0")
+
+    refused(run("settings"), 2, "error: setting CREDIT_RISK_PORT: ")
+
+
+def test_every_wrong_setting_is_told_in_a_line_of_its_own(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody mends one only to be told of the next."""
+    monkeypatch.setenv("PORT", "x")
+    monkeypatch.setenv("CREDIT_RISK_LOG_LEVEL", "x")
+
+    outcome = run("settings")
+
+    assert outcome.code == 2
+    first, second = outcome.err.splitlines()
+    assert first.startswith("error: setting PORT: ")
+    assert second.startswith("error: setting CREDIT_RISK_LOG_LEVEL: ")
+
+
+@pytest.mark.parametrize("password", ["hunter2", "hun:ter2", "hun@ter2"])
+def test_a_databases_password_is_never_shown(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    """Settings are pasted into tickets."""
+    url = f"postgresql://clerk:{password}@db.example/records"
+    monkeypatch.setenv("CREDIT_RISK_DATABASE_URL", url)
+    monkeypatch.setenv("COLUMNS", "400")
+
+    shown = "postgresql://clerk:***@db.example/records"
+    assert run("settings", "--json").json()["database_url"] == shown
+    assert shown in run("settings").out
+    told = run("decisions", "list").err
+    assert "ter2" not in told
+
+
+def test_a_mistake_of_ours_is_not_blamed_on_a_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another document that is not valid is another error."""
+
+    class Document(BaseModel):
+        port: int
+
+    monkeypatch.setattr(cli, "app", lambda: Document.model_validate({"port": "x"}))
+
+    with pytest.raises(ValidationError, match="Document"):
+        cli.main()
+
+
+# Places that fail
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite://", "sqlite:////dev/null/records.db"])
+def test_a_database_that_cannot_be_opened_ends_with_4(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """For everything that reads or writes records."""
+    monkeypatch.setenv("CREDIT_RISK_DATABASE_URL", url)
+
+    for command in (
+        ("decisions", "list"),
+        ("decisions", "show", "0193"),
+        ("models", "list"),
+        ("models", "rollback"),
+        ("serve",),
+    ):
+        refused(run(*command), 4)
+
+
+def test_a_file_that_is_no_database_ends_with_4(run: Callable[..., Outcome], place: Place) -> None:
+    """And is left as it is."""
+    place.state.mkdir()
+    file = place.state / "records.db"
+    file.write_bytes(b"These are notes of mine, and no records at all.\n" * 100)
+
+    refused(run("decisions", "list"), 4, "not a database")
+    assert file.read_bytes().startswith(b"These are notes")
+
+
+def test_a_database_of_somebody_elses_ends_with_4(
+    run: Callable[..., Outcome], place: Place
+) -> None:
+    """Its table of the same name has other columns."""
+    place.state.mkdir()
+    with closing(sqlite3.connect(place.state / "records.db")) as connection:
+        connection.execute("CREATE TABLE records (title TEXT, artist TEXT)")
+
+    assert run("decisions", "list").code == 4
+
+
+def test_a_state_directory_that_cannot_be_made_ends_with_1(
+    run: Callable[..., Outcome], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line that names the place."""
+    (place.folder / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("STATE_DIR", str(place.folder / "file" / "state"))
+
+    refused(run("models", "list"), 1, "Not a directory", str(place.folder))
+
+
+# Serving
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+    """What would have replaced this process: command and environment."""
+    calls: list[tuple[list[str], dict[str, str]]] = []
+
+    def execve(path: str, command: list[str], environment: dict[str, str]) -> None:
+        assert path == command[0] == sys.executable
+        calls.append((command, environment))
+
+    monkeypatch.setattr(os, "execve", execve)
+    return calls
+
+
+def test_serving_hands_over_to_bentoml(
+    run: Callable[..., Outcome],
+    place: Place,
+    executed: list[tuple[list[str], dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With host and port, and a home of BentoML's under the state directory."""
+    monkeypatch.setenv("PORT", "4321")
+    monkeypatch.setenv("CREDIT_RISK_WORKERS", "1")
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("STATE_DIR", "state")
+
+    said = run("serve").err
+
+    assert said == (
+        f"serving {toys.NAME} {place.trees} on http://127.0.0.1:4321 with 1 worker, "
+        f"state under {place.state}\n"
+    )
+    ((command, environment),) = executed
+    assert command[1:5] == ["-m", "bentoml", "serve", "service:CreditRiskServer"]
+    options = dict(zip(command[5::2], command[6::2], strict=True))
+    assert options == {"--working-dir": str(ROOT), "--host": "127.0.0.1", "--port": "4321"}
+    assert environment["CREDIT_RISK_STATE_DIR"] == str(place.state)
+    assert environment["BENTOML_HOME"] == str(place.state / "bentoml")
+    assert environment["BENTOML_DO_NOT_TRACK"] == "True"
+    assert environment["CREDIT_RISK_WORKERS"] == "1"
+
+
+def test_a_package_that_cannot_serve_is_one_line_and_not_a_server(
+    run: Callable[..., Outcome],
+    place: Place,
+    executed: list[tuple[list[str], dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Altered, not installed, or none at all: told before a worker starts."""
+    run("models", "list")
+    place.alter(place.trees, "trees.npz")
+    refused(run("serve"), 1, "trees.npz was altered")
+
+    monkeypatch.setenv("MODEL_VERSION", "0123456789ab")
+    refused(run("serve"), 3, "no package 0123456789ab")
+    monkeypatch.delenv("MODEL_VERSION")
+
+    (place.folder / "shipped" / toys.NAME / DEFAULT).unlink()
+    refused(run("serve"), 3, f"portfolio {toys.NAME} ships no package")
+    assert executed == []
+
+
+# Evaluating and training
+
+
+@pytest.fixture
+def data(place: Place) -> Path:
+    """A labelled file, and how the toy portfolio reads it."""
+    training = place.folder / "portfolios" / toys.NAME / "training.yaml"
+    training.write_text(leases.TRAINING, encoding="utf-8")
+    rows = leases.labelled(200)
+    rows.loc[0, "age"] = 5
+    rows.to_csv(place.folder / "leases.csv", index=False)
+    return place.folder / "leases.csv"
+
+
+def test_a_labelled_file_is_evaluated_with_the_active_package(
+    run: Callable[..., Outcome], place: Place, data: Path
+) -> None:
+    """As JSON and as a table; a row outside the schema is counted with its reason."""
+    figures = run("evaluate", "--data", str(data), "--json").json()
+
+    assert figures["model_version"] == place.trees
+    assert (figures["rows_read"], figures["rows_scored"]) == (200, 199)
+    ((reason, rows),) = figures["rows_not_scored"].items()
+    assert ("age" in reason, rows) == (True, 1)
+    assert 0.5 < figures["roc_auc"] <= 1.0
+    table = run("evaluate", "--data", str(data)).out
+    assert f"{toys.NAME} {place.trees}: 199 of 200 rows scored" in table
+    assert f"not scored: 1 rows, {reason}" in table
+    assert f"{figures['roc_auc']:.3f}" in table
+
+
+def test_another_package_is_evaluated_when_it_is_named(
+    run: Callable[..., Outcome], place: Place, data: Path
+) -> None:
+    """To compare before activating; one that is not installed is not found."""
+    command = ("evaluate", "--data", str(data), "--json", "--model-version")
+
+    assert run(*command, place.linear).json()["model_version"] == place.linear
+    refused(run(*command, "0123456789ab"), 3, "no package 0123456789ab")
+
+
+def test_a_file_that_cannot_be_evaluated_is_refused(
+    run: Callable[..., Outcome], place: Place, data: Path
+) -> None:
+    """It is not there, or it lacks a column."""
+    refused(run("evaluate", "--data", "/nowhere.csv"), 1, "/nowhere.csv")
+
+    data.write_text("age,late\n34,0\n", encoding="utf-8")
+    refused(run("evaluate", "--data", str(data)), 1, str(data))
+    (place.folder / "portfolios" / toys.NAME / "training.yaml").unlink()
+    refused(run("evaluate", "--data", str(data)), 1, "training.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("train", "--data", "/nowhere.csv"), "/nowhere.csv"),
+        (("package", "pipeline.joblib", "--data", "/nowhere.csv"), "--run-pickle-code"),
+    ],
+)
+@pytest.mark.usefixtures("data")
+def test_what_cannot_be_trained_or_packaged_is_refused(
+    run: Callable[..., Outcome], arguments: tuple[str, ...], told: str
+) -> None:
+    """With 1 and one line, after the progress; nothing is installed."""
+    outcome = run(*arguments)
+
+    *_, line = outcome.err.splitlines()
+    assert outcome.code == 1
+    assert line.startswith("error: ")
+    assert told in line
+    assert len(run("models", "list", "--json").json()) == 2
