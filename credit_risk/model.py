@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 import numpy as np
 from pydantic import Field, FiniteFloat
 
-from credit_risk import trees
+from credit_risk import shapley, trees
 from credit_risk.documents import Document
 from credit_risk.encoder import Encoder
 from credit_risk.errors import ExplanationFailed, PackageInvalid
@@ -88,27 +88,27 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TreesModel:
-    """Tree ensembles, explained from tables prepared against the reference group."""
+    """Tree ensembles, explained from what was counted of the reference group."""
 
     plan: Plan
     calibration: Calibration
     ensemble: trees.Ensemble
-    tables: trees.Tables
+    shapley: shapley.Tables | shapley.Counting
 
     @property
     def base_value(self) -> float:  # noqa: D102 - see `Model`
-        return self.calibration.slope * self.tables.base + self.calibration.intercept
+        return self.calibration.slope * self.shapley.base + self.calibration.intercept
 
     @property
     def method(self) -> str:  # noqa: D102
-        return "interventional Shapley values, exact, from tables over the trees' paths"
+        return self.shapley.method
 
     def log_odds(self, rows: Floats) -> Floats:  # noqa: D102
         margins = self.ensemble.margins(self.plan.encode(rows))
         return self.calibration.slope * margins + self.calibration.intercept
 
     def contributions(self, rows: Floats) -> Floats:  # noqa: D102
-        return self.calibration.slope * self.tables.contributions(self.plan.encode(rows))
+        return self.calibration.slope * self.shapley.contributions(self.plan.encode(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +145,28 @@ class LinearModel:
         return self.calibration.slope * values
 
 
+def count_reference(
+    spec: ModelSpec,
+    schema: Schema,
+    arrays: Mapping[str, npt.NDArray[np.generic]],
+    reference: Floats,
+) -> dict[str, npt.NDArray[np.generic]]:
+    """What a package keeps of its reference group for explaining trees, for `build`.
+
+    Raises:
+        PackageInvalid: parts are missing or do not fit each other, or the trees are too deep.
+    """
+    columns = _plan(spec, schema)[0].encode(reference)
+    ensemble = trees.from_arrays(arrays, columns.shape[1])
+    return shapley.count(ensemble, columns).arrays()
+
+
 def build(
     spec: ModelSpec,
     schema: Schema,
     arrays: Mapping[str, npt.NDArray[np.generic]],
     reference: Floats,
+    counted: Mapping[str, npt.NDArray[np.generic]] | None = None,
 ) -> Model:
     """Put a trees or linear model together.
 
@@ -158,20 +175,25 @@ def build(
         schema: the portfolio's schema.
         arrays: the ensemble's arrays; empty for a linear model.
         reference: the reference group, shape (m, fields).
+        counted: arrays of the group's `shapley.Counts`; without them it is counted here.
 
     Raises:
         PackageInvalid: parts are missing or do not fit each other.
     """
-    if spec.encoder is None or spec.calibration is None:
-        msg = f"model: a {spec.kind} model needs an encoder and a calibration"
-        raise PackageInvalid(msg)
-    plan = spec.encoder.plan(schema)
+    plan, calibration = _plan(spec, schema)
     factors = len(schema.fields)
     columns = plan.encode(reference)
     if spec.kind == "trees":
         ensemble = trees.from_arrays(arrays, columns.shape[1])
-        tables = trees.prepare(ensemble, columns, plan.factors, factors)
-        return TreesModel(plan, spec.calibration, ensemble, tables)
+        if counted is None:
+            counts = shapley.count(ensemble, columns)
+        else:
+            counts = shapley.counts_from_arrays(counted, ensemble)
+        if counts.rows != len(reference):
+            msg = "explanation: the counts are of a reference group of another size"
+            raise PackageInvalid(msg)
+        prepared = shapley.prepare(ensemble, counts, plan.factors, factors)
+        return TreesModel(plan, calibration, ensemble, prepared)
     if spec.linear is None or len(spec.linear.coefficients) != columns.shape[1]:
         msg = "model: a linear model needs one coefficient for each column"
         raise PackageInvalid(msg)
@@ -179,12 +201,19 @@ def build(
     to_factor[np.arange(columns.shape[1]), plan.factors] = 1.0
     return LinearModel(
         plan,
-        spec.calibration,
+        calibration,
         np.array(spec.linear.coefficients),
         spec.linear.intercept,
         columns.astype(np.float64).mean(axis=0),
         to_factor,
     )
+
+
+def _plan(spec: ModelSpec, schema: Schema) -> tuple[Plan, Calibration]:
+    if spec.encoder is None or spec.calibration is None:
+        msg = f"model: a {spec.kind} model needs an encoder and a calibration"
+        raise PackageInvalid(msg)
+    return spec.encoder.plan(schema), spec.calibration
 
 
 def probability(log_odds: Floats) -> Floats:

@@ -6,6 +6,7 @@
     schema.yaml policy.yaml reasons.yaml        the portfolio's data, as they were
     model.json         estimator kind, encoder, calibration, linear coefficients
     trees.npz          the nodes of a tree ensemble          (kind trees)
+    explanation.npz    the reference group counted through them (kind trees)
     pipeline.skops     a user's own scikit-learn pipeline     (kind pipeline)
     profile.json       reference profile: distributions for drift, correlations
     reference.npz      the drawn reference group that reasons are measured against
@@ -268,8 +269,13 @@ def load(path: Path, version: str | None = None) -> ModelPackage:
 
         built: Model = load_pipeline(path / "pipeline.skops", schema, reference)
     else:
-        arrays = _arrays(path / "trees.npz") if spec.kind == "trees" else {}
-        built = model.build(spec, schema, arrays, reference)
+        built = model.build(
+            spec,
+            schema,
+            _arrays(path / "trees.npz") if spec.kind == "trees" else {},
+            reference,
+            _arrays(path / "explanation.npz") if spec.kind == "trees" else None,
+        )
     profile = _json(Profile, path / "profile.json")
     if tuple(marginal.field for marginal in profile.marginals) != schema.names:
         msg = f"package {manifest.version}: profile.json does not describe the schema's fields"

@@ -328,6 +328,13 @@ def reference(rows: int = 50) -> Floats:
     return profile.draw(population(), schema(), rows, seed=7)
 
 
+def reference_columns(rows: int = 50) -> npt.NDArray[np.float32]:
+    """The reference group as the toy models' columns, shape (rows, 9)."""
+    encoder = spec("trees").encoder
+    assert encoder is not None
+    return encoder.plan(schema()).encode(reference(rows))
+
+
 def applications(rows: int, seed: int = 11) -> list[Application]:
     """Drawn applications that satisfy the toy schema."""
     drawn = profile.draw(population(), schema(), rows, seed)
@@ -385,7 +392,10 @@ def _package_files(kind: Kind) -> dict[str, bytes]:
         "card.md": b"# A toy\n",
     }
     if kind == "trees":
-        files["trees.npz"] = package.npz(forest().arrays())
+        arrays = forest().arrays()
+        files["trees.npz"] = package.npz(arrays)
+        counted = model.count_reference(spec(kind), schema(), arrays, reference())
+        files["explanation.npz"] = package.npz(counted)
     return files
 
 

@@ -113,7 +113,7 @@ def assemble(
         CompilationDiffers: the packaged model's PD differs from the pipeline's by more than
             `LARGEST_DIFFERENCE` on some row.
         DataInvalid: too few rows to describe the reference group.
-        PortfolioInvalid: the reference group is riskier than applicants who need reasons.
+        PortfolioInvalid: the reference group is riskier than applicants who are declined.
     """
     schema = portfolio.schema
     step("Describing the population and drawing the reference group")
@@ -123,7 +123,7 @@ def assemble(
     real_group = prepared.rows[_in_group(candidate.pds, training, portfolio)]
     drawn, reference = _draw_reference(real_group, portfolio, training)
     built = _build(candidate, portfolio, drawn)
-    _check_reasons_exist(built, portfolio)
+    _check_declines_have_reasons(built, portfolio)
 
     step("Comparing the packaged model with the pipeline, row by row")
     packaged_pds = probability(built.log_odds(prepared.rows))
@@ -135,9 +135,7 @@ def assemble(
     step("Comparing reasons against drawn and against real applicants")
     against_real = _build(candidate, portfolio, _sample(real_group, len(drawn), training.seed))
     most = FIDELITY_ROWS_PIPELINE if candidate.pipeline is not None else FIDELITY_ROWS
-    bands = portfolio.policy.bands
-    decline_from = min((b.lower for b in bands if b.decision == "DECLINE"), default=math.inf)
-    declined = prepared.rows[candidate.pds >= decline_from]
+    declined = prepared.rows[candidate.pds >= _decline_from(portfolio)]
     fidelity = _agreement(built, against_real, _sample(declined, most, training.seed), portfolio)
 
     step("Writing the model card and the package")
@@ -189,7 +187,9 @@ def assemble(
         ),
     }
     if candidate.arrays:
+        counted = model.count_reference(candidate.spec, schema, candidate.arrays, drawn)
         contents["trees.npz"] = package.npz(candidate.arrays)
+        contents["explanation.npz"] = package.npz(counted)
     if candidate.pipeline is not None:
         contents["pipeline.skops"] = candidate.skops
     pool = _DRAWS_PER_GOLDEN_RECORD * training.golden_records
@@ -210,17 +210,23 @@ def _build(candidate: Candidate, portfolio: Portfolio, reference: Floats) -> Mod
     return model.build(candidate.spec, portfolio.schema, candidate.arrays, reference)
 
 
-def _check_reasons_exist(built: Model, portfolio: Portfolio) -> None:
+def _check_declines_have_reasons(built: Model, portfolio: Portfolio) -> None:
     """Contributions of a PD above the group's sum to more than 0, so one at least is adverse."""
     average = float(probability(np.array([built.base_value]))[0])
-    not_approved = [b.lower for b in portfolio.policy.bands if b.decision != "APPROVE"]
-    if not_approved and average >= not_approved[0]:
+    decline_from = _decline_from(portfolio)
+    if average >= decline_from:
         msg = (
             f"the reference group's average log-odds are those of a PD of {average:.3f}, but the "
-            f"policy does not approve from {not_approved[0]} on: an applicant in between may have "
-            "no adverse reason. Choose another reference group or other bands"
+            f"policy declines from {decline_from} on: an applicant in between may have no adverse "
+            "reason. Choose another reference group or other bands"
         )
         raise PortfolioInvalid(msg)
+
+
+def _decline_from(portfolio: Portfolio) -> float:
+    """The lowest PD that is declined for itself; infinite where none is."""
+    bands = portfolio.policy.bands
+    return min((b.lower for b in bands if b.decision == "DECLINE"), default=math.inf)
 
 
 def _golden(parts: Parts, drawn: Floats, number: int) -> GoldenRecords:
