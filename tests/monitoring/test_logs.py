@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import re
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -189,7 +188,7 @@ def test_a_line_stays_one_line(lines: Printed) -> None:
 
 def test_other_libraries_lines_are_json_too(lines: Printed) -> None:
     """BentoML's and uvicorn's own handlers would print theirs beside ours."""
-    logging.getLogger("bentoml").handlers[:] = [logging.StreamHandler(sys.stdout)]
+    logging.getLogger("bentoml").handlers[:] = [logging.StreamHandler(lines.output)]
     lines.configure("INFO")
     logging.getLogger("bentoml").info("Service loaded")
     logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
@@ -207,6 +206,7 @@ def test_other_libraries_lines_are_json_too(lines: Printed) -> None:
 
 def test_a_request_is_not_told_twice(lines: Printed) -> None:
     """The access log of uvicorn has raw paths in it, and costs time."""
+    logging.getLogger("uvicorn.access").setLevel(logging.INFO)  # as uvicorn does
     logging.getLogger("uvicorn.access").info("GET /predict?income=4321 200")
 
     assert lines() == []

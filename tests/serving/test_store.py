@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -299,6 +301,21 @@ def test_two_state_directories_never_meet(settings: Settings, source: Path) -> N
     assert Store(elsewhere).installed(toys.NAME) == []
     with pytest.raises(PackageNotFound):
         Store(elsewhere).load(toys.NAME, version)
+
+
+def test_who_puts_a_package_in_waits_for_who_does_already(
+    store: Store, source: Path, settings: Settings
+) -> None:
+    """One at a time, over all processes of a state directory."""
+    adding = threading.Thread(target=store.add, args=(source,))
+    with (settings.state_dir / "bentoml" / "adding.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        adding.start()
+        adding.join(timeout=0.3)
+        assert store.installed(toys.NAME) == []
+    adding.join()
+
+    assert [p.version for p in store.installed(toys.NAME)] == [source.name]
 
 
 def test_processes_that_start_at_the_same_time_each_find_whole_packages(
