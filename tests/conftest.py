@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from credit_risk.policy import Policy
     from credit_risk.reasons import ReasonDictionary
     from credit_risk.schema import Schema
+
+# Before XGBoost or scikit-learn is imported: their threads sleep while they wait for each other.
+# Spinning, as is the default, two of them on cores that others use as well take ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Same examples on every run, and no limit on how long one takes on a busy machine.
 settings.register_profile("suite", deadline=None, derandomize=True, database=None)
