@@ -85,7 +85,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("CREDIT_RISK_PACKAGES_DIR", str(shipped))
     monkeypatch.setenv("STATE_DIR", str(made.state))
     monkeypatch.setenv("PORTFOLIO", toys.NAME)
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)  # some build servers set it
+    monkeypatch.setattr(cli.out, "width", 80)
     return made
 
 
@@ -410,16 +411,10 @@ def test_decisions_are_found_by_time(
     assert listed(run, "--since", after) == [ids[2]]
 
 
-@pytest.mark.parametrize("columns", ["20", "80", "200"])
 def test_a_list_never_cuts_an_id(
-    run: Callable[..., Outcome],
-    place: Place,
-    trees_package: ModelPackage,
-    monkeypatch: pytest.MonkeyPatch,
-    columns: str,
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
 ) -> None:
     """It is there to be copied, and a pipe has no width."""
-    monkeypatch.setenv("COLUMNS", columns)
     ids = decide(place, trees_package, toys.RISKY, {"age": 5})
 
     lines = run("decisions", "list", "--all").out.splitlines()
@@ -468,12 +463,12 @@ def test_every_setting_is_shown_with_a_variable_that_sets_it(
     assert run("settings", "--json").json() == other
 
 
-@pytest.mark.parametrize("columns", ["40", "80"])
+@pytest.mark.parametrize("columns", [40, 80])
 def test_the_settings_table_never_cuts_anything(
-    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, columns: str
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
     """However narrow the terminal."""
-    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(cli.out, "width", columns)
 
     table = run("settings").out
 
@@ -559,7 +554,7 @@ def test_a_databases_password_is_never_shown(
     """Settings are pasted into tickets."""
     url = f"postgresql://clerk:{password}@db.example/records"
     monkeypatch.setenv("CREDIT_RISK_DATABASE_URL", url)
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr(cli.out, "width", 400)
 
     shown = "postgresql://clerk:***@db.example/records"
     assert run("settings", "--json").json()["database_url"] == shown
