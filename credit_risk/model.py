@@ -135,7 +135,9 @@ class LinearModel:
         return "interventional Shapley values, exact, in closed form for a linear model"
 
     def log_odds(self, rows: Floats) -> Floats:  # noqa: D102
-        score = self.plan.encode(rows).astype(np.float64) @ self.coefficients + self.intercept
+        columns = self.plan.encode(rows).astype(np.float64)
+        # Not a matrix product, which adds up one row otherwise than many.
+        score = (columns * self.coefficients).sum(axis=1) + self.intercept
         log_odds: Floats = self.calibration.slope * score + self.calibration.intercept
         return log_odds
 

@@ -151,8 +151,13 @@ class ModelPackage(Parts):
 
     @property
     def policy_version(self) -> str:
-        """The policy's own version and the start of its digest: an edit cannot hide."""
-        return f"{self.policy.version}+{self.policy.digest[:8]}"
+        """The policy's own version and the start of its file's digest: an edit cannot hide."""
+        return versioned(self.policy, self.digests["policy.yaml"])
+
+
+def versioned(policy: Policy, sha256: str) -> str:
+    """How a policy is called: its version and the start of its file's SHA-256."""
+    return f"{policy.version}+{sha256[:8]}"
 
 
 def write(root: Path, portfolio: str, files: Mapping[str, bytes]) -> Path:

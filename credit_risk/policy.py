@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from credit_risk.documents import Document, digest
+from credit_risk.documents import Document
 from credit_risk.errors import PortfolioInvalid
 
 if TYPE_CHECKING:
@@ -162,11 +162,6 @@ class Policy(Document):
             scored=band.decision,
             rules=tuple(rule for rule in fired if rule.decision == decision),
         )
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the policy's content."""
-        return digest(self)
 
     @cached_property
     def _edges(self) -> list[float]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from credit_risk.documents import Document, digest
+from credit_risk.documents import Document
 from credit_risk.errors import ExplanationFailed, PortfolioInvalid
 
 if TYPE_CHECKING:
@@ -61,11 +61,6 @@ class ReasonDictionary(Document):
     def texts(self) -> dict[str, str]:
         """Approved text of each code."""
         return {reason.code: reason.text for reason in self.reasons}
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the dictionary's content."""
-        return digest(self)
 
     def check(self, schema: Schema, policy: Policy) -> None:
         """Check that each reason the schema and the policy name has a text, and none is idle.

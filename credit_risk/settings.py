@@ -24,7 +24,9 @@ def _plain(name: str) -> AliasChoices:
 class Settings(BaseSettings):
     """The settings of one process; see ``credit-risk settings`` for the values in force."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, populate_by_name=True
+    )
 
     portfolio: Annotated[
         str,

@@ -154,7 +154,18 @@ def test_the_policy_version_holds_the_start_of_its_digest(folder: Path) -> None:
     """An edit cannot hide behind an old number."""
     loaded = package.load(folder)
 
-    assert loaded.policy_version == f"2.1.0+{loaded.policy.digest[:8]}"
+    assert loaded.policy_version == f"2.1.0+{loaded.digests['policy.yaml'][:8]}"
+
+
+def test_any_edit_of_the_policy_changes_the_policy_version(tmp_path: Path) -> None:
+    """Even where its author left the number as it was, and even of a comment."""
+    edited = toys.write_package(tmp_path, "trees", policy_yaml=toys.POLICY.encode() + b"# kinder\n")
+    before = toys.write_package(tmp_path, "trees")
+
+    versions = {package.load(path).policy_version for path in (edited, before)}
+
+    assert len(versions) == 2
+    assert {version.partition("+")[0] for version in versions} == {"2.1.0"}
 
 
 # Verified.

@@ -380,32 +380,3 @@ def test_an_integer_may_be_compared_with_a_number_between_two() -> None:
 
     assert policy.decide(0.05, EXAMPLE | {"age": 31}).decision == "DECLINE"
     assert policy.decide(0.05, EXAMPLE | {"age": 30}).decision == "APPROVE"
-
-
-# Its digest.
-
-
-def test_the_digest_follows_the_content_and_not_the_layout() -> None:
-    """Comments, order of keys and flow style change nothing."""
-    block = yaml.safe_dump(DOCUMENT, sort_keys=True, default_flow_style=False)
-    flow = "# a comment\n" + yaml.safe_dump(DOCUMENT, sort_keys=False, default_flow_style=True)
-
-    digests = {documents.parse(Policy, text, "x").digest for text in (toys.POLICY, block, flow)}
-
-    assert digests == {TOY.digest}
-    assert len(TOY.digest) == 64
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"version": "2.1.1"},
-        {"cut_off": 0.41},
-        {"rules": []},
-        {"bands": bands(0.0, 0.1, 0.2, 0.41, 1.0)},
-        {"rules": DOCUMENT["rules"][::-1]},
-    ],
-)
-def test_any_change_of_content_changes_the_digest(changed: dict[str, Any]) -> None:
-    """An edit cannot hide."""
-    assert parsed(**changed).digest != TOY.digest

@@ -142,3 +142,12 @@ def test_every_setting_says_what_it_is_for() -> None:
     undescribed = [name for name, field in Settings.model_fields.items() if not field.description]
 
     assert undescribed == []
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As compose files write a setting that somebody may fill in."""
+    monkeypatch.setenv("MODEL_VERSION", "")
+    monkeypatch.setenv("CREDIT_RISK_PORT", "")
+
+    assert Settings().model_version is None
+    assert Settings().port == 3000

@@ -212,6 +212,10 @@ class Calls:
             check_golden(self._active.current, GOLDEN_AT_READINESS)
         except CreditRiskError as error:
             checks["model"] = str(error)
+        except Exception as error:
+            # A check that fails in whatever way is a failed check, not a failed request.
+            logger.exception("the golden records could not be scored")
+            checks["model"] = type(error).__name__
         try:
             ping: Future[None] = self._desk.audit.ping()
             await asyncio.wait_for(asyncio.wrap_future(ping), PING_SECONDS)
@@ -334,7 +338,7 @@ def _health(package: ModelPackage, checks: dict[str, str], fault: str | None) ->
 
 
 def _version(package: ModelPackage) -> Answer:
-    files = ("schema.yaml", "policy.yaml", "reasons.yaml", "reference.npz")
+    sums = package.digests
     return {
         "service": {"version": __version__, "bentoml": library_version("bentoml")},
         "portfolio": package.portfolio,
@@ -344,10 +348,13 @@ def _version(package: ModelPackage) -> Answer:
             "estimator": package.spec.estimator,
             "kind": package.spec.kind,
         },
-        "policy": {"version": package.policy_version, "sha256": package.policy.digest},
-        "schema": {"version": package.schema.version},
-        "reasons": {"version": package.reasons.version},
-        "files_sha256": {name: package.digests[name] for name in files},
+        "policy": {"version": package.policy_version, "sha256": sums["policy.yaml"]},
+        "schema": {"version": package.schema.version, "sha256": sums["schema.yaml"]},
+        "reasons": {"version": package.reasons.version, "sha256": sums["reasons.yaml"]},
+        "reference_group": {
+            "name": package.provenance.reference.name,
+            "sha256": sums["reference.npz"],
+        },
     }
 
 

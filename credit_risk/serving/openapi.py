@@ -313,9 +313,9 @@ _VERSION: Json = _object(
         "portfolio": _TEXT,
         "model": _object({"version": _TEXT, "sha256": _DIGEST, "estimator": _TEXT, "kind": _TEXT}),
         "policy": _object({"version": _TEXT, "sha256": _DIGEST}),
-        "schema": _object({"version": _TEXT}),
-        "reasons": _object({"version": _TEXT}),
-        "files_sha256": {"type": "object", "additionalProperties": _DIGEST},
+        "schema": _object({"version": _TEXT, "sha256": _DIGEST}),
+        "reasons": _object({"version": _TEXT, "sha256": _DIGEST}),
+        "reference_group": _object({"name": _TEXT, "sha256": _DIGEST}),
     }
 )
 _ADVICE: Json = _object(

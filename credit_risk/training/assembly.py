@@ -7,6 +7,7 @@ with reasons against real ones, write the card, write the package. Same input, s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
     from credit_risk.model import Model, ModelSpec
     from credit_risk.portfolio import Portfolio
+    from credit_risk.profile import Profile
+    from credit_risk.schema import Schema
     from credit_risk.training.evaluation import Evaluation
     from credit_risk.training.preparation import Prepared
     from credit_risk.training.settings import Training
@@ -121,7 +124,7 @@ def assemble(
         prepared.rows, schema, "all applications of the data", candidate.held_out_pds
     )
     real_group = prepared.rows[_in_group(candidate.pds, training, portfolio)]
-    drawn, reference = _draw_reference(real_group, portfolio, training)
+    drawn, reference = _draw_reference(real_group, prepared.rows, portfolio, training)
     built = _build(candidate, portfolio, drawn)
     _check_declines_have_reasons(built, portfolio)
 
@@ -155,8 +158,10 @@ def assemble(
         libraries={library: version(library) for library in _LIBRARIES},
         reference=reference,
     )
+    own_files = _portfolio_files(portfolio)
+    policy_sha256 = hashlib.sha256(own_files["policy.yaml"]).hexdigest()
     contents = {
-        **_portfolio_files(portfolio),
+        **own_files,
         "model.json": json_bytes(candidate.spec),
         "profile.json": json_bytes(population),
         "reference.npz": package.npz({"rows": drawn}),
@@ -172,6 +177,7 @@ def assemble(
             card.CardFacts(
                 schema=schema,
                 policy=portfolio.policy,
+                policy_version=package.versioned(portfolio.policy, policy_sha256),
                 reasons=portfolio.reasons,
                 evaluation=candidate.evaluation,
                 labels=candidate.held_out_labels,
@@ -196,7 +202,7 @@ def assemble(
     contents["golden.json"] = json_bytes(
         _golden(
             Parts(schema, portfolio.policy, portfolio.reasons, built),
-            profile.draw(population, schema, pool, training.seed + 1),
+            _made_up(population, schema, pool, training.seed + 1, prepared.rows),
             training.golden_records,
         )
     )
@@ -267,7 +273,7 @@ def _in_group(pds: Floats, training: Training, portfolio: Portfolio) -> npt.NDAr
 
 
 def _draw_reference(
-    real_group: Floats, portfolio: Portfolio, training: Training
+    real_group: Floats, real: Floats, portfolio: Portfolio, training: Training
 ) -> tuple[Floats, ReferenceGroup]:
     settings = training.reference
     if settings.group == "all":
@@ -280,12 +286,30 @@ def _draw_reference(
         raise DataInvalid(msg)
     seed = training.seed
     described = profiling.describe(real_group, portfolio.schema, words)
-    drawn = profile.draw(described, portfolio.schema, settings.rows, seed)
+    drawn = _made_up(described, portfolio.schema, settings.rows, seed, real)
     description = (
         f"{settings.rows} made-up applicants, drawn from the distributions and rank correlations "
         f"of {words} in the training data ({len(real_group)} rows)"
     )
     return drawn, ReferenceGroup(name=name, description=description, rows=settings.rows, seed=seed)
+
+
+def _made_up(described: Profile, schema: Schema, rows: int, seed: int, real: Floats) -> Floats:
+    """Draw applicants, none of them a real one by chance.
+
+    Twice as many as needed are drawn, and those that agree with a real applicant in every field
+    are taken last: where fields are so coarse that hardly any draw is not somebody, they tell
+    nobody from others.
+    """
+
+    def keys(table: Floats) -> list[bytes]:
+        # One bit pattern for a missing value, and one for zero.
+        return [row.tobytes() for row in np.nan_to_num(table, nan=-np.inf) + 0.0]
+
+    drawn = profile.draw(described, schema, 2 * rows, seed)
+    somebody = set(keys(real))
+    coincides = [key in somebody for key in keys(drawn)]
+    return drawn[np.argsort(coincides, kind="stable")][:rows]
 
 
 def _sample(rows: Floats, number: int, seed: int) -> Floats:

@@ -68,6 +68,7 @@ class CardFacts:
 
     schema: Schema
     policy: Policy
+    policy_version: str
     reasons: ReasonDictionary
     data: DataUsed
     estimator: str
@@ -123,7 +124,7 @@ def _markdown(facts: CardFacts) -> str:
 
 def _summary(facts: CardFacts) -> list[str]:
     e = facts.evaluation
-    version = f"{facts.policy.version}+{facts.policy.digest[:8]}"
+    version = facts.policy_version
     unseen = " it was not fitted to" if facts.held_out else ""
     return [
         f"# Model card: {_text(facts.schema.title)}",

@@ -1019,21 +1019,18 @@ def test_the_versions_and_digests_of_all_that_decides_are_told(server: Served) -
         "estimator": "written by hand",
         "kind": "trees",
     }
-    assert answer["policy"] == {
-        "version": package.policy_version,
-        "sha256": package.policy.digest,
-    }
-    assert answer["schema"] == {"version": "1.0.0"}
-    assert answer["reasons"] == {"version": "1.0.0"}
+    assert answer["policy"]["version"] == package.policy_version
+    assert answer["schema"]["version"] == answer["reasons"]["version"] == "1.0.0"
+    assert answer["reference_group"]["name"] == package.provenance.reference.name
     server.post("/predict", EXAMPLE)
     record = server.only_record()
     assert record.model_version == answer["model"]["version"]
     assert record.policy_version == answer["policy"]["version"]
     assert record.body["package_sha256"] == answer["model"]["sha256"]
-    files = answer["files_sha256"]
     for part in ("schema", "policy", "reasons"):
-        assert record.body[f"{part}_sha256"] == files[f"{part}.yaml"]
-    assert record.body["reference_sha256"] == files["reference.npz"]
+        assert record.body[f"{part}_sha256"] == answer[part]["sha256"]
+        assert answer[part]["sha256"] == package.digests[f"{part}.yaml"]
+    assert record.body["reference_sha256"] == answer["reference_group"]["sha256"]
 
 
 def test_the_schema_has_units_ranges_and_allowed_values(server: Served) -> None:

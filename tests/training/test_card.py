@@ -20,7 +20,6 @@ from credit_risk.training.evaluation import evaluate
 from tests import toys
 
 if TYPE_CHECKING:
-    from credit_risk.policy import Policy
     from credit_risk.reasons import ReasonDictionary
     from credit_risk.training.evaluation import Floats, Labels
 
@@ -40,6 +39,7 @@ def _facts() -> CardFacts:
     return CardFacts(
         schema=toys.schema(),
         policy=toys.policy(),
+        policy_version="2.1.0+0123abcd",
         reasons=toys.reasons(),
         data={
             "name": "Leases of bicycles",
@@ -321,9 +321,9 @@ def test_the_card_gives_the_figures_of_the_evaluation(text: str) -> None:
     assert f"DECLINE {e.decisions['DECLINE']:.1%}" in text
 
 
-def test_the_card_puts_the_policys_rules_in_words(text: str, policy: Policy) -> None:
-    """Each rule has its kind, decision, conditions and reason; the policy's digest is named."""
-    assert f"`{policy.version}+{policy.digest[:8]}`" in text
+def test_the_card_puts_the_policys_rules_in_words(text: str) -> None:
+    """Each rule has its kind, decision, conditions and reason; the policy's version is named."""
+    assert "`2.1.0+0123abcd`" in text
     assert _table(text, "Rule")[1:] == [
         ["price-above-limit", "knock-out", "DECLINE", "price > 15000", "PRICE_ABOVE_LIMIT"],
         [
