@@ -29,8 +29,8 @@ default_estimator: xgboost
 estimators:
   xgboost: {n_estimators: 40, learning_rate: 0.2, max_depth: 3}
   logistic-regression: {C: 1.0}
-  random-forest: {n_estimators: 30, max_depth: 5, min_samples_leaf: 5}
-  gradient-boosting: {max_iter: 40, max_depth: 4}
+  random-forest: {n_estimators: 20, max_depth: 5, min_samples_leaf: 5}
+  gradient-boosting: {max_iter: 20, max_depth: 4}
 reference: {group: all, rows: 200}
 golden_records: 12
 notes:

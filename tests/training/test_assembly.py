@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from credit_risk import package
+from credit_risk import model, package
 from credit_risk.errors import DataInvalid, PortfolioInvalid
 from credit_risk.model import probability
 from credit_risk.scoring import check_golden
@@ -19,10 +19,15 @@ from tests import leases, toys
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy.typing as npt
+
     from credit_risk.portfolio import Portfolio
+    from credit_risk.schema import Schema
     from credit_risk.training.assembly import Candidate, Packaged
     from credit_risk.training.preparation import Prepared
     from credit_risk.training.settings import Training
+
+    Floats = npt.NDArray[np.float64]
 
 APPROVING_NOBODY = toys.POLICY.replace("decision: APPROVE", "decision: REVIEW")
 DECLINING_NOBODY = toys.POLICY.replace("decision: DECLINE", "decision: REVIEW")
@@ -190,6 +195,46 @@ def test_a_cautious_policy_takes_a_reference_group_it_approves(
     made = _assemble(other, prepared, candidate, tmp_path)
 
     check_golden(package.load(made.path))
+
+
+def _coarse(prepared: Prepared, candidate: Candidate, schema: Schema) -> tuple[Prepared, Candidate]:
+    """The same applicants, told apart by history, use and little else."""
+    rows = prepared.rows.copy()
+    rows[:, :4] = [40.0, 2_000.0, 900.0, 5.0]
+    rows[::2, 0] = 30.0
+    built = model.build(candidate.spec, schema, candidate.arrays, rows[:1])
+    pds = probability(built.log_odds(rows))
+    return replace(prepared, rows=rows), replace(candidate, pds=pds, held_out_pds=pds)
+
+
+def test_nobody_is_drawn_by_chance_as_long_as_fields_tell_people_apart(
+    leasing: tuple[Portfolio, Training], prepared: Prepared, candidate: Candidate, tmp_path: Path
+) -> None:
+    """With all but one combination of coarse fields taken, that one is what is taken first."""
+    schema = leasing[0].schema
+    all_taken, judged = _coarse(prepared, candidate, schema)
+    free = (all_taken.rows[:, 4] == 0) & (all_taken.rows[:, 5] == 1) & (all_taken.rows[:, 0] == 40)
+    rows = all_taken.rows.copy()
+    rows[free, 0] = 30.0
+    built = model.build(candidate.spec, schema, candidate.arrays, rows[:1])
+    pds = probability(built.log_odds(rows))
+    with_room = replace(all_taken, rows=rows), replace(judged, pds=pds)
+
+    some, none = (
+        package.load(_assemble(leasing, *group, tmp_path).path).reference
+        for group in (with_room, (all_taken, judged))
+    )
+
+    def not_real(drawn: Floats, real: Floats) -> list[int]:
+        seen = {tuple(row) for row in real.tolist()}
+        return [place for place, row in enumerate(drawn.tolist()) if tuple(row) not in seen]
+
+    assert len(some) == len(none) == 200
+    first = not_real(some, rows)
+    assert first == list(range(len(first)))
+    assert len(first) > 20
+    assert (some[first] == [40.0, 2_000.0, 900.0, 5.0, 0.0, 1.0]).all()
+    assert not_real(none, all_taken.rows) == []
 
 
 def test_reasons_against_drawn_applicants_are_compared_for_every_decline(
