@@ -147,7 +147,7 @@ class Grouping:
                 decision.
 
         Raises:
-            ExplanationFailed: the decision needs a reason and there is none.
+            ExplanationFailed: a decline has no reason.
         """
         if outcome.decision == "APPROVE":
             return ()
@@ -159,7 +159,9 @@ class Grouping:
         if outcome.scored == outcome.decision and contributions is not None:
             for reason in self.scored(contributions):
                 by_code.setdefault(reason.code, reason)
-        if not by_code:
-            msg = f"a decision of {outcome.decision} has no adverse reason"
+        # An applicant better than the group's average may still be referred by a strict policy;
+        # nothing adverse is there to be said then. A decline without a reason is no decision.
+        if not by_code and outcome.decision == "DECLINE":
+            msg = "a decision of DECLINE has no adverse reason"
             raise ExplanationFailed(msg)
         return tuple(by_code.values())[:MOST]

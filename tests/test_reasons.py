@@ -251,16 +251,28 @@ def test_rules_and_score_together_give_at_most_four() -> None:
     ]
 
 
-@pytest.mark.parametrize("decision", ["REVIEW", "DECLINE"])
-@pytest.mark.parametrize("contributions", [None, phi(), phi(age=-2.0, price=-0.1)])
-def test_a_decision_without_any_reason_is_a_failure(
-    decision: DecisionName, contributions: npt.NDArray[np.float64] | None
+NOTHING_ADVERSE = pytest.mark.parametrize("contributions", [None, phi(), phi(age=-2.0, price=-0.1)])
+
+
+@NOTHING_ADVERSE
+def test_a_decline_without_any_reason_is_a_failure(
+    contributions: npt.NDArray[np.float64] | None,
 ) -> None:
     """A declined applicant always has a reason, or there is no decision."""
     grouping = Grouping(toys.schema(), toys.reasons())
 
-    with pytest.raises(ExplanationFailed, match=f"decision of {decision} has no adverse reason"):
-        grouping.give(outcome(decision, decision), contributions)
+    with pytest.raises(ExplanationFailed, match="decision of DECLINE has no adverse reason"):
+        grouping.give(outcome("DECLINE", "DECLINE"), contributions)
+
+
+@NOTHING_ADVERSE
+def test_a_referral_without_any_adverse_factor_has_no_reasons(
+    contributions: npt.NDArray[np.float64] | None,
+) -> None:
+    """A strict policy may refer an applicant who is better than the group's average."""
+    grouping = Grouping(toys.schema(), toys.reasons())
+
+    assert grouping.give(outcome("REVIEW", "REVIEW"), contributions) == ()
 
 
 # The dictionary.
