@@ -21,7 +21,14 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
 
 from credit_risk import __version__, portfolio
@@ -233,6 +240,55 @@ def evaluate(
         out.print(f"  mended: {values:,} values, {reason}", highlight=False)
     known = {k: v for k, v in result.items() if k in evaluation.Evaluation.model_fields}
     out.print(evaluation.table(evaluation.Evaluation.model_validate(known)))
+
+
+@app.command()
+def score(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Applications, Parquet or CSV.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Decisions, Parquet or CSV.")],
+    portfolio_name: PortfolioName = None,
+    version: Annotated[
+        str | None, typer.Option("--model-version", help="Package; the active one if absent.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="COLUMN", help="Column of IN to carry over; repeatable."),
+    ] = None,
+    reasons: Annotated[bool, typer.Option("--reasons", help="Add the reason codes.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse columns that are neither fields nor kept.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score a file of applications, as the server would each of its rows.
+
+    OUT has one row for each row of IN, in order. A row that is not a valid application stays
+    empty; what is wrong with it is in OUT.errors.jsonl. Killed, the same command goes on where it
+    was. Nothing of it is put on record.
+    """
+    from credit_risk import bulk
+
+    settings = _settings(portfolio_name)
+    with _log_and_store(settings) as (log, store):
+        from credit_risk.serving import activation
+
+        wanted = version or activation.wanted_version(settings, log, store)
+        package = activation.load_checked(store, settings.portfolio, wanted)
+    options = bulk.Options(keep=tuple(keep or ()), reasons=reasons, strict=strict)
+    with _rows_done() as progress:
+        summary = bulk.score_file(package, source, output, options, progress=progress)
+    if as_json:
+        _print_json(summary.to_json())
+        return
+    out.print(
+        f"{summary.portfolio} {summary.model_version}: {summary.scored:,} of {summary.rows:,} rows "
+        f"scored in {summary.seconds:,.1f} s, decisions in {summary.output}",
+        highlight=False,
+    )
+    for name, rows in summary.decisions.items():
+        out.print(f"  {name}: {rows:,}", highlight=False)
+    if summary.refused:
+        out.print(f"  not scored: {summary.refused:,}, see {summary.errors}", highlight=False)
 
 
 @models.command(name="list")
@@ -490,6 +546,29 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
         yield step
         finish()
+
+
+@contextlib.contextmanager
+def _rows_done() -> Iterator[Callable[[int, int | None], None]]:
+    """A bar of the rows done, on standard error; without their number it only counts them."""
+    columns = (
+        TextColumn("scoring"),
+        BarColumn(),
+        TextColumn("{task.completed:,} rows"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    progress = Progress(*columns, console=err)
+    task = progress.add_task("scoring", total=None)
+    with contextlib.ExitStack() as shown:
+
+        def update(done: int, total: int | None) -> None:
+            # Not before there is something to show: what is refused is told in one line.
+            if not progress.live.is_started:
+                shown.enter_context(progress)
+            progress.update(task, completed=done, total=total)
+
+        yield update
 
 
 def _activated(record: Record, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@
     CreditRiskError
     ├── ApplicationInvalid     the applicant's data do not satisfy the portfolio's schema
     ├── DataInvalid            a data file lacks a column, or cannot be read
+    ├── OutputRefused          a file would be overwritten, or was begun by another run
     ├── PortfolioInvalid       a schema, policy or reasons file is wrong: nothing may start on it
     ├── PackageInvalid         a model package is incomplete, altered or gives other answers
     ├── PackageNotFound        no package of that version is in the store
@@ -45,6 +46,10 @@ class ApplicationInvalid(CreditRiskError):
 
 class DataInvalid(CreditRiskError):
     """A data file lacks a column the portfolio needs, or cannot be read."""
+
+
+class OutputRefused(CreditRiskError):
+    """A file to write exists already, or what was begun of it belongs to another run."""
 
 
 class PortfolioInvalid(CreditRiskError):

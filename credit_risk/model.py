@@ -13,7 +13,7 @@ Three kinds of `Model` exist: trees, linear, and a user's own scikit-learn pipel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import numpy as np
@@ -92,7 +92,7 @@ class TreesModel:
 
     plan: Plan
     calibration: Calibration
-    ensemble: trees.Ensemble
+    ensemble: trees.Ensemble | trees.LeafMasks | trees.Walks
     shapley: shapley.Tables | shapley.Counting
 
     @property
@@ -209,6 +209,19 @@ def build(
         columns.astype(np.float64).mean(axis=0),
         to_factor,
     )
+
+
+def for_many(model: Model) -> Model:
+    """The same model for thousands of rows at a time, and for threads side by side.
+
+    Its log-odds are the same to the last bit.
+    """
+    if isinstance(model, TreesModel) and isinstance(model.ensemble, trees.Ensemble):
+        many = trees.for_many(model.ensemble)
+        return replace(model, plan=model.plan.unlocked(), ensemble=many)
+    if isinstance(model, LinearModel):
+        return replace(model, plan=model.plan.unlocked())
+    return model
 
 
 def _plan(spec: ModelSpec, schema: Schema) -> tuple[Plan, Calibration]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from credit_risk.documents import Document
@@ -21,13 +22,19 @@ from credit_risk.errors import PortfolioInvalid
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import numpy.typing as npt
+
     from credit_risk.schema import FieldSpec, Schema
+
+    Floats = npt.NDArray[np.float64]
+    Mask = npt.NDArray[np.bool_]
 
 DecisionName = Literal["APPROVE", "REVIEW", "DECLINE"]
 BandName = Literal["LOW", "MEDIUM", "HIGH", "VERY_HIGH"]
 BAND_ORDER: tuple[BandName, ...] = ("LOW", "MEDIUM", "HIGH", "VERY_HIGH")
 
-SEVERITY: dict[DecisionName, int] = {"APPROVE": 0, "REVIEW": 1, "DECLINE": 2}
+DECISIONS: tuple[DecisionName, ...] = ("APPROVE", "REVIEW", "DECLINE")
+SEVERITY: dict[DecisionName, int] = {name: place for place, name in enumerate(DECISIONS)}
 _RULE_DECISION: dict[str, DecisionName] = {"knock-out": "DECLINE", "referral": "REVIEW"}
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -77,6 +84,32 @@ class Outcome:
     prediction: int
     scored: DecisionName
     rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What the policy made of many applications; each array holds one entry or row for each.
+
+    ``bands`` are places in `BAND_ORDER`, ``decisions`` and ``scored`` are severities (places in
+    `DECISIONS`), ``rules`` is of shape (n, rules) and true where `Outcome.rules` names the rule.
+    """
+
+    policy: Policy
+    bands: npt.NDArray[np.intp]
+    decisions: npt.NDArray[np.int8]
+    predictions: npt.NDArray[np.int8]
+    scored: npt.NDArray[np.int8]
+    rules: npt.NDArray[np.bool_]
+
+    def __getitem__(self, row: int) -> Outcome:
+        fired = self.rules[row].tolist()
+        return Outcome(
+            band=BAND_ORDER[self.bands[row]],
+            decision=DECISIONS[self.decisions[row]],
+            prediction=int(self.predictions[row]),
+            scored=DECISIONS[self.scored[row]],
+            rules=tuple(rule for rule, on in zip(self.policy.rules, fired, strict=True) if on),
+        )
 
 
 class Policy(Document):
@@ -163,6 +196,32 @@ class Policy(Document):
             rules=tuple(rule for rule in fired if rule.decision == decision),
         )
 
+    def decide_rows(self, probabilities: Floats, rows: Floats, schema: Schema) -> Outcomes:
+        """What `decide` answers to each of many applications.
+
+        Args:
+            probabilities: PDs in [0, 1], shape (n,).
+            rows: checked applications, shape (n, fields), see `Schema.vector`.
+            schema: the schema of the rows, which the policy was checked against.
+        """
+        fired = np.ones((len(rows), len(self.rules)), dtype=np.bool_)
+        for place, rule in enumerate(self.rules):
+            for condition in rule.when:
+                field = schema.index[condition.field]
+                fired[:, place] &= _column_test(condition, schema.fields[field])(rows[:, field])
+        bands = np.searchsorted(np.array(self._edges), probabilities, side="right")
+        scored = np.array([SEVERITY[band.decision] for band in self.bands], dtype=np.int8)[bands]
+        called_for = np.array([SEVERITY[rule.decision] for rule in self.rules], dtype=np.int8)
+        decisions = np.maximum(scored, (fired * called_for).max(axis=1, initial=0))
+        return Outcomes(
+            policy=self,
+            bands=bands,
+            decisions=decisions,
+            predictions=(probabilities >= self.cut_off).astype(np.int8),
+            scored=scored,
+            rules=fired & (called_for == decisions[:, np.newaxis]),
+        )
+
     @cached_property
     def _edges(self) -> list[float]:
         return [band.upper for band in self.bands[:-1]]
@@ -172,13 +231,14 @@ class Policy(Document):
         return [(rule, [(c.field, _test(c)) for c in rule.when]) for rule in self.rules]
 
 
-_ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
+# Of one value or of a whole column: Python's operators mean the same for both.
+_ORDERINGS: dict[str, Callable[[Any, Any], Any]] = {
     "lt": operator.lt,
     "le": operator.le,
     "gt": operator.gt,
     "ge": operator.ge,
 }
-_EQUALITIES: dict[str, Callable[[Any, Any], bool]] = {"eq": operator.eq, "ne": operator.ne}
+_EQUALITIES: dict[str, Callable[[Any, Any], Any]] = {"eq": operator.eq, "ne": operator.ne}
 
 
 def _test(condition: Condition) -> Callable[[Any], bool]:
@@ -191,6 +251,20 @@ def _test(condition: Condition) -> Callable[[Any], bool]:
         return lambda actual: actual is not None and (actual in members) is wanted
     compare = (_ORDERINGS | _EQUALITIES)[condition.op]
     return lambda actual: actual is not None and compare(actual, value)
+
+
+def _column_test(condition: Condition, spec: FieldSpec) -> Callable[[Floats], Mask]:
+    """`_test` for a column of numbers: categories as their codes, NaN for a missing value."""
+    if condition.op == "missing":
+        return np.isnan
+    given = condition.value if isinstance(condition.value, tuple) else (condition.value,)
+    codes = [spec.categories.index(str(v)) if spec.is_category else v for v in given]
+    values = np.array(codes, dtype=np.float64)
+    if condition.op in ("in", "not-in"):
+        wanted = condition.op == "in"
+        return lambda column: ~np.isnan(column) & (np.isin(column, values) == wanted)
+    compare = (_ORDERINGS | _EQUALITIES)[condition.op]
+    return lambda column: ~np.isnan(column) & compare(column, values[0])
 
 
 def _fault(condition: Condition, spec: FieldSpec) -> str | None:  # noqa: C901, PLR0911 - a list

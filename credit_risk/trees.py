@@ -3,6 +3,9 @@
 An ensemble is a few numbers per node, loaded without running code. A row goes to the left child
 when ``value < threshold``, with the value in float32 as XGBoost compares it; a missing value goes
 where the node's default says.
+
+Many rows at a time are scored by `for_many`: the same numbers to the last bit, several times as
+fast, and without the interpreter's lock, so that threads can share the work.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
 
 LEAF = -1
 """Column number of a leaf."""
+LEAVES_MAX = 32
+"""Most leaves of a tree that `LeafMasks` takes: the bits of one number."""
+
+_BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,110 @@ class Ensemble:
             self.base,
         )
         return margins
+
+
+@dataclass(frozen=True, slots=True)
+class Walks:
+    """An ensemble whose margins are found without the interpreter's lock."""
+
+    ensemble: Ensemble
+
+    def margins(self, columns: Columns) -> Floats:
+        """As `Ensemble.margins`."""
+        e = self.ensemble
+        margins: Floats = _margins_unlocked(
+            columns,
+            e.roots,
+            e.column,
+            e.threshold,
+            e.default_left,
+            e.left,
+            e.right,
+            e.value,
+            e.base,
+        )
+        return margins
+
+
+@dataclass(frozen=True, slots=True)
+class LeafMasks:
+    """An ensemble of trees of at most `LEAVES_MAX` leaves, for many rows at a time.
+
+    A leaf is a bit of its tree's 32, and a split says which leaves a row can still reach from
+    either side. Taking every split's part away from all leaves, whether the row comes by or not,
+    leaves the one bit that a walk would find: no branch, no node waited for, and 16 rows to one
+    instruction (after Lucchese et al. 2016, "Exploiting CPU SIMD extensions to speed-up document
+    scoring with tree ensembles"; there leftmost leaves, here both sides).
+
+    ``first`` holds each tree's first split and the end; ``leaves`` the bits of all its leaves;
+    ``value`` their values, shape (trees, `LEAVES_MAX`).
+    """
+
+    base: float
+    first: npt.NDArray[np.int32]
+    leaves: npt.NDArray[np.int32]
+    column: npt.NDArray[np.int32]
+    threshold: npt.NDArray[np.float32]
+    default_left: npt.NDArray[np.bool_]
+    if_left: npt.NDArray[np.int32]
+    if_right: npt.NDArray[np.int32]
+    value: Floats
+
+    def margins(self, columns: Columns) -> Floats:
+        """As `Ensemble.margins`, the leaves added up in the same order."""
+        margins: Floats = _masked_margins(
+            columns,
+            self.first,
+            self.leaves,
+            self.column,
+            self.threshold,
+            self.default_left,
+            self.if_left,
+            self.if_right,
+            self.value,
+            self.base,
+        )
+        return margins
+
+
+def for_many(ensemble: Ensemble) -> LeafMasks | Walks:
+    """The fastest form of an ensemble for thousands of rows at a time."""
+    nodes = len(ensemble.column)
+    splits = ensemble.column != LEAF
+    left, right = ensemble.left, ensemble.right
+    count = np.ones(nodes, dtype=np.int64)
+    for node in np.flatnonzero(splits)[::-1]:
+        count[node] = count[left[node]] + count[right[node]]
+    if len(ensemble.roots) == 0 or count[ensemble.roots].max() > LEAVES_MAX:
+        return Walks(ensemble)
+    tree = np.full(nodes, -1, dtype=np.int64)
+    place = np.zeros(nodes, dtype=np.int64)
+    tree[ensemble.roots] = np.arange(len(ensemble.roots))
+    for node in np.flatnonzero(splits):
+        tree[left[node]] = tree[right[node]] = tree[node]
+        place[left[node]] = place[node]
+        place[right[node]] = place[node] + count[left[node]]
+    bits = ((np.int64(1) << count) - 1) << place
+    kept = np.flatnonzero(splits)
+    kept = kept[np.argsort(tree[kept], kind="stable")]
+    leaf = np.flatnonzero(~splits & (tree >= 0))
+    value = np.zeros((len(ensemble.roots), LEAVES_MAX))
+    value[tree[leaf], place[leaf]] = ensemble.value[leaf]
+    return LeafMasks(
+        base=ensemble.base,
+        first=np.searchsorted(tree[kept], np.arange(len(ensemble.roots) + 1)).astype(np.int32),
+        leaves=_as_int32(bits[ensemble.roots]),
+        column=ensemble.column[kept],
+        threshold=ensemble.threshold[kept],
+        default_left=ensemble.default_left[kept],
+        if_left=_as_int32(~bits[right[kept]]),
+        if_right=_as_int32(~bits[left[kept]]),
+        value=value,
+    )
+
+
+def _as_int32(bits: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    return bits.astype(np.uint32).view(np.int32)
 
 
 def from_arrays(arrays: Mapping[str, npt.NDArray[np.generic]], columns: int) -> Ensemble:
@@ -146,4 +257,48 @@ def _margins(columns, roots, column, threshold, default_left, left, right, value
                 node = left[node] if go_left else right[node]  # noqa: PLW2901 - walking down
             total += value[node]
         out[r] = total
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _margins_unlocked(columns, roots, column, threshold, default_left, left, right, value, base):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    return _margins(columns, roots, column, threshold, default_left, left, right, value, base)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _masked_margins(  # type: ignore[no-untyped-def]  # noqa: PLR0917, C901
+    columns, first, leaves, column, threshold, default_left, if_left, if_right, value, base
+):
+    rows, width = columns.shape
+    out = np.empty(rows, dtype=np.float64)
+    # One block of rows, column by column, so that a split reads its rows side by side.
+    block = np.zeros((width, _BLOCK), dtype=np.float32)
+    reach = np.empty(_BLOCK, dtype=np.int32)
+    reached = np.empty(_BLOCK, dtype=np.float32)
+    exponent = reached.view(np.int32)
+    total = np.empty(_BLOCK, dtype=np.float64)
+    for start in range(0, rows, _BLOCK):
+        size = min(_BLOCK, rows - start)
+        for r in range(size):
+            for c in range(width):
+                block[c, r] = columns[start + r, c]
+        total[:] = base
+        for tree in range(leaves.shape[0]):
+            reach[:] = leaves[tree]
+            for split in range(first[tree], first[tree + 1]):
+                x = block[column[split]]
+                t, a, b = threshold[split], if_left[split], if_right[split]
+                if default_left[split]:
+                    for r in range(_BLOCK):
+                        reach[r] &= b if x[r] >= t else a
+                else:
+                    for r in range(_BLOCK):
+                        reach[r] &= a if x[r] < t else b
+            # The number of a lone bit is the exponent of that power of two as a float.
+            for r in range(_BLOCK):
+                reached[r] = np.float32(reach[r])
+            values = value[tree]
+            for r in range(_BLOCK):
+                total[r] += values[((exponent[r] >> 23) & 255) - 127]
+        out[start : start + size] = total[:size]
     return out

@@ -126,6 +126,18 @@ def test_only_a_package_that_holds_a_pipeline_loads_its_libraries() -> None:
     assert set(loaded) & (TRANSPORTS | {"sklearn", "xgboost", "pandas", "shap", "skops"}) == set()
 
 
+def test_only_bulk_scoring_knows_arrow_and_spark_and_no_server_knows_it() -> None:
+    """Arrow and Spark are libraries that the serving image does not hold."""
+    bulk = {"bulk", "bulk_spark"}
+    rest = [path for path in CORE if path.stem not in bulk]
+    of_bulk = {f"credit_risk.{name}" for name in bulk}
+
+    assert offences(rest, {"pyarrow", "pyspark"} | of_bulk) == {}
+    assert offences([path for path in CORE if path.stem == "bulk"], {"pyspark"}) == {}
+    assert offences(sources("credit_risk/serving"), {"pyarrow", "pyspark"} | of_bulk) == {}
+    assert offences(sources("monitoring"), {"pyarrow", "pyspark"} | of_bulk) == {}
+
+
 def test_core_modules_import_each_other_in_one_direction() -> None:
     """No circle among them; a type's name alone makes none."""
     names = {f"credit_risk.{path.stem}": path for path in CORE}

@@ -765,3 +765,48 @@ def test_what_cannot_be_trained_or_packaged_is_refused(
     assert line.startswith("error: ")
     assert told in line
     assert len(run("models", "list", "--json").json()) == 2
+
+
+def leases_file(place: Place) -> Path:
+    """Three leases, the second of nobody's age."""
+    file = place.folder / "leases.csv"
+    rows = [toys.SAFE, toys.RISKY | {"age": 7}, toys.RISKY]
+    lines = [",".join(["lease", *toys.SAFE])]
+    lines += [",".join([f"L{i}", *map(str, row.values())]) for i, row in enumerate(rows)]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def test_score_decides_about_each_row_of_a_file(place: Place, run: Callable[..., Outcome]) -> None:
+    """With the package that decides or the one named; the rows that cannot be are counted."""
+    source, output = str(leases_file(place)), place.folder / "out.csv"
+
+    done = run("score", source, str(output), "--keep", "lease", "--reasons")
+    linear = run(
+        "score", source, str(place.folder / "linear.csv"), "--model-version", place.linear, "--json"
+    ).json()
+
+    assert done.code == 0
+    assert f"{toys.NAME} {place.trees}: 2 of 3 rows scored" in done.out
+    assert "DECLINE: 1" in done.out
+    assert "not scored: 1" in done.out
+    rows = output.read_text(encoding="utf-8").splitlines()
+    assert [row.split(",")[1] for row in rows] == ['"lease"', '"L0"', '"L1"', '"L2"']
+    assert "INCOME_INSUFFICIENT" in rows[3]
+    assert (linear["model_version"], linear["scored"], linear["refused"]) == (place.linear, 2, 1)
+    line = json.loads((place.folder / "out.csv.errors.jsonl").read_text(encoding="utf-8"))
+    assert line == {
+        "row": 1,
+        "pointer": "/age",
+        "detail": "Input should be greater than or equal to 18",
+    }
+
+
+def test_score_says_in_one_line_why_it_will_not(place: Place, run: Callable[..., Outcome]) -> None:
+    """An output that exists, an unknown column under --strict, a package that is not there."""
+    source, output = str(leases_file(place)), place.folder / "out.csv"
+    output.touch()
+
+    refused(run("score", source, str(output)), 1, "exists")
+    refused(run("score", source, f"{output}.csv", "--strict"), 1, "unknown columns: lease")
+    refused(run("score", source, f"{output}.csv", "--model-version", "0" * 12), 3, "0" * 12)

@@ -287,3 +287,17 @@ def test_a_score_that_is_not_a_number_has_no_explanation() -> None:
     """NaN is within no tolerance."""
     with pytest.raises(ExplanationFailed, match="nan log-odds"):
         check_additivity(np.array([math.nan]), 0.0, np.array([[0.0]]))
+
+
+@pytest.mark.parametrize("kind", toys.KINDS)
+def test_for_many_rows_a_model_gives_the_same_log_odds_to_the_last_bit(kind: toys.Kind) -> None:
+    """However they are cut into blocks; explained alike."""
+    built = toys.build(kind)
+    rows = toys.schema().matrix(toys.applications(1_100))
+
+    many = model.for_many(built)
+
+    assert many.log_odds(rows).tobytes() == built.log_odds(rows).tobytes()
+    assert many.log_odds(rows[700:]).tobytes() == built.log_odds(rows)[700:].tobytes()
+    assert many.contributions(rows[:9]).tobytes() == built.contributions(rows[:9]).tobytes()
+    assert model.for_many(many).log_odds(rows[:9]).tobytes() == built.log_odds(rows[:9]).tobytes()

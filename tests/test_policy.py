@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -380,3 +381,50 @@ def test_an_integer_may_be_compared_with_a_number_between_two() -> None:
 
     assert policy.decide(0.05, EXAMPLE | {"age": 31}).decision == "DECLINE"
     assert policy.decide(0.05, EXAMPLE | {"age": 30}).decision == "APPROVE"
+
+
+CONDITIONS = [
+    {"field": "years_employed", "op": "missing"},
+    *({"field": "years_employed", "op": op, "value": 5} for op in ("eq", "ne", "lt", "le")),
+    *({"field": "age", "op": op, "value": 40} for op in ("gt", "ge", "eq", "ne")),
+    *({"field": "age", "op": op, "value": [30, 40]} for op in ("in", "not-in")),
+    *({"field": "years_employed", "op": op, "value": [5, 0]} for op in ("in", "not-in")),
+    *({"field": "use", "op": op, "value": "racing"} for op in ("eq", "ne")),
+    *({"field": "use", "op": op, "value": ["cargo", "racing"]} for op in ("in", "not-in")),
+]
+ROUND = st.fixed_dictionaries(
+    {
+        "age": st.sampled_from([30, 39, 40, 41]),
+        "income": st.just(2000.0),
+        "price": st.sampled_from([900.0, 15000.0, 16000.0]),
+        "years_employed": st.sampled_from([None, 0.0, 5.0, 6.0]),
+        "history": st.sampled_from(["good", "poor"]),
+        "use": st.sampled_from(["cargo", "commuting", "racing"]),
+    }
+)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS, ids=str)
+@given(st.lists(st.tuples(PROBABILITIES | st.sampled_from([0.1, 0.2, 0.4]), ROUND), max_size=8))
+def test_many_applications_have_the_outcomes_they_have_one_by_one(
+    condition: dict[str, object], applicants: list[tuple[float, Application]]
+) -> None:
+    """Every operator, on every kind of field, at the very value and with it missing."""
+    rule = {"name": "the-rule", "kind": "referral", "when": [condition], "reason": "AGE"}
+    strict = parsed(rules=[*DOCUMENT["rules"], rule])
+    rows = toys.schema().matrix([application for _, application in applicants])
+
+    many = strict.decide_rows(np.array([pd for pd, _ in applicants]), rows, toys.schema())
+
+    expected = [strict.decide(pd, application) for pd, application in applicants]
+    assert [many[i] for i in range(len(applicants))] == expected
+
+
+def test_without_rules_the_band_alone_decides_about_many() -> None:
+    """An empty list of rules is a policy too."""
+    many = parsed(rules=[]).decide_rows(
+        np.array([0.05, 0.9]), toys.schema().matrix([EXAMPLE, EXAMPLE]), toys.schema()
+    )
+
+    assert [many[i].decision for i in range(2)] == ["APPROVE", "DECLINE"]
+    assert many.rules.shape == (2, 0)

@@ -168,3 +168,48 @@ def test_a_base_that_is_not_one_number_is_refused(base: npt.NDArray[Any]) -> Non
     """It is added to every margin."""
     with pytest.raises(PackageInvalid, match=r"^trees: array missing or malformed: "):
         from_arrays(toys.forest().arrays() | {"base": base}, columns=9)
+
+
+@given(
+    st.lists(trees_of(3), min_size=1, max_size=4) | st.lists(trees_of(6), min_size=1, max_size=2),
+    rows(5),
+    st.floats(-5, 5),
+)
+def test_many_rows_at_a_time_get_the_same_margins_to_the_last_bit(
+    forest: list[Tree], applicants: Columns, base: float
+) -> None:
+    """Missing values, repeated columns and lone leaves included."""
+    grown = ensemble(forest, base)
+
+    many = trees.for_many(grown).margins(applicants)
+
+    assert many.tobytes() == grown.margins(applicants).tobytes()
+
+
+@pytest.mark.parametrize(("depth", "form"), [(5, trees.LeafMasks), (6, trees.Walks)])
+def test_full_trees_of_32_leaves_are_scored_by_masks_and_larger_ones_by_walking(
+    depth: int, form: type
+) -> None:
+    """A leaf is a bit of 32; the last of them is the sign of the number."""
+
+    def full(levels: int, first: float) -> Tree:
+        half = 2 ** (levels - 1)
+        if levels == 0:
+            return (first,)
+        return (
+            levels,
+            0.0,
+            levels % 2 == 0,
+            full(levels - 1, first),
+            full(levels - 1, first + half),
+        )
+
+    grown = ensemble([full(depth, 0.0), (7.0,)], base=0.5)
+    applicants = np.random.default_rng(5).normal(size=(1_300, 7)).astype(np.float32)
+
+    many = trees.for_many(grown)
+
+    assert isinstance(many, form)
+    assert many.margins(applicants).tobytes() == grown.margins(applicants).tobytes()
+    assert many.margins(applicants[:0]).shape == (0,)
+    assert len(np.unique(many.margins(applicants))) == 2**depth
