@@ -79,6 +79,7 @@ ANSWER_COLUMNS = (
     "policy_version",
     "reasons",
 )
+ERRORS_SUFFIX = ".errors.jsonl"
 _FORMAT = 1
 _CSV_BLOCK = 8 << 20
 # A number as CSV holds it. Arrow's own conversion would take "nan" and "inf" as well.
@@ -762,7 +763,7 @@ class _Assembly:
         # An input without rows has one part as well, so there is a writer.
         if self._writer is not None:
             self._writer.close()
-        errors = Path(f"{output}.errors.jsonl")
+        errors = Path(f"{output}{ERRORS_SUFFIX}")
         for written, place in ((self._errors, errors), (self._output, output)):
             with written.open("rb") as file:
                 os.fsync(file.fileno())

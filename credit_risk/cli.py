@@ -258,6 +258,9 @@ def score(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse columns that are neither fields nor kept.")
     ] = False,
+    engine: Annotated[
+        Literal["local", "spark"], typer.Option(help="This machine, or Apache Spark.")
+    ] = "local",
     as_json: AsJson = False,
 ) -> None:
     """Score a file of applications, as the server would each of its rows.
@@ -275,8 +278,13 @@ def score(
         wanted = version or activation.wanted_version(settings, log, store)
         package = activation.load_checked(store, settings.portfolio, wanted)
     options = bulk.Options(keep=tuple(keep or ()), reasons=reasons, strict=strict)
-    with _rows_done() as progress:
-        summary = bulk.score_file(package, source, output, options, progress=progress)
+    if engine == "spark":
+        from credit_risk import bulk_spark
+
+        summary = bulk_spark.score_file(package, source, output, options)
+    else:
+        with _rows_done() as progress:
+            summary = bulk.score_file(package, source, output, options, progress=progress)
     if as_json:
         _print_json(summary.to_json())
         return
