@@ -15,10 +15,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test lint types packages lock clean
+.PHONY: help install serve test test-spark lint types packages lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## make .venv from the lock, fetching uv if needed
 
@@ -34,6 +34,12 @@ serve: $(INSTALLED) ## serve: PORT=3000 WORKERS=one per core STATE_DIR=./var POR
 test: lint types ## lint, type-check and run the whole suite
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov
 	$(BIN)/coverage report --include 'credit_risk/*.py' --omit credit_risk/cli.py --fail-under 95
+
+# Beside the environment and not in it: pyspark has no wheel, and 450 MB are not for everybody.
+test-spark: $(INSTALLED) ## test scoring on Spark; needs Java 17, fetches pyspark
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .tools/spark --no-deps \
+		--require-hashes -r requirements/spark.txt
+	PYTHONPATH=$(CURDIR)/.tools/spark $(BIN)/pytest tests/test_bulk_spark.py
 
 lint: $(INSTALLED) ## ruff: rules and format
 	$(BIN)/ruff check
@@ -51,6 +57,7 @@ packages: $(INSTALLED) ## retrain the shipped packages: PERSONAL_LOANS=file.csv 
 lock: $(INSTALLED) ## renew requirements/*.txt; LOCK_FLAGS=--upgrade for newer versions
 	$(COMPILE) pyproject.toml --extra train --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
+	$(COMPILE) --group spark -c requirements/dev.txt -o requirements/spark.txt
 	$(COMPILE) --group bootstrap -c requirements/dev.txt -o requirements/uv.txt
 
 clean: ## remove everything made here but the records in ./var
