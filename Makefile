@@ -7,6 +7,7 @@
 PERSONAL_LOANS ?=
 CREDIT_CARDS ?=
 LOCK_FLAGS ?=
+SOAK_SECONDS ?= 300
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -15,7 +16,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test test-spark lint types packages lock clean
+.PHONY: help install serve test test-spark lint types loadtest soak packages lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +50,12 @@ lint: $(INSTALLED) ## ruff: rules and format
 
 types: $(INSTALLED) ## mypy, strict
 	$(BIN)/mypy
+
+loadtest: $(INSTALLED) ## load a server of its own, hold it to loadtests/objectives.yaml: WORKERS=2
+	$(BIN)/python -m loadtests
+
+soak: $(INSTALLED) ## five minutes of mixed traffic: memory and p99 stay flat; SOAK_SECONDS=300
+	$(BIN)/python -m loadtests --soak $(SOAK_SECONDS)
 
 packages: $(INSTALLED) ## retrain the shipped packages: PERSONAL_LOANS=file.csv CREDIT_CARDS=file.csv
 	$(if $(PERSONAL_LOANS)$(CREDIT_CARDS),,$(error name the data: PERSONAL_LOANS=FILE, CREDIT_CARDS=FILE or both))
