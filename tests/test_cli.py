@@ -810,3 +810,5 @@ def test_score_says_in_one_line_why_it_will_not(place: Place, run: Callable[...,
     refused(run("score", source, str(output)), 1, "exists")
     refused(run("score", source, f"{output}.csv", "--strict"), 1, "unknown columns: lease")
     refused(run("score", source, f"{output}.csv", "--model-version", "0" * 12), 3, "0" * 12)
+    # Either Spark is not here, or it takes no CSV.
+    refused(run("score", source, f"{output}.csv", "--engine", "spark"), 1, "Spark")
