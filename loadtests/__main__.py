@@ -21,7 +21,7 @@ from rich.console import Console
 
 from credit_risk.errors import CreditRiskError, PortfolioInvalid
 from credit_risk.settings import Settings
-from loadtests import applications, objectives, report, run, server
+from loadtests import applications, machine, objectives, report, run, server
 from loadtests.run import Plan, RunFailed
 from loadtests.server import Unavailable
 
@@ -117,7 +117,7 @@ def loadtest(  # noqa: PLR0917 - typer makes the parameters options
         raise typer.Exit(NOT_MEASURED) from None
     found = report.Report(
         began=began,
-        machine=report.machine(),
+        machine=machine.description(),
         command=shlex.join(["python", "-m", "loadtests", *sys.argv[1:]]),
         server=target,
         workers=workers,

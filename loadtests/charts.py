@@ -92,13 +92,13 @@ def latency(samples: Samples, checks: Sequence[RouteCheck], run: Run | None) -> 
         low, high = axes.get_ylim()
         axes.set_ylim(low, high * 1.35)
         ticks = [level for level in LEVELS if 100.0 / (100.0 - level) <= max(most, 150.0)]
-        axes.set_xticks([100.0 / (100.0 - level) for level in ticks], [f"{t:g} %" for t in ticks])
+        axes.set_xticks([100.0 / (100.0 - level) for level in ticks], [f"{t:g}" for t in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.grid(visible=True, linewidth=0.7)
-        axes.legend(loc="upper left", fontsize=8)
+        axes.legend(loc="lower right", fontsize=8)
         return _svg(figure)
 
 

@@ -109,8 +109,8 @@ def prepare(environment: Environment, **_: object) -> None:
 class Applicant(FastHttpUser):
     """Sends one application after the other, without a pause.
 
-    FastHttpUser: a request costs it a fifth of what it costs HttpUser, which would be the
-    bottleneck here.
+    FastHttpUser: a request takes 0.16 ms of a core, and 0.54 ms with HttpUser, which one core would
+    not be enough for at the rate that two workers answer.
     """
 
     abstract = True

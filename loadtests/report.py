@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -27,6 +25,9 @@ if TYPE_CHECKING:
 
 GENERATOR_BUSY = 0.9
 """Share of a core above which the load generator's own waiting is in the times."""
+
+OTHERS_BUSY = 0.2
+"""Cores used by other programs above which the figures are partly theirs."""
 
 _HOW = (
     "Each user sends its next request as soon as it has the answer to the one before; generator "
@@ -59,25 +60,6 @@ class Report:
         return verdict.exit_code(self.findings)
 
 
-def machine() -> str:
-    """This machine in one line: processor, cores, memory, kernel, Python (Linux)."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    ]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return ", ".join(
-        (
-            names[0] if names else platform.machine(),
-            f"{os.cpu_count()} cores",
-            f"{memory:.1f} GiB",
-            f"Linux {platform.release()}",
-            f"Python {platform.python_version()}",
-        )
-    )
-
-
 def table(report: Report) -> Table:
     """Target and measured, one line for each objective."""
     lines = Table("scenario", "objective", "target", "measured", "verdict", box=None)
@@ -104,6 +86,11 @@ def warnings(run: Run) -> list[str]:
         found.append(
             f"the load generator used {run.samples.generator_share:.0%} of a core: the times are "
             f"also its own"
+        )
+    if run.others is not None and run.others > OTHERS_BUSY:
+        found.append(
+            f"other programs used {run.others:.1f} cores meanwhile; the objectives are for a "
+            f"machine alone"
         )
     found += [
         f"{check.route}: the server counted {check.server_requests:,} requests, the client "
@@ -308,6 +295,7 @@ def _run_document(run: Run) -> dict[str, Any]:
         "duration_seconds": run.scenario.duration,
         "rows": run.scenario.rows,
         "generator_share": run.samples.generator_share,
+        "others_cores": run.others,
         "warnings": warnings(run),
         "measured": None if run.measured is None else _measured_document(run.measured),
         "objectives": [

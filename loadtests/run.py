@@ -6,11 +6,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadtests import crosscheck, measurement, server, soak, verdict
+from loadtests import crosscheck, machine, measurement, server, soak, verdict
 
 if TYPE_CHECKING:
     from loadtests.crosscheck import RouteCheck
@@ -46,8 +46,9 @@ class Plan:
 class Run:
     """One scenario as it went.
 
-    ``scenario`` is what was run, ``stated`` what the objectives are for. ``memory`` is empty if
-    the server was not started here. ``locust_page`` is Locust's own report, of rounded times.
+    ``scenario`` is what was run, ``stated`` what the objectives are for. ``others`` is how many
+    cores programs other than server and load test used meanwhile; of a server not started here it
+    is None, and ``memory`` empty. ``locust_page`` is Locust's own report, of rounded times.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Run:
     findings: tuple[Finding, ...]
     checks: tuple[RouteCheck, ...]
     memory: tuple[Resident, ...]
+    others: float | None
     locust_page: Path
 
     @property
@@ -82,44 +84,16 @@ def scenario(
         RunFailed: Locust ended without samples, or with another verdict than these samples give.
         Unavailable: the server stopped answering.
     """
-    stated, chosen = _chosen(plan, name, users, duration)
-    samples, checks, memory = _measure(plan, target, name, chosen)
-    measured = measurement.measure(samples)
-    findings = verdict.judge(chosen.targets, measured)
-    return Run(name, chosen, stated, samples, measured, findings, checks, memory, _page(plan, name))
-
-
-def soaked(plan: Plan, target: Server, users: int | None, duration: int) -> Run:
-    """Run the soak for ``duration`` seconds; raises as `scenario`."""
-    name = plan.objectives.soak.scenario
-    _, chosen = _chosen(plan, name, users, duration)
-    samples, checks, memory = _measure(plan, target, name, chosen)
-    measured = measurement.measure(samples)
-    findings = verdict.judge(chosen.targets, measured)
-    findings += soak.judge(plan.objectives.soak, samples, memory)
-    return Run(
-        "soak", chosen, chosen, samples, measured, findings, checks, memory, _page(plan, name)
-    )
-
-
-def _chosen(
-    plan: Plan, name: ScenarioName, users: int | None, duration: int | None
-) -> tuple[Scenario, Scenario]:
     stated = plan.objectives.scenarios[name]
     given = {"users": users, "duration": duration}
-    return stated, stated.model_copy(update={k: v for k, v in given.items() if v is not None})
-
-
-def _measure(
-    plan: Plan, target: Server, name: ScenarioName, chosen: Scenario
-) -> tuple[Samples, tuple[RouteCheck, ...], tuple[Resident, ...]]:
-    before = server.histograms(target)
+    chosen = stated.model_copy(update={k: v for k, v in given.items() if v is not None})
+    page = plan.folder / f"locust-{name}.html"
+    before, use = server.histograms(target), _Use(target)
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=plan.folder) as scratch:
-        file = Path(scratch) / "samples.npz"
-        log = Path(scratch) / "locust.log"
+        file, log = Path(scratch) / "samples.npz", Path(scratch) / "locust.log"
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
-                _command(plan, target, name, chosen, file),
+                _command(plan, target, name, chosen, file, page),
                 cwd=server.ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -128,19 +102,51 @@ def _measure(
         while (code := _ended(process)) is None:
             if target.process is not None:
                 memory.append(soak.Resident(time.time(), server.resident(target.process)))
+        others = use.others()
         try:
             samples = measurement.load(file)
         except OSError as error:
             raise RunFailed(_why(code, log)) from error
-        found = verdict.judge(chosen.targets, measurement.measure(samples))
-        if code != verdict.exit_code(found):
+        measured = measurement.measure(samples)
+        findings = verdict.judge(chosen.targets, measured)
+        if code != verdict.exit_code(findings):
             raise RunFailed(_why(code, log))
-    after = server.histograms(target)
-    return samples, crosscheck.compare(before, after, samples), tuple(memory)
+    checks = crosscheck.compare(before, server.histograms(target), samples)
+    return Run(
+        name, chosen, stated, samples, measured, findings, checks, tuple(memory), others, page
+    )
 
 
-def _page(plan: Plan, name: ScenarioName) -> Path:
-    return plan.folder / f"locust-{name}.html"
+def soaked(plan: Plan, target: Server, users: int | None, duration: int) -> Run:
+    """Run the soak for ``duration`` seconds; raises as `scenario`."""
+    objectives = plan.objectives.soak
+    run = scenario(plan, target, objectives.scenario, users, duration)
+    return replace(
+        run,
+        name="soak",
+        # How long a soak takes is for whoever runs it to say.
+        stated=run.stated.model_copy(update={"duration": duration}),
+        findings=run.findings + soak.judge(objectives, run.samples, run.memory),
+    )
+
+
+class _Use:
+    """Who uses the cores from now on."""
+
+    def __init__(self, target: Server) -> None:
+        self._server = target.process
+        self._began, self._busy, self._own = self._now()
+
+    def others(self) -> float | None:
+        """Cores used since by neither server nor load test; None of a server not ours."""
+        began, busy, own = self._now()
+        if self._server is None:
+            return None
+        return max(busy - self._busy - (own - self._own), 0.0) / (began - self._began)
+
+    def _now(self) -> tuple[float, float, float]:
+        own = 0.0 if self._server is None else machine.own_seconds(self._server)
+        return time.monotonic(), machine.busy_seconds(), own
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int | None:
@@ -156,8 +162,8 @@ def _why(code: int, log: Path) -> str:
     return f"locust ended with exit code {code}\n{tail}"
 
 
-def _command(
-    plan: Plan, target: Server, name: ScenarioName, chosen: Scenario, samples: Path
+def _command(  # noqa: PLR0917 - what the command says
+    plan: Plan, target: Server, name: ScenarioName, chosen: Scenario, samples: Path, page: Path
 ) -> list[str]:
     # By its own command only: imported into a program that has loaded ssl, it recurses.
     return [
@@ -166,7 +172,7 @@ def _command(
         *("--host", target.url),
         *("--users", str(chosen.users), "--spawn-rate", str(chosen.users)),
         *("--run-time", f"{chosen.duration}s", "--stop-timeout", str(STOP_SECONDS)),
-        *("--html", str(_page(plan, name))),
+        *("--html", str(page)),
         *("--package", str(plan.package), "--rows", str(chosen.rows)),
         *("--objectives", str(plan.objectives_path), "--scenario", name),
         *("--samples", str(samples)),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from credit_risk.settings import PREFIX
-from loadtests import crosscheck
+from loadtests import crosscheck, machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -173,12 +173,11 @@ def resident(process: int) -> dict[int, int]:
     that ends meanwhile is left out.
     """
     found = {}
-    children = Path(f"/proc/{process}/task/{process}/children")
-    for pid in children.read_text(encoding="ascii").split():
+    for pid in machine.children(process):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
             line = next(line for line in rollup.splitlines() if line.startswith("Rss:"))
-            found[int(pid)] = int(line.split()[1]) * 1024
+            found[pid] = int(line.split()[1]) * 1024
     return found
 
 

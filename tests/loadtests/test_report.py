@@ -24,7 +24,12 @@ STRICT = objectives.Targets(p50=0.001, p95=0.002, p99=0.003, error_rate=0, throu
 
 
 def run_of(
-    targets: objectives.Targets, *, name: str = "predict", counted: int = 200, users: int = 4
+    targets: objectives.Targets,
+    *,
+    name: str = "predict",
+    counted: int = 200,
+    users: int = 4,
+    others: float = 0.0,
 ) -> Run:
     """A run of 200 requests of 10 to 30 ms, of which the server counted ``counted``."""
     scenario = Scenario(title="Singles & <more>", users=users, duration=3, targets=targets)
@@ -40,6 +45,7 @@ def run_of(
         verdict.judge(targets, measured),
         crosscheck.compare({}, after, made),
         (soak.Resident(1.0, {7: 250_000_000}),),
+        others,
         Path("locust-predict.html"),
     )
 
@@ -114,6 +120,7 @@ def test_the_page_needs_nothing_else_and_is_well_formed() -> None:
     ("run", "words"),
     [
         (run_of(LAX, counted=199), "the server counted 199 requests, the client 200"),
+        (run_of(LAX, others=1.26), "other programs used 1.3 cores meanwhile"),
         (run_of(LAX, users=9), "run with 9 users, 3 s; the objectives are for 4 users, 3 s"),
     ],
 )
