@@ -954,6 +954,20 @@ def test_a_model_that_answers_a_golden_record_otherwise_is_not_ready(server: Ser
     assert health.json()["checks"]["records"] == "ok"
 
 
+def test_a_model_that_fails_unexpectedly_is_a_failed_check_and_not_a_failed_request(
+    server: Served,
+) -> None:
+    """Health names the check and the kind of error, whatever it was."""
+    server.active.current = replace(server.active.current, model=Broken(ZeroDivisionError))
+
+    ready, health = server.get("/readyz"), server.get("/health")
+
+    assert (ready.status_code, problem_of(ready)["type"]) == (503, "/problems/not-ready")
+    assert health.status_code == 503
+    assert health.json()["checks"]["model"] == "ZeroDivisionError"
+    assert health.json()["checks"]["records"] == "ok"
+
+
 def test_a_server_that_cannot_record_is_not_ready(
     trees_package: ModelPackage, tmp_path: Path
 ) -> None:
