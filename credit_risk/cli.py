@@ -8,9 +8,11 @@ why; 2 wrong usage; 3 not found; 4 the record database could not be read or writ
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -33,6 +35,7 @@ from rich.table import Column, Table
 
 from credit_risk import __version__, portfolio
 from credit_risk.errors import (
+    CannotServe,
     CreditRiskError,
     PackageNotFound,
     RecordingFailed,
@@ -108,31 +111,69 @@ def serve() -> None:
     wrong one is one line here and not a worker that keeps dying.
     """
     settings = Settings()
-    with _log_and_store(settings) as (log, store):
-        from credit_risk.serving import activation
+    with _claimed(settings):
+        with _log_and_store(settings) as (log, store):
+            from credit_risk.serving import activation
 
-        version = activation.wanted_version(settings, log, store)
-        package = activation.load_checked(store, settings.portfolio, version)
-    err.print(
-        f"serving {package.portfolio} {package.version} on http://{settings.host}:{settings.port} "
-        f"with {settings.workers} worker{'s' if settings.workers > 1 else ''}, "
-        f"state under {settings.state_dir.absolute()}",
-        highlight=False,
-    )
-    root = Path(__file__).parent.parent
-    environment = {
-        **os.environ,
-        f"{PREFIX}STATE_DIR": str(settings.state_dir.absolute()),
-        # Workers' metrics files and BentoML's own files: one folder for each state directory.
-        "BENTOML_HOME": str(settings.state_dir.absolute() / "bentoml"),
-        "BENTOML_DO_NOT_TRACK": "True",
-    }
-    command = [
-        *(sys.executable, "-m", "bentoml", "serve", "service:CreditRiskServer"),
-        *("--working-dir", str(root)),
-        *("--host", settings.host, "--port", str(settings.port)),
-    ]
-    os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter, no shell
+            version = activation.wanted_version(settings, log, store)
+            package = activation.load_checked(store, settings.portfolio, version)
+        err.print(
+            f"serving {package.portfolio} {package.version} on "
+            f"http://{settings.host}:{settings.port} "
+            f"with {settings.workers} worker{'s' if settings.workers > 1 else ''}, "
+            f"state under {settings.state_dir.absolute()}",
+            highlight=False,
+        )
+        root = Path(__file__).parent.parent
+        environment = {
+            **os.environ,
+            f"{PREFIX}STATE_DIR": str(settings.state_dir.absolute()),
+            # Workers' metrics files and BentoML's own files: one folder for each state directory.
+            "BENTOML_HOME": str(settings.state_dir.absolute() / "bentoml"),
+            "BENTOML_DO_NOT_TRACK": "True",
+        }
+        command = [
+            *(sys.executable, "-m", "bentoml", "serve", "service:CreditRiskServer"),
+            *("--working-dir", str(root)),
+            *("--host", settings.host, "--port", str(settings.port)),
+        ]
+        os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter
+
+
+@contextlib.contextmanager
+def _claimed(settings: Settings) -> Iterator[None]:
+    """Make sure that port and state directory are free, and keep the latter for this process.
+
+    A second server in the same state directory would empty the first one's metrics before it
+    found the port taken.
+
+    Raises:
+        CannotServe: one of the two is taken.
+    """
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    with (settings.state_dir / "serving.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            msg = f"another server is using the state directory {settings.state_dir.absolute()}"
+            raise CannotServe(msg) from None
+        _check_port(settings)
+        # Held by what this process becomes, until it ends.
+        os.set_inheritable(lock.fileno(), True)
+        yield
+
+
+def _check_port(settings: Settings) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        settings.host, settings.port, type=socket.SOCK_STREAM
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            msg = f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+            raise CannotServe(msg) from error
 
 
 @app.command()

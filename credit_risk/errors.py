@@ -11,7 +11,8 @@
     ├── PackageNotFound        no package of that version is in the store
     ├── ExplanationFailed      contributions do not add up, or a decline has no reason
     ├── RecordingFailed        the evidence could not be written, so there is no decision
-    └── RecordNotFound         no record has that id
+    ├── RecordNotFound         no record has that id
+    └── CannotServe            the port or the state directory is taken by another server
 
 Transports map these to their own statuses in one table (see ``credit_risk.serving.problems``).
 """
@@ -74,3 +75,7 @@ class RecordingFailed(CreditRiskError):
 
 class RecordNotFound(CreditRiskError):
     """No record has the id asked for."""
+
+
+class CannotServe(CreditRiskError):
+    """Another program has the port, or another server the state directory."""

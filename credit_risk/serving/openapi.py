@@ -155,9 +155,17 @@ def _read(summary: str, gives: Json, media_type: str = "application/json") -> Js
 
 
 def _problem_response(*slugs: str) -> Json:
+    kinds = [problems.KINDS[slug] for slug in slugs]
+    examples = {
+        kind.slug: {
+            "summary": kind.title,
+            "value": kind.problem(kind.advice).to_json(_EXAMPLE_ID),
+        }
+        for kind in kinds
+    }
     return {
-        "description": "; or ".join(problems.KINDS[slug].title for slug in slugs),
-        "content": {problems.MEDIA_TYPE: {"schema": _ref("Problem")}},
+        "description": "; or ".join(kind.title for kind in kinds),
+        "content": {problems.MEDIA_TYPE: {"schema": _ref("Problem"), "examples": examples}},
     }
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _STYLE = """
 body { margin: 0; font-family: system-ui, sans-serif; color: #1b1b1b; background: #fff; }
 main { max-width: 42rem; margin: 3rem auto; padding: 0 1rem; line-height: 1.5; }
-code { background: #f2f2f2; padding: 0.1rem 0.3rem; border-radius: 3px; }
+main code { background: #f2f2f2; padding: 0.1rem 0.3rem; border-radius: 3px; }
 .swagger-ui .info { margin: 1.5rem 0; }
 """
 

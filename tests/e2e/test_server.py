@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,3 +211,35 @@ def test_two_servers_with_two_state_directories_never_meet(
     shown = one.command("decisions", "show", answers[0]["decision_id"], "--json")
     assert json.loads(shown.stdout)["body"]["input"] == applicants[0]
     assert other.command("decisions", "show", answers[0]["decision_id"]).returncode == 3
+
+
+def test_a_second_server_in_one_state_directory_is_refused_and_harms_nothing(
+    start: Callable[..., RunningServer],
+) -> None:
+    """Started twice by mistake: one line, and the first one's metrics are still whole."""
+    server = start(workers=1)
+    httpx.post(f"{server.url}/predict", json=_applicants("personal-loans", 1)[0])
+
+    again = server.command("serve")
+
+    assert again.returncode == 1
+    (line,) = again.stderr.strip().splitlines()
+    assert line.startswith("error: another server is using the state directory ")
+    samples = _samples(httpx.get(f"{server.url}/metrics").text)
+    assert _total(samples, "credit_records_written_total", kind="decision") == 1
+
+
+def test_a_port_that_is_taken_is_one_line(
+    start: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    """Whoever has it; nothing is said to be served."""
+    server = start(workers=1)
+    elsewhere = replace(
+        server, environment={**server.environment, "STATE_DIR": str(tmp_path / "another")}
+    )
+
+    refused = elsewhere.command("serve")
+
+    assert refused.returncode == 1
+    (line,) = refused.stderr.strip().splitlines()
+    assert line.startswith(f"error: cannot listen on 127.0.0.1:{server.environment['PORT']}: ")
