@@ -81,6 +81,8 @@ _FAULTS_OF_A_GROUP = (
     OverflowError,
 )
 
+_TURN_RECORDS = 64
+"""Records made ready on an event loop before others there have their turn."""
 _LOCK_INTERVAL = 0.000_25
 """Seconds between two tries for the lock of a SQLite file."""
 
@@ -156,6 +158,8 @@ class AuditLog(Protocol):
 
     async def record(self, records: Sequence[Record]) -> None:
         """`append` for callers on an event loop, at less cost: return when durable.
+
+        A caller that is cancelled takes back what no commit has begun with.
 
         Raises:
             RecordingFailed: as `append`.
@@ -270,7 +274,7 @@ class SqlAuditLog:
         future: concurrent.futures.Future[None] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
         try:
-            self._submit(records, future, None)
+            self._submit(_rows(records), future, None)
         except RecordingFailed as error:
             future.set_exception(error)
         return future
@@ -279,7 +283,12 @@ class SqlAuditLog:
         """See `AuditLog.record`."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        self._submit(records, future, loop)
+        rows: list[_Row] = []
+        for start in range(0, len(records), _TURN_RECORDS):
+            if start:
+                await asyncio.sleep(0)
+            rows += _rows(records[start : start + _TURN_RECORDS])
+        self._submit(rows, future, loop)
         await future
 
     def ping(self) -> concurrent.futures.Future[None]:
@@ -347,14 +356,10 @@ class SqlAuditLog:
 
     def _submit(
         self,
-        records: Sequence[Record],
+        rows: list[_Row],
         future: _Future,
         loop: asyncio.AbstractEventLoop | None,
     ) -> None:
-        try:
-            rows = [_row(record) for record in records]
-        except ValueError as error:
-            raise RecordingFailed("a record's body is not JSON") from error
         with self._lock:
             if self._closed:
                 raise RecordingFailed("the audit log is closed")
@@ -393,15 +398,16 @@ class SqlAuditLog:
         self._queue.put(None)
         return batch
 
-    def _write_batch(self, batch: list[_Group]) -> None:
+    def _write_batch(self, taken: list[_Group]) -> None:
+        batch = [group for group in taken if not group.future.cancelled()]
         rows = [row for group in batch for row in group.rows]
-        error = self._write(rows)
+        error = self._write(rows) if batch else None
         if isinstance(error, _FAULTS_OF_A_GROUP) and len(batch) > 1:
             outcomes = [(group, self._write(group.rows)) for group in batch]
         else:
             outcomes = [(group, error) for group in batch]
         with self._lock:
-            self._waiting -= len(rows)
+            self._waiting -= sum(len(group.rows) for group in taken)
         _settle(outcomes)
 
     def _write(self, rows: list[_Row]) -> Exception | None:
@@ -442,6 +448,13 @@ def _resolve(futures: list[tuple[_Future, Exception | None]]) -> None:
             failed = RecordingFailed("the records could not be written")
             failed.__cause__ = error
             future.set_exception(failed)
+
+
+def _rows(records: Sequence[Record]) -> list[_Row]:
+    try:
+        return [_row(record) for record in records]
+    except ValueError as error:
+        raise RecordingFailed("a record's body is not JSON") from error
 
 
 def _row(record: Record) -> _Row:

@@ -7,30 +7,45 @@ gets `RecordingFailed` and nothing else.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pydantic_core
 import uuid_utils
 
-from credit_risk import scoring
 from credit_risk.audit import Record
-from credit_risk.errors import ApplicationInvalid, FieldError
+from credit_risk.errors import (
+    ApplicationInvalid,
+    DeadlineExceeded,
+    FieldError,
+    RecordingFailed,
+)
 from credit_risk.schema import pointer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from credit_risk.audit import AuditLog, RecordKind
+    from credit_risk.batching import Batcher
     from credit_risk.package import ModelPackage
     from credit_risk.schema import Application
     from credit_risk.scoring import Decision
 
+logger = logging.getLogger(__name__)
+
 RECORDED_INPUT_MAX = 16_384
 """A refused body is kept whole up to this many bytes, and by its length and digest beyond."""
+RESERVE = 0.2
+"""Share of a deadline kept for putting on record that it was missed."""
+_TURN_ROWS = 64
+"""Rows handled before others on the event loop have their turn."""
+
+T = TypeVar("T")
 
 
 class Observer(Protocol):
@@ -96,13 +111,18 @@ def new_id() -> str:
 class Desk:
     """Decides and records, with the collaborators it was given.
 
-    ``problem_of`` is the transport's table from errors to problems.
+    ``problem_of`` is the transport's table from errors to problems. ``deadline_seconds`` is how
+    long after a request's arrival it is answered at the latest, ``batch_deadline_seconds`` the
+    same for many applications.
     """
 
     audit: AuditLog
+    batcher: Batcher
     observer: Observer
     portfolio: str
     problem_of: Callable[[Exception], Problem]
+    deadline_seconds: float
+    batch_deadline_seconds: float
 
     async def predict(
         self, package: ModelPackage, body: bytes, call: Call, *, explain: bool = False
@@ -117,20 +137,23 @@ class Desk:
 
         Raises:
             ApplicationInvalid: nothing is recorded yet; see `refuse`.
+            Overloaded: nothing was begun, and nothing needs a record.
             ExplanationFailed: nothing is recorded yet; see `fail`.
+            DeadlineExceeded: as `ExplanationFailed`; the caller gets no decision, though one may
+                have reached the record in the last moment.
             RecordingFailed: the decision was not recorded, so it is none.
         """
         application = package.schema.validate_json(body)
-        (decision,) = scoring.decide(package, [application], explain=explain)
-        decision_id = new_id()
-        await self._record([_decision_record(package, decision_id, application, decision, call)])
-        self.observer.decided(package, decision)
-        return answer(package, decision_id, decision)
+        seconds = _left(call, self.deadline_seconds)
+        with self.batcher.admitted(package, 1, seconds):
+            return await _within(
+                seconds, self._predict(package, application, call, explain=explain)
+            )
 
     async def predict_batch(
         self, package: ModelPackage, body: bytes, call: Call, rows_max: int
     ) -> dict[str, Any]:
-        """Decide about many applications; a bad one is refused alone.
+        """Decide about many applications; a bad one is refused alone, and so it fails.
 
         Args:
             package: what decides, about all of them.
@@ -143,44 +166,73 @@ class Desk:
 
         Raises:
             ApplicationInvalid: the body as a whole is wrong.
-            ExplanationFailed: as `predict`; no row is decided then.
+            Overloaded: as `predict`.
+            DeadlineExceeded: as `predict`, for all rows.
             RecordingFailed: nothing was recorded, so nothing is decided.
         """
         rows = _batch(body, rows_max)
-        valid: list[tuple[int, Application]] = []
-        refused: dict[int, Problem] = {}
-        for i, row in enumerate(rows):
+        seconds = _left(call, self.batch_deadline_seconds)
+        with self.batcher.admitted(package, len(rows), seconds):
+            return await _within(seconds, self._predict_batch(package, rows, call))
+
+    async def _predict(
+        self, package: ModelPackage, application: Application, call: Call, *, explain: bool
+    ) -> dict[str, Any]:
+        (decision,) = await self.batcher.decide(package, (application,), explain=explain)
+        if isinstance(decision, Exception):
+            raise decision
+        decision_id = new_id()
+        await self._record([_decision_record(package, decision_id, application, decision, call)])
+        self.observer.decided(package, decision)
+        return answer(package, decision_id, decision)
+
+    async def _predict_batch(
+        self, package: ModelPackage, rows: list[Any], call: Call
+    ) -> dict[str, Any]:
+        valid: dict[int, Application] = {}
+        problems: dict[int, tuple[RecordKind, Problem]] = {}
+        async for i, row in _in_turns(enumerate(rows)):
             try:
-                valid.append((i, package.schema.validate_application(row)))
+                valid[i] = package.schema.validate_application(row)
             except ApplicationInvalid as error:
                 places = (
                     FieldError(f"/applications/{i}{e.pointer}", e.detail) for e in error.errors
                 )
-                refused[i] = self.problem_of(ApplicationInvalid(tuple(places)))
-        decided = scoring.decide(package, [application for _, application in valid])
+                problems[i] = "refusal", self.problem_of(ApplicationInvalid(tuple(places)))
+        decided = await self.batcher.decide(package, list(valid.values()))
+        failed = [decision for decision in decided if isinstance(decision, Exception)]
+        if failed and len(failed) == len(decided):
+            raise failed[0]  # not a row that is odd, but a model that is broken
+        decisions = dict(zip(valid, decided, strict=True))
         ids = [new_id() for _ in rows]
-        records: list[Record] = [
-            _decision_record(package, ids[i], application, decision, call, row=i)
-            for (i, application), decision in zip(valid, decided, strict=True)
-        ]
-        records += [
-            self._problem_record("refusal", ids[i], problem, call, rows[i], package, row=i)
-            for i, problem in refused.items()
-        ]
+        records: list[Record] = []
+        results: list[dict[str, Any]] = []
+        async for i, row in _in_turns(enumerate(rows)):
+            decision = decisions.get(i)
+            if isinstance(decision, Exception):
+                logger.error("request %s failed in row %d", call.request_id, i, exc_info=decision)
+                problems[i] = "failure", self.problem_of(decision)
+            elif decision is not None:
+                record = _decision_record(package, ids[i], valid[i], decision, call, row=i)
+                records.append(record)
+                results.append(answer(package, ids[i], decision))
+                continue
+            kind, problem = problems[i]
+            records.append(self._problem_record(kind, ids[i], problem, call, row, package, row=i))
+            results.append({"problem": problem.to_json(ids[i])})
         await self._record(records)
-        results: list[Any] = [None] * len(rows)
-        for (i, _), decision in zip(valid, decided, strict=True):
-            self.observer.decided(package, decision)
-            results[i] = answer(package, ids[i], decision)
-        for i, problem in refused.items():
-            results[i] = {"problem": problem.to_json(ids[i])}
+        async for decision in _in_turns(decided):
+            if not isinstance(decision, Exception):
+                self.observer.decided(package, decision)
+        kinds = Counter(kind for kind, _ in problems.values())
         return {
             "portfolio": package.portfolio,
             "model_version": package.version,
             "policy_version": package.policy_version,
             "rows": len(rows),
-            "decided": len(decided),
-            "refused": len(refused),
+            "decided": len(rows) - len(problems),
+            "refused": kinds["refusal"],
+            "failed": kinds["failure"],
             "results": results,
         }
 
@@ -216,7 +268,11 @@ class Desk:
     ) -> dict[str, Any]:
         record_id = new_id()
         kept = None if body is None else _kept(body)
-        await self._record([self._problem_record(kind, record_id, problem, call, kept, package)])
+        record = self._problem_record(kind, record_id, problem, call, kept, package)
+        try:
+            await _within(self.deadline_seconds * RESERVE, self._record([record]))
+        except DeadlineExceeded as error:
+            raise RecordingFailed("the record database does not answer") from error
         return problem.to_json(record_id)
 
     def _problem_record(  # noqa: PLR0917 - what a record holds
@@ -250,8 +306,38 @@ class Desk:
 
     async def _record(self, records: list[Record]) -> None:
         await self.audit.record(records)
-        for kind, number in Counter(record.kind for record in records).items():
-            self.observer.recorded(kind, number)
+        kinds = [record.kind for record in records]
+        for kind in set(kinds):
+            self.observer.recorded(kind, kinds.count(kind))
+
+
+def _left(call: Call, seconds: float) -> float:
+    """What is left of a deadline, seconds, without the reserve; 0 or less if nothing is."""
+    return seconds * (1.0 - RESERVE) - (time.perf_counter() - call.received)
+
+
+async def _within(seconds: float, work: Awaitable[T]) -> T:
+    """The result of ``work``, which is cancelled if it takes longer.
+
+    Raises:
+        DeadlineExceeded: it did.
+    """
+    scope = asyncio.timeout(seconds)
+    try:
+        async with scope:
+            return await work
+    except TimeoutError as error:
+        if not scope.expired():
+            raise
+        raise DeadlineExceeded("the decision was not ready in time") from error
+
+
+async def _in_turns(items: Iterable[T]) -> AsyncIterator[T]:
+    """The items; others on the event loop have their turn every few of them."""
+    for i, item in enumerate(items, 1):
+        if i % _TURN_ROWS == 0:
+            await asyncio.sleep(0)
+        yield item
 
 
 def answer(package: ModelPackage, decision_id: str, decision: Decision) -> dict[str, Any]:
@@ -301,6 +387,7 @@ def _reference(package: ModelPackage) -> dict[str, Any]:
         "name": group.name,
         "description": group.description,
         "rows": group.rows,
+        "rows_used": package.model.reference_rows,
         "sha256": package.digests["reference.npz"],
     }
 

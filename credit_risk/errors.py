@@ -12,6 +12,8 @@
     ├── ExplanationFailed      contributions do not add up, or a decline has no reason
     ├── RecordingFailed        the evidence could not be written, so there is no decision
     ├── RecordNotFound         no record has that id
+    ├── Overloaded             more is asked than can be done in time; nothing was begun
+    ├── DeadlineExceeded       the decision was not ready in time, so there is none
     └── CannotServe            the port or the state directory is taken by another server
 
 Transports map these to their own statuses in one table (see ``credit_risk.serving.problems``).
@@ -75,6 +77,18 @@ class RecordingFailed(CreditRiskError):
 
 class RecordNotFound(CreditRiskError):
     """No record has the id asked for."""
+
+
+class Overloaded(CreditRiskError):
+    """Too much is waiting already; trying again after ``seconds`` is worth while."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("too many applications are waiting")
+        self.seconds = seconds
+
+
+class DeadlineExceeded(CreditRiskError):
+    """A decision was not ready and on record in the time it had."""
 
 
 class CannotServe(CreditRiskError):

@@ -76,6 +76,14 @@ class Model(Protocol):
     def method(self) -> str:
         """How contributions are computed, for the record."""
 
+    @property
+    def reference_rows(self) -> int:
+        """How many rows of the reference group contributions are measured against."""
+
+    @property
+    def slow(self) -> bool:
+        """Whether a row takes milliseconds, so that nothing else may wait for it."""
+
     def log_odds(self, rows: Floats) -> Floats:
         """Calibrated log-odds of default, shape (n,), for rows of shape (n, fields)."""
 
@@ -94,6 +102,7 @@ class TreesModel:
     calibration: Calibration
     ensemble: trees.Ensemble | trees.LeafMasks | trees.Walks
     shapley: shapley.Tables | shapley.Counting
+    reference_rows: int
 
     @property
     def base_value(self) -> float:  # noqa: D102 - see `Model`
@@ -102,6 +111,10 @@ class TreesModel:
     @property
     def method(self) -> str:  # noqa: D102
         return self.shapley.method
+
+    @property
+    def slow(self) -> bool:  # noqa: D102
+        return isinstance(self.shapley, shapley.Counting)
 
     def log_odds(self, rows: Floats) -> Floats:  # noqa: D102
         margins = self.ensemble.margins(self.plan.encode(rows))
@@ -124,6 +137,7 @@ class LinearModel:
     intercept: float
     means: Floats
     to_factor: Floats
+    reference_rows: int
 
     @property
     def base_value(self) -> float:  # noqa: D102 - see `Model`
@@ -133,6 +147,10 @@ class LinearModel:
     @property
     def method(self) -> str:  # noqa: D102
         return "interventional Shapley values, exact, in closed form for a linear model"
+
+    @property
+    def slow(self) -> bool:  # noqa: D102
+        return False
 
     def log_odds(self, rows: Floats) -> Floats:  # noqa: D102
         columns = self.plan.encode(rows).astype(np.float64)
@@ -195,7 +213,7 @@ def build(
             msg = "explanation: the counts are of a reference group of another size"
             raise PackageInvalid(msg)
         prepared = shapley.prepare(ensemble, counts, plan.factors, factors)
-        return TreesModel(plan, calibration, ensemble, prepared)
+        return TreesModel(plan, calibration, ensemble, prepared, len(reference))
     if spec.linear is None or len(spec.linear.coefficients) != columns.shape[1]:
         msg = "model: a linear model needs one coefficient for each column"
         raise PackageInvalid(msg)
@@ -208,6 +226,7 @@ def build(
         spec.linear.intercept,
         columns.astype(np.float64).mean(axis=0),
         to_factor,
+        len(reference),
     )
 
 

@@ -97,6 +97,16 @@ class PipelineModel:
         kind = "exact" if self._is_exact else "sampled permutations"
         return f"interventional Shapley values by shap, {kind}, {len(self._background)} rows"
 
+    @property
+    def reference_rows(self) -> int:
+        """Only the first ones: more would take too long."""
+        return len(self._background)
+
+    @property
+    def slow(self) -> bool:
+        """Always: a DataFrame for each call, and hundreds of calls for an explanation."""
+        return True
+
     def log_odds(self, rows: Floats) -> Floats:
         """Log-odds of the pipeline's probability of the second class, shape (n,)."""
         p = self.pipeline.predict_proba(frame(rows, self.schema))[:, 1]

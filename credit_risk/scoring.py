@@ -46,15 +46,15 @@ class Decision:
 
 
 def decide(
-    package: Parts, applications: Sequence[Application], *, explain: bool = False
+    package: Parts, applications: Sequence[Application], *, explain: bool | Sequence[bool] = False
 ) -> list[Decision]:
     """Decide about applications that satisfy the package's schema.
 
     Args:
         package: model, policy and reasons.
         applications: as `Schema.validate_application` returns them; may be empty.
-        explain: give every decision its explanation. Otherwise contributions are computed only
-            for decisions that need reasons from the score.
+        explain: give every decision its explanation, or those where it is true. For the others
+            contributions are computed only if they need reasons from the score.
 
     Returns:
         One decision per application, in order.
@@ -73,10 +73,11 @@ def decide(
     pds = probability(log_odds).tolist()
     policy = package.policy
     outcomes = [policy.decide(pd, a) for pd, a in zip(pds, applications, strict=True)]
+    wanted = [explain] * len(outcomes) if isinstance(explain, bool) else explain
     explained = [
         i
         for i, outcome in enumerate(outcomes)
-        if explain or (outcome.decision != "APPROVE" and outcome.scored == outcome.decision)
+        if wanted[i] or (outcome.decision != "APPROVE" and outcome.scored == outcome.decision)
     ]
     contributions = _contributions(package, rows, log_odds, explained)
     base_value = package.model.base_value
@@ -91,7 +92,7 @@ def decide(
                 outcome=outcome,
                 reasons=package.grouping.give(outcome, phi),
                 explanation=Explanation(base_value, dict(zip(names, phi.tolist(), strict=True)))
-                if explain and phi is not None
+                if wanted[i] and phi is not None
                 else None,
             )
         )

@@ -91,6 +91,24 @@ class Settings(BaseSettings):
             "batch may hold.",
         ),
     ] = None
+    deadline_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="A request about one application is answered after so long at the latest.",
+        ),
+    ] = 5.0
+    batch_deadline_seconds: Annotated[
+        float, Field(gt=0, description="The same for a request about many.")
+    ] = 60.0
+    waiting_rows_max: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Most applications a worker has in hand; a request beyond is turned away "
+            "at once. Never less than the rows of two batch calls.",
+        ),
+    ] = 1_000
     activation_poll_seconds: Annotated[
         float, Field(gt=0, description="How often a worker looks for a newly activated version.")
     ] = 0.5
@@ -112,3 +130,8 @@ class Settings(BaseSettings):
         if self.body_bytes_max is not None:
             return self.body_bytes_max
         return 4096 * self.batch_rows_max
+
+    @property
+    def waiting_limit(self) -> int:
+        """Most applications in hand in force."""
+        return max(self.waiting_rows_max, 2 * self.batch_rows_max)

@@ -2,40 +2,116 @@
 
 No line holds an applicant's data: request lines carry ids, route, status and time only, and a
 traceback's message is ours.
+
+Whoever logs is never kept waiting: a thread writes. While standard output takes nothing, lines
+are kept, and beyond `WAITING_MAX` of them dropped; how many were is a line of its own then.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
+from collections import deque
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from pythonjsonlogger.json import JsonFormatter
+import pydantic_core
+
+if TYPE_CHECKING:
+    from typing import TextIO
 
 REQUESTS = logging.getLogger("credit_risk.requests")
 """One line per request."""
+WAITING_MAX = 10_000
+INTERVAL_SECONDS = 0.01
+
+_OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
 
-class Line(JsonFormatter):
-    """Adds an RFC 3339 time in UTC, level and logger to every line."""
+class Line(logging.Formatter):
+    """A record as JSON: RFC 3339 time in UTC, level, logger, message, what it carries besides."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "%(levelname)s %(name)s %(message)s",
-            rename_fields={"levelname": "level", "name": "logger"},
-        )
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, without its end."""
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, object] = {
+            "time": moment.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update((k, v) for k, v in vars(record).items() if k not in _OF_EVERY_RECORD)
+        if record.exc_info:
+            line["exc_info"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack_info"] = self.formatStack(record.stack_info)
+        return pydantic_core.to_json(line, fallback=str).decode()
 
-    def process_log_record(self, log_record: dict[str, object]) -> dict[str, object]:
-        """Put the time first."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return {"time": now, **super().process_log_record(log_record)}
+
+class Outlet(logging.Handler):
+    """Writes to a stream from a thread of its own; see the module's text."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._waiting: deque[logging.LogRecord] = deque()
+        self._dropped = 0
+        self._writing = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def createLock(self) -> None:  # noqa: N802 - logging's name
+        """None: `emit` needs no lock, and waits for nobody."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the record for the thread."""
+        if len(self._waiting) >= WAITING_MAX:
+            self._dropped += 1
+        else:
+            self._waiting.append(record)
+
+    def flush(self) -> None:
+        """Write everything that waits; returns when it is written."""
+        with self._writing:
+            lines = []
+            while self._waiting:
+                lines.append(self.format(self._waiting.popleft()))
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                about = {"name": __name__, "levelname": "WARNING", "levelno": logging.WARNING}
+                told = logging.makeLogRecord({**about, "msg": f"{dropped} lines were dropped"})
+                lines.append(self.format(told))
+            if not lines:
+                return
+            try:
+                self._stream.write("\n".join(lines) + "\n")
+                self._stream.flush()
+            except (OSError, ValueError):
+                # Nobody reads any more, or the stream is closed: there is nowhere to tell it.
+                self._dropped += len(lines)
+
+    def close(self) -> None:
+        """End the thread, and write what is left."""
+        self._stop.set()
+        self._thread.join()
+        self.flush()
+        super().close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(INTERVAL_SECONDS):
+            self.flush()
 
 
 def configure(level: str) -> None:
     """Send everything, other libraries' lines included, through one JSON handler."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = Outlet(sys.stdout)
     handler.setFormatter(Line())
     root = logging.getLogger()
+    for before in root.handlers:
+        before.close()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     for name in ("bentoml", "uvicorn.error", "uvicorn.access", "circus"):

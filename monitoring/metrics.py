@@ -1,7 +1,8 @@
 """Every metric, label and bucket, named in one place (prometheus_client).
 
 Applicants' values never appear in a label; every label has a small, fixed set of values. With
-several workers prometheus_client's multiprocess mode adds the workers up.
+several workers prometheus_client's multiprocess mode adds the workers up. What happens on a
+request's way reaches them through `monitoring.accounts`.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
-    from credit_risk.audit import RecordKind
     from credit_risk.package import ModelPackage
-    from credit_risk.scoring import Decision
 
 LATENCY_BUCKETS = (
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 )  # fmt: skip
 """Seconds; every latency objective is an edge."""
+
+
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Rows; a batch holds 256 at most."""
 
 
 class Metrics:
@@ -68,6 +71,24 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self.batch_rows = Histogram(
+            "credit_batch_rows",
+            "Applications scored together.",
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
+        self.batch_wait = Histogram(
+            "credit_batch_wait_seconds",
+            "Longest wait in each batch until its scoring began.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.batch_queue = Gauge(
+            "credit_batch_queue_rows",
+            "Applications waiting to be scored, as the last batch left them.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
         self.active = Gauge(
             "credit_model_active",
             "1 for the model package that decides, 0 for one that did before.",
@@ -81,20 +102,6 @@ class Metrics:
             ["portfolio"],
             registry=registry,
         )
-
-    def decided(self, package: ModelPackage, decision: Decision) -> None:
-        """See `credit_risk.decisions.Observer`."""
-        outcome = decision.outcome
-        portfolio = package.portfolio
-        self.decisions.labels(portfolio, package.version, outcome.decision, outcome.band).inc()
-        for reason in decision.reasons:
-            self.reasons.labels(portfolio, reason.code).inc()
-        for rule in outcome.rules:
-            self.rules.labels(portfolio, rule.name).inc()
-
-    def recorded(self, kind: RecordKind, number: int) -> None:
-        """See `credit_risk.decisions.Observer`."""
-        self.records.labels(kind).inc(number)
 
     def activated(self, package: ModelPackage, before: ModelPackage | None) -> None:
         """Another package decides from now on."""

@@ -14,11 +14,13 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.testclient import TestClient
 
 from credit_risk.audit import SqlAuditLog
+from credit_risk.batching import Batcher
 from credit_risk.decisions import Desk
 from credit_risk.errors import RecordingFailed
 from credit_risk.serving import problems
 from credit_risk.serving.app import Calls, Server
 from credit_risk.settings import Settings
+from monitoring.accounts import Accounts
 from monitoring.metrics import Metrics
 from tests import toys
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     import httpx2
     import numpy.typing as npt
-    from starlette.types import Message
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from credit_risk.audit import AuditLog, Record
     from credit_risk.package import ModelPackage
@@ -76,6 +78,8 @@ class Broken:
     contribution: float = 0.25
     base_value: float = 0.5
     method: str = "made up"
+    reference_rows: int = 50
+    slow: bool = False
 
     def log_odds(self, rows: Floats) -> Floats:
         """The same score for everybody, or the error."""
@@ -113,11 +117,34 @@ class Served:
     def __post_init__(self) -> None:
         self._earlier = self.audit.count()
         self.metrics = Metrics(self.registry)
-        desk = Desk(self.audit, self.metrics, toys.NAME, problems.of)
+        self.accounts = Accounts(self.metrics)
+        self.batcher = Batcher(self.accounts, self.settings.waiting_limit)
+        desk = Desk(
+            self.audit,
+            self.batcher,
+            self.accounts,
+            toys.NAME,
+            problems.of,
+            self.settings.deadline_seconds,
+            self.settings.batch_deadline_seconds,
+        )
         active = cast("ActivePackage", self.active)
         self.calls = Calls(self.settings, active, desk, self._metrics_text)
-        self.app = Server(self.calls, self.metrics)
+        self.app = self._flushing(Server(self.calls, self.accounts))
         self.client = TestClient(self.app, follow_redirects=False)
+
+    def settings_with(self, **changed: float) -> Served:
+        """The same server with settings replaced; nothing was counted there yet."""
+        return Served(self.active, self.audit, self.settings.model_copy(update=changed))
+
+    def _flushing(self, app: ASGIApp) -> ASGIApp:
+        """The application; what it did is counted and told when it has answered."""
+
+        async def flushing(scope: Scope, receive: Receive, send: Send) -> None:
+            await app(scope, receive, send)
+            self.accounts.flush()
+
+        return flushing
 
     def _metrics_text(self) -> tuple[bytes, str]:
         return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
@@ -186,7 +213,11 @@ class Served:
             "client": ("127.0.0.1", 50_000),
             "server": ("127.0.0.1", 3_000),
         }
-        asyncio.run(self.app(scope, receive, send))
+
+        async def main() -> None:
+            await self.app(scope, receive, send)
+
+        asyncio.run(main())
         return answer
 
 

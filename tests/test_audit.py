@@ -323,13 +323,13 @@ def test_a_batch_wakes_a_loop_once(log: AuditLog, path: Path) -> None:
     assert 1 <= len(wakes) <= 2
 
 
-def test_a_task_that_is_cancelled_leaves_its_evidence(log: AuditLog, path: Path) -> None:
-    """A client that hangs up takes no record along, and a loop that has ended harms no writer."""
+def test_a_task_cancelled_during_its_commit_leaves_its_evidence(log: AuditLog, path: Path) -> None:
+    """What the writer has taken is written, and a loop that has ended harms no writer."""
     record = made()
 
     async def main() -> None:
         task = asyncio.ensure_future(log.record([record]))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.2)  # the writer has it, and waits for the lock
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -340,14 +340,18 @@ def test_a_task_that_is_cancelled_leaves_its_evidence(log: AuditLog, path: Path)
     assert log.get(record.id) == record
 
 
-def test_a_task_that_is_cancelled_is_left_alone(log: AuditLog, path: Path) -> None:
-    """The loop lives on, and the commit that comes later disturbs nobody."""
-    abandoned, kept = made(), made()
+def test_a_task_cancelled_before_its_commit_takes_its_records_back(
+    log: AuditLog, path: Path
+) -> None:
+    """The loop lives on, and neither it nor the neighbours are disturbed."""
+    first, abandoned, kept = made(), made(), made()
     disturbed: list[object] = []
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, error: disturbed.append(error))
         with write_locked(path):
+            log.append([first])
+            await asyncio.sleep(0.2)  # the writer has it, and waits for the lock
             task = asyncio.ensure_future(log.record([abandoned]))
             await asyncio.sleep(0)
             task.cancel()
@@ -355,8 +359,35 @@ def test_a_task_that_is_cancelled_is_left_alone(log: AuditLog, path: Path) -> No
         await asyncio.wrap_future(log.append([kept]))
 
     asyncio.run(main())
-    assert {record.id for record in log.find()} == {abandoned.id, kept.id}
+    assert {record.id for record in log.find()} == {first.id, kept.id}
     assert not disturbed
+
+
+def test_what_was_taken_back_leaves_its_place_to_others(path: Path) -> None:
+    """It counts no longer among what waits."""
+    with closing(SqlAuditLog(f"sqlite:///{path}", waiting_most=2)) as log:
+
+        async def main() -> None:
+            with write_locked(path):
+                log.append([made()])
+                await asyncio.sleep(0.2)
+                task = asyncio.ensure_future(log.record([made()]))
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.sleep(0)
+
+        asyncio.run(main())
+        recorded = 0
+        for _ in range(1_000):
+            try:
+                log.append([made(), made()]).result()
+            except RecordingFailed:
+                time.sleep(0.01)  # the writer is not there yet
+            else:
+                recorded += 2
+            if recorded == 6:
+                break
+        assert log.count() == 1 + 6
 
 
 def test_a_future_cannot_be_cancelled(log: AuditLog, path: Path) -> None:

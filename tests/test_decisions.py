@@ -15,11 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from credit_risk.batching import Batcher
 from credit_risk.decisions import RECORDED_INPUT_MAX, Call, Desk, Problem, answer, new_id
 from credit_risk.errors import (
     ApplicationInvalid,
+    DeadlineExceeded,
     ExplanationFailed,
     FieldError,
+    Overloaded,
     RecordingFailed,
 )
 from credit_risk.scoring import decide
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from credit_risk.audit import AuditLog, Record, RecordKind
+    from credit_risk.model import Model
     from credit_risk.package import ModelPackage
     from credit_risk.scoring import Decision
 
@@ -59,6 +63,12 @@ class Events:
         assert package.version
         self.order.append(decision.outcome.decision)
 
+    def batched(self, rows: int, waited: float, waiting: int) -> None:
+        """Check what is told of a batch."""
+        assert rows > 0
+        assert waited >= 0.0
+        assert waiting >= 0
+
     def recorded(self, kind: RecordKind, number: int) -> None:
         """Count records."""
         self.counted[kind] = self.counted.get(kind, 0) + number
@@ -77,7 +87,8 @@ def teapot(error: Exception) -> Problem:
 
 def desk(events: Events) -> Desk:
     """The use case, with what it is given."""
-    return Desk(cast("AuditLog", events), events, toys.NAME, teapot)
+    log = cast("AuditLog", events)
+    return Desk(log, Batcher(events, 1_000), events, toys.NAME, teapot, 5.0, 60.0)
 
 
 def call(operation: str = "/predict") -> Call:
@@ -164,15 +175,53 @@ def test_a_wrong_application_is_for_the_transport_to_refuse(
 def test_a_failed_explanation_decides_nothing(
     trees_package: ModelPackage, model: served.Broken
 ) -> None:
-    """No row of a batch either, whichever it was."""
+    """Alone, the caller records it as a failure."""
     events = Events()
     broken = replace(trees_package, model=model)
 
     with pytest.raises(ExplanationFailed):
         run(desk(events).predict(broken, RISKY, call()))
-    with pytest.raises(ExplanationFailed):
-        run(desk(events).predict_batch(broken, batch(EXAMPLE, {}), call(), 5))
     assert events.order == []
+
+
+class Fragile:
+    """The toy trees, but for those under thirty, whom they do not explain."""
+
+    def __init__(self, package: ModelPackage) -> None:
+        self._model = package.model
+        self._age = package.schema.index["age"]
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the trees have
+        """As the trees."""
+        return getattr(self._model, name)
+
+    def log_odds(self, rows: Any) -> Any:  # noqa: ANN401 - floats
+        """As the trees, if there is nobody under thirty."""
+        if (rows[:, self._age] < 30).any():
+            raise ZeroDivisionError(served.MODEL_SAYS)
+        return self._model.log_odds(rows)
+
+
+def test_a_row_that_fails_fails_alone(
+    trees_package: ModelPackage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is a failure on record and a problem in its place; its neighbours are decided."""
+    events = Events()
+    fragile = replace(trees_package, model=cast("Model", Fragile(trees_package)))
+    young, old = EXAMPLE | {"age": 29}, EXAMPLE | {"age": 30}
+
+    answered = run(desk(events).predict_batch(fragile, batch(old, young, {}, old), call(), 5))
+
+    whole = run(desk(Events()).predict_batch(trees_package, batch(old), call(), 5))
+    kinds = ["decision" if "decision" in row else "problem" for row in answered["results"]]
+    assert kinds == ["decision", "problem", "problem", "decision"]
+    assert answered["results"][0]["probability_of_default"] == pytest.approx(
+        whole["results"][0]["probability_of_default"], abs=0.0
+    )
+    assert (answered["decided"], answered["refused"], answered["failed"]) == (2, 1, 1)
+    assert events.counted == {"decision": 2, "refusal": 1, "failure": 1}
+    assert {record.body["row"] for record in events.records if record.kind == "failure"} == {1}
+    assert served.MODEL_SAYS in caplog.text
 
 
 def test_the_record_holds_input_versions_digests_and_outcome(any_package: ModelPackage) -> None:
@@ -488,3 +537,87 @@ def test_a_problem_without_a_record_or_places_says_so_by_leaving_them_out() -> N
         "status": 418,
         "detail": "It is short and stout",
     }
+
+
+# Deadlines
+
+
+class Slow(Events):
+    """An audit log that takes its time."""
+
+    async def record(self, records: Sequence[Record]) -> None:
+        """Long after any deadline here."""
+        self.order.append("asked")
+        await asyncio.sleep(60.0)
+        await super().record(records)
+
+
+def hasty(events: Events) -> Desk:
+    """The use case, with little time."""
+    return replace(desk(events), deadline_seconds=0.1, batch_deadline_seconds=0.1)
+
+
+def test_a_decision_that_is_not_on_record_in_time_is_none(trees_package: ModelPackage) -> None:
+    """Nothing is counted as decided, and nothing goes on behind the caller's back."""
+    events = Slow()
+
+    with pytest.raises(DeadlineExceeded):
+        run(hasty(events).predict(trees_package, RISKY, call()))
+    with pytest.raises(DeadlineExceeded):
+        run(hasty(events).predict_batch(trees_package, batch(EXAMPLE), call(), 5))
+    assert events.order == ["asked", "asked"]
+    assert events.records == []
+
+
+def test_a_request_that_comes_late_to_its_turn_is_not_begun(trees_package: ModelPackage) -> None:
+    """Its time began when it was received."""
+    events = Events()
+    late = replace(call(), received=time.perf_counter() - 1.0)
+
+    with pytest.raises(DeadlineExceeded):
+        run(hasty(events).predict(trees_package, RISKY, late))
+    assert events.order == []
+
+
+def test_a_refusal_or_failure_waits_no_longer_for_its_record(trees_package: ModelPackage) -> None:
+    """What cannot be put on record in the reserve is not answered as if it were."""
+    hurried = hasty(Slow())
+    for do in (hurried.refuse, hurried.fail):
+        with pytest.raises(RecordingFailed):
+            run(do(TEAPOT, b"{}", call(), trees_package))
+
+
+def test_a_timeout_within_is_not_a_missed_deadline(trees_package: ModelPackage) -> None:
+    """It is a failure like others."""
+    broken = replace(trees_package, model=served.Broken(TimeoutError))
+
+    with pytest.raises(TimeoutError):
+        run(desk(Events()).predict(broken, RISKY, call()))
+
+
+def test_more_than_can_be_done_is_turned_away(trees_package: ModelPackage) -> None:
+    """Before anything is begun; the room is free again afterwards, whatever came of it."""
+    events = Events()
+    small = replace(desk(events), batcher=Batcher(events, 2))
+
+    async def main() -> list[Any]:
+        calls = [small.predict(trees_package, RISKY, call()) for _ in range(3)]
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    for _ in range(2):
+        first, second, third = asyncio.run(main())
+        assert isinstance(third, Overloaded)
+        assert {first["decision"], second["decision"]} == {"DECLINE"}
+    with pytest.raises(Overloaded):
+        asyncio.run(_beside(small, trees_package))
+    assert len(events.records) == 5
+
+
+async def _beside(small: Desk, package: ModelPackage) -> None:
+    """A single application, and then many beside it."""
+    single = asyncio.create_task(small.predict(package, RISKY, call()))
+    await asyncio.sleep(0)
+    try:
+        await small.predict_batch(package, batch(EXAMPLE, EXAMPLE), call(), 5)
+    finally:
+        await single

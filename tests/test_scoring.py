@@ -32,6 +32,8 @@ class ToyModel:
     base_value: float = -3.0
     gap: float = 0.0
     method: str = "by hand"
+    reference_rows: int = 50
+    slow: bool = False
     rows_explained: list[int] = field(default_factory=list)
 
     def log_odds(self, rows: Floats) -> Floats:

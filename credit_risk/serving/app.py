@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 from importlib.metadata import version as library_version
@@ -23,10 +24,16 @@ from starlette.staticfiles import StaticFiles
 
 from credit_risk import __version__
 from credit_risk.decisions import Call, new_id
-from credit_risk.errors import ApplicationInvalid, CreditRiskError, RecordingFailed
+from credit_risk.errors import (
+    ApplicationInvalid,
+    CreditRiskError,
+    DeadlineExceeded,
+    Overloaded,
+    RecordingFailed,
+)
 from credit_risk.scoring import check_golden
 from credit_risk.serving import openapi, pages, problems
-from monitoring.logs import REQUESTS
+from monitoring.accounts import Answered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,7 +47,7 @@ if TYPE_CHECKING:
     from credit_risk.serving.activation import ActivePackage
     from credit_risk.serving.problems import Kind
     from credit_risk.settings import Settings
-    from monitoring.metrics import Metrics
+    from monitoring.accounts import Accounts
 
     Answer = dict[str, Any]
     Operation = Callable[[ModelPackage, bytes, Call], Awaitable[Answer]]
@@ -50,9 +57,11 @@ logger = logging.getLogger("credit_risk.serving")
 RETRY_AFTER_SECONDS = 1
 GOLDEN_AT_READINESS = 4
 PING_SECONDS = 2.0
+_TURN_ROWS = 64
 _ALIVE = {"status": "alive"}
 _READY = {"status": "ready"}
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_NOTHING: dict[str, Any] = {}
 _UNKNOWN_ROUTE = "unknown"
 
 
@@ -145,7 +154,8 @@ class Calls:
                 "/schema": package.schema.json_schema(),
                 "/problems/{slug}": _advice(problems.KINDS["invalid-application"]),
             }
-            document = openapi.document(package, self._settings, answers)
+            # Its examples are decided, which takes some models long.
+            document = await asyncio.to_thread(openapi.document, package, self._settings, answers)
             self._documents = (package.version, pydantic_core.to_json(document))
         return Response(self._documents[1], media_type="application/json")
 
@@ -179,8 +189,12 @@ class Calls:
             record = self._desk.refuse
             problem = error.problem if isinstance(error, Rejected) else problems.of(error)
         except RecordingFailed as error:
-            logger.error("not recorded: %s", error, exc_info=error)  # noqa: TRY400 - same thing
-            return _problem(problems.of(error))
+            return _unrecorded(error)
+        except Overloaded as error:
+            # Nothing was begun, and a record would be work for a server that has too much.
+            return _problem(problems.of(error), seconds=error.seconds)
+        except DeadlineExceeded as error:
+            record, problem = self._desk.fail, problems.of(error)
         except Exception as error:
             # The boundary: whatever failed is logged whole, on record, and never a traceback
             # to the caller.
@@ -188,7 +202,7 @@ class Calls:
             record, problem = self._desk.fail, problems.of(error)
         else:
             request.scope["answer"] = answer
-            return _json(200, answer)
+            return await _encoded(answer)
         return await self._refused(record, problem, body, call, package)
 
     async def _refused(
@@ -202,14 +216,17 @@ class Calls:
         try:
             document = await record(problem, body, call, package)
         except RecordingFailed as error:
-            logger.error("not recorded: %s", error, exc_info=error)  # noqa: TRY400 - same thing
-            return _problem(problems.of(error))
+            return _unrecorded(error)
         return _problem(problem, document)
 
     async def _checks(self) -> dict[str, str]:
         checks = {"model": "ok", "records": "ok"}
+        package = self._active.current
         try:
-            check_golden(self._active.current, GOLDEN_AT_READINESS)
+            if package.model.slow:
+                await asyncio.to_thread(check_golden, package, GOLDEN_AT_READINESS)
+            else:
+                check_golden(package, GOLDEN_AT_READINESS)
         except CreditRiskError as error:
             checks["model"] = str(error)
         except Exception as error:
@@ -247,8 +264,8 @@ def routes(calls: Calls) -> list[Route]:
 class Server:
     """The ASGI application."""
 
-    def __init__(self, calls: Calls, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, calls: Calls, accounts: Accounts) -> None:
+        self._accounts = accounts
         listed = routes(calls)
         self._templates = {route.path for route in listed}
         assets = Mount("/docs/assets", StaticFiles(directory=pages.assets()))
@@ -286,25 +303,18 @@ class Server:
             self._account(scope, call, status)
 
     def _account(self, scope: Scope, call: Call, status: int) -> None:
-        route = self._template(scope["path"])
-        answer = scope.get("answer", {})
-        problem = scope.get("problem")
-        self._metrics.requests.labels(route, str(status)).inc()
-        if problem is not None:
-            self._metrics.problems.labels(problem).inc()
-        self._metrics.duration.labels(route).observe(time.perf_counter() - call.received)
-        REQUESTS.info(
-            "request",
-            extra={
-                "request_id": call.request_id,
-                "method": scope["method"],
-                "route": route,
-                "status": status,
-                "ms": call.latency_ms,
-                "decision_id": answer.get("decision_id"),
-                "decision": answer.get("decision"),
-                "problem": problem,
-            },
+        answer = scope.get("answer", _NOTHING)
+        self._accounts.answered(
+            Answered(
+                call.request_id,
+                scope["method"],
+                self._template(scope["path"]),
+                status,
+                time.perf_counter() - call.received,
+                answer.get("decision_id"),
+                answer.get("decision"),
+                scope.get("problem"),
+            )
         )
 
     def _template(self, path: str) -> str:
@@ -378,14 +388,36 @@ class _ProblemResponse(Response):
         await super().__call__(scope, receive, send)
 
 
+def _unrecorded(error: RecordingFailed) -> Response:
+    logger.error("not recorded: %s", error, exc_info=error)
+    return _problem(problems.of(error))
+
+
+async def _encoded(answer: Answer) -> Response:
+    """A decision, or many of them; others on the event loop have their turn between those."""
+    results = answer.get("results", ())
+    if len(results) <= _TURN_ROWS:
+        return _json(200, answer)
+    parts = []
+    for start in range(0, len(results), _TURN_ROWS):
+        parts.append(pydantic_core.to_json(results[start : start + _TURN_ROWS])[1:-1])
+        await asyncio.sleep(0)
+    head = pydantic_core.to_json({name: answer[name] for name in answer if name != "results"})
+    content = b'%b,"results":[%b]}' % (head[:-1], b",".join(parts))
+    return Response(content, media_type="application/json")
+
+
 def _problem(
-    problem: Problem, document: Answer | None = None, headers: dict[str, str] | None = None
+    problem: Problem,
+    document: Answer | None = None,
+    headers: dict[str, str] | None = None,
+    seconds: float = 0.0,
 ) -> Response:
     if document is None:
         document = problem.to_json(None)
     headers = dict(headers or {})
     if problem.status == 503:  # noqa: PLR2004 - the one status that is worth a retry
-        headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+        headers["retry-after"] = str(max(math.ceil(seconds), RETRY_AFTER_SECONDS))
     return _ProblemResponse(
         problem.type, pydantic_core.to_json(document), problem.status, **headers
     )

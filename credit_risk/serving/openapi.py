@@ -53,6 +53,7 @@ def document(package: ModelPackage, settings: Settings, answers: Mapping[str, Js
         "rows": 1,
         "decided": 1,
         "refused": 0,
+        "failed": 0,
         "results": [plain],
     }
     explain = _scoring(
@@ -258,6 +259,7 @@ def _components(package: ModelPackage, settings: Settings) -> Json:
                 "rows": _COUNT,
                 "decided": _COUNT,
                 "refused": _COUNT,
+                "failed": _COUNT,
                 "results": {
                     "type": "array",
                     "description": "In order of the applications",

@@ -13,7 +13,9 @@ from credit_risk.decisions import Problem
 from credit_risk.errors import (
     ApplicationInvalid,
     CreditRiskError,
+    DeadlineExceeded,
     ExplanationFailed,
+    Overloaded,
     RecordingFailed,
 )
 
@@ -105,6 +107,19 @@ KINDS: Mapping[str, Kind] = _kinds(
         "Nothing was decided. Try again after the time that Retry-After names.",
     ),
     Kind(
+        "overloaded",
+        503,
+        "The server has more to do than it can do in time",
+        "Nothing was begun. Try again after the time that Retry-After names.",
+    ),
+    Kind(
+        "deadline-exceeded",
+        503,
+        "The decision was not ready in time, so there is none",
+        "Try again after the time that Retry-After names, with fewer applications if there were "
+        "many.",
+    ),
+    Kind(
         "not-ready",
         503,
         "The server is not ready to decide",
@@ -115,6 +130,8 @@ KINDS: Mapping[str, Kind] = _kinds(
 _BY_ERROR: tuple[tuple[type[CreditRiskError], str, str], ...] = (
     (ExplanationFailed, "explanation-failed", "The explanation failed its own check"),
     (RecordingFailed, "not-recorded", "The record database did not take the record in time"),
+    (Overloaded, "overloaded", "Too many applications are waiting"),
+    (DeadlineExceeded, "deadline-exceeded", "The time a request has was over"),
 )
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import re
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -31,13 +32,18 @@ CONFIGURED = ("", "bentoml", "uvicorn.error", "uvicorn.access", "circus", "credi
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
     """Put back what `logs.configure` changes: it is for a whole process."""
+    root = logging.getLogger()
+    pytests, root.handlers[:] = root.handlers[:], []  # not to be closed
     loggers = [logging.getLogger(name) for name in CONFIGURED]
     before = [(x.level, x.handlers[:], x.propagate, x.disabled) for x in loggers]
     yield
+    for handler in root.handlers:
+        handler.close()
     for logger, (level, handlers, propagate, disabled) in zip(loggers, before, strict=True):
         logger.setLevel(level)
         logger.handlers[:] = handlers
         logger.propagate, logger.disabled = propagate, disabled
+    root.handlers[:] = pytests
 
 
 class Printed:
@@ -54,6 +60,7 @@ class Printed:
 
     def __call__(self) -> list[dict[str, Any]]:
         """Every line so far, read as JSON."""
+        logging.getLogger().handlers[0].flush()
         return [json.loads(line) for line in self.output.getvalue().split("\n")[:-1]]
 
 
@@ -231,3 +238,52 @@ def test_configuring_twice_prints_once(lines: Printed) -> None:
     logging.getLogger("credit_risk.activation").info("once")
 
     assert [line["message"] for line in lines()] == ["once"]
+
+
+# Nobody waits for who reads the log
+
+
+class Pipe(io.StringIO):
+    """A stream whose reader takes nothing until it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = threading.Event()
+
+    def write(self, text: str) -> int:
+        """Wait for the reader."""
+        assert self.let.wait(60.0)
+        return super().write(text)
+
+
+def test_who_logs_is_not_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the reader is stuck lines are kept, then dropped, and how many were is told."""
+    monkeypatch.setattr(logs, "WAITING_MAX", 5)
+    pipe = Pipe()
+    outlet = logs.Outlet(pipe)
+    outlet.setFormatter(logs.Line())
+    record = logging.makeLogRecord({"msg": "line", "levelname": "INFO", "name": "somebody"})
+
+    outlet.emit(record)
+    for _ in range(100):
+        outlet.emit(record)  # a test that hangs here has failed
+    pipe.let.set()
+    outlet.close()
+
+    told = [json.loads(line) for line in pipe.getvalue().splitlines()]
+    written = sum(line["message"] == "line" for line in told)
+    dropped = sum(int(x["message"].split()[0]) for x in told if x["logger"] == "monitoring.logs")
+    assert dropped > 0
+    assert written + dropped == 101
+
+
+def test_a_reader_that_has_gone_harms_nobody() -> None:
+    """The stream is closed: lines are lost, and whoever logs goes on."""
+    stream = io.StringIO()
+    outlet = logs.Outlet(stream)
+    outlet.setFormatter(logs.Line())
+    stream.close()
+
+    outlet.emit(logging.makeLogRecord({"msg": "line"}))
+    outlet.flush()
+    outlet.close()

@@ -51,6 +51,8 @@ def move_all(server: Served) -> None:
     server.active.current = replace(package, model=Broken(ZeroDivisionError))
     server.post("/predict", toys.SAFE)
     server.active.current = package
+    server.accounts.batched(1, 0.1, 7)
+    server.accounts.flush()
 
 
 def test_every_metric_is_moved(server: Served) -> None:
@@ -73,6 +75,9 @@ def test_every_metric_is_moved(server: Served) -> None:
         "credit_rule_hits",
         "credit_problems",
         "credit_records_written",
+        "credit_batch_rows",
+        "credit_batch_wait_seconds",
+        "credit_batch_queue_rows",
         "credit_model_active",
         "credit_activation_failures",
     }

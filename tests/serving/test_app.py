@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import json
 import logging
@@ -23,12 +24,13 @@ from tests import served, strategies, toys
 from tests.served import BODY_MAX, JSON, ROWS_MAX, SCORING, Active, Broken, Full, Served
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import httpx2
     from starlette.types import Message
 
+    from credit_risk.audit import Record
     from credit_risk.package import ModelPackage
 
 EXAMPLE = toys.schema().example
@@ -237,6 +239,7 @@ def test_an_explanation_names_its_unit_its_method_and_the_reference_group(
         "name": "made-up-applicants",
         "description": "50 drawn applicants",
         "rows": 50,
+        "rows_used": 50,
         "sha256": package.digests["reference.npz"],
     }
 
@@ -284,6 +287,7 @@ def test_a_batch_says_what_became_of_its_rows(server: Served) -> None:
         "rows": 3,
         "decided": 2,
         "refused": 1,
+        "failed": 0,
     }
     assert [results[0]["decision"], results[2]["decision"]] == ["DECLINE", "APPROVE"]
     assert set(results[1]) == {"problem"}
@@ -869,6 +873,70 @@ def test_the_database_that_comes_back_is_used_again(
         aside.rename(database)
         assert server.post("/predict", EXAMPLE).status_code == 200
         assert len(server.records()) == 2
+
+
+class Slow(SqlAuditLog):
+    """An audit log that keeps the first group waiting."""
+
+    stuck = False
+
+    async def record(self, records: Sequence[Record]) -> None:
+        """The first one waits for longer than any deadline here."""
+        if not self.stuck:
+            self.stuck = True
+            await asyncio.sleep(60.0)
+        await super().record(records)
+
+
+@pytest.mark.parametrize("path", SCORING)
+def test_what_is_not_decided_in_time_is_503_and_on_record(
+    trees_package: ModelPackage, tmp_path: Path, path: str
+) -> None:
+    """As a failure; the caller is told when to try again."""
+    sent = {"applications": [EXAMPLE]} if path == "/predict/batch" else EXAMPLE
+    with served.serving(trees_package, tmp_path, Slow) as whole:
+        hurried = whole.settings_with(deadline_seconds=1.0, batch_deadline_seconds=1.0)
+        response = hurried.post(path, sent)
+
+        document = problem_of(response)
+        assert (response.status_code, document["type"]) == (503, "/problems/deadline-exceeded")
+        assert response.headers["retry-after"] == "1"
+        record = hurried.only_record()
+        assert (record.kind, record.status, record.body["input"]) == ("failure", 503, sent)
+
+
+@pytest.mark.parametrize("path", SCORING)
+def test_what_is_too_much_is_turned_away_at_once(
+    trees_package: ModelPackage, tmp_path: Path, path: str
+) -> None:
+    """503 and when to try again; counted, and not on record, for nothing was begun."""
+    sent = {"applications": [EXAMPLE]} if path == "/predict/batch" else EXAMPLE
+    with served.serving(trees_package, tmp_path) as server:
+        full = server.settings_with(waiting_rows_max=1, batch_rows_max=1)
+        with (
+            full.batcher.admitted(trees_package, 1, 60.0),
+            full.batcher.admitted(trees_package, 1, 60.0),
+        ):
+            response = full.post(path, sent)
+
+        document = problem_of(response)
+        assert (response.status_code, document["type"]) == (503, "/problems/overloaded")
+        assert response.headers["retry-after"] == "1"
+        assert "instance" not in document
+        assert full.records() == []
+        assert full.sample("credit_problems_total", type="/problems/overloaded") == 1
+        assert full.post(path, sent).status_code == 200
+
+
+def test_many_results_are_written_as_few_are(trees_package: ModelPackage, tmp_path: Path) -> None:
+    """In turns, and so that nobody can tell."""
+    with served.serving(trees_package, tmp_path) as server:
+        wide = server.settings_with(batch_rows_max=300)
+        answer = wide.post("/predict/batch", {"applications": [EXAMPLE, {}] * 100}).json()
+
+    assert [*answer][-1] == "results"
+    assert (answer["rows"], len(answer["results"])) == (200, 200)
+    assert ["problem" in row for row in answer["results"]] == [False, True] * 100
 
 
 def test_a_failure_outside_scoring_is_a_problem_too(

@@ -1,0 +1,254 @@
+"""Batching: applications of many callers scored together, without anybody waiting for company.
+
+A batch is whatever is waiting when the one before is done, so its size follows the load: one row
+on an idle server, which scores it at once, and dozens on a busy one, where numpy's cost per call,
+or a pipeline's, is shared. No timer is involved, and none could make an idle server faster.
+
+Rows per batch are bounded by what they were measured to cost, so that nothing else in the process
+waits long; a call with more rows is scored in turns with the others. Quick models run on the event
+loop. A model that says it is ``slow`` runs on one thread beside it, and the loop goes on answering.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from credit_risk import scoring
+from credit_risk.errors import Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from credit_risk.package import ModelPackage
+    from credit_risk.schema import Application
+    from credit_risk.scoring import Decision
+
+    Result: TypeAlias = Decision | Exception
+
+TURN_SECONDS = 0.002
+"""A batch on the event loop takes about so long at most: so long may another request wait."""
+SLOW_TURN_SECONDS = 0.1
+"""The same for a batch on the thread, where only other rows wait."""
+TURN_ROWS_MAX = 256
+FIRST_TURN_ROWS = 16
+"""Rows of a batch before anything was measured."""
+_SMOOTHING = 0.2
+
+
+class BatchObserver(Protocol):
+    """Who counts batches. Called on the event loop, so it must be quick and never fail."""
+
+    def batched(self, rows: int, waited: float, waiting: int) -> None:
+        """A batch is about to be scored: its rows, the longest wait in it (s), rows left."""
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """The rows of one caller, and how far they are."""
+
+    package: ModelPackage
+    applications: Sequence[Application]
+    explain: bool
+    future: asyncio.Future[list[Result]]
+    since: float = field(default_factory=time.perf_counter)
+    taken: int = 0
+    results: list[Result] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Rows of one package, and whose they are."""
+
+    package: ModelPackage
+    applications: list[Application] = field(default_factory=list)
+    explain: list[bool] = field(default_factory=list)
+    parts: list[tuple[_Call, int]] = field(default_factory=list)
+
+
+class Batcher:
+    """Scores for many callers on one event loop; see the module's text.
+
+    Args:
+        observer: who counts batches.
+        rows_max: most rows admitted at a time, see `admitted`.
+    """
+
+    def __init__(self, observer: BatchObserver, rows_max: int) -> None:
+        self._observer = observer
+        self._rows_max = rows_max
+        self._admitted = 0
+        self._waiting = 0
+        self._calls: deque[_Call] = deque()
+        self._running = False
+        self._costs: dict[str, float] = {}
+        self._thread: ThreadPoolExecutor | None = None
+
+    @contextmanager
+    def admitted(self, package: ModelPackage, rows: int, seconds: float) -> Iterator[None]:
+        """Take rows in until they are answered, or turn them away at once.
+
+        A call that is alone is always taken in, however many rows it has.
+
+        Args:
+            package: what is to score them.
+            rows: how many.
+            seconds: how long their caller will wait.
+
+        Raises:
+            Overloaded: too many rows are being worked on, or those that wait would take longer
+                to score than the caller will wait.
+        """
+        if self._admitted and self._admitted + rows > self._rows_max:
+            raise Overloaded(self._seconds(package, self._waiting))
+        if self._waiting and self._seconds(package, self._waiting + rows) > seconds:
+            raise Overloaded(self._seconds(package, self._waiting))
+        self._admitted += rows
+        try:
+            yield
+        finally:
+            self._admitted -= rows
+
+    async def decide(
+        self, package: ModelPackage, applications: Sequence[Application], *, explain: bool = False
+    ) -> list[Result]:
+        """As `scoring.decide`, but what fails, fails alone.
+
+        Args:
+            package: what decides.
+            applications: as `Schema.validate_application` returns them; may be empty.
+            explain: give every decision its explanation.
+
+        Returns:
+            One result per application, in order: its decision, or why there is none.
+        """
+        if not applications:
+            return []
+        loop = asyncio.get_running_loop()
+        call = _Call(package, applications, explain, loop.create_future())
+        self._calls.append(call)
+        self._waiting += len(applications)
+        if not self._running:
+            self._running = True
+            # Not now: whoever is ready in this turn of the loop comes along.
+            loop.call_soon(self._turn, loop)
+        return await call.future
+
+    def close(self) -> None:
+        """End the thread, once what runs there is done."""
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        batch = self._take()
+        if batch is None:
+            self._running = False
+            return
+        if not batch.package.model.slow:
+            self._settle(batch, *_score(batch))
+            # After what came in meanwhile, answers to be sent included.
+            loop.call_soon(self._turn, loop)
+            return
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="scoring")
+        scored = loop.run_in_executor(self._thread, _score, batch)
+
+        def done(future: asyncio.Future[tuple[list[Result], float]]) -> None:
+            self._settle(batch, *future.result())
+            self._turn(loop)
+
+        scored.add_done_callback(done)
+
+    def _take(self) -> _Batch | None:
+        """The rows to score next; nothing if none wait."""
+        batch: _Batch | None = None
+        room = 0
+        waited = 0.0
+        calls = self._calls
+        later: list[_Call] = []
+        while calls:
+            call = calls[0]
+            if call.future.done():  # whoever waited has gone
+                self._waiting -= len(call.applications) - call.taken
+                calls.popleft()
+                continue
+            if batch is None:
+                batch = _Batch(call.package)
+                room = self._room(call.package)
+                waited = time.perf_counter() - call.since
+            if not room or call.package is not batch.package:
+                break
+            calls.popleft()
+            start = call.taken
+            call.taken = min(start + room, len(call.applications))
+            rows = call.taken - start
+            batch.applications += call.applications[start : call.taken]
+            batch.explain += [call.explain] * rows
+            batch.parts.append((call, rows))
+            room -= rows
+            self._waiting -= rows
+            if call.taken < len(call.applications):
+                call.since = time.perf_counter()
+                later.append(call)
+        # Behind everybody: many rows let others' few pass.
+        calls.extend(later)
+        if batch is not None:
+            self._observer.batched(len(batch.applications), waited, self._waiting)
+        return batch
+
+    def _room(self, package: ModelPackage) -> int:
+        cost = self._costs.get(package.version)
+        if cost is None:
+            return FIRST_TURN_ROWS if not package.model.slow else 1
+        turn = SLOW_TURN_SECONDS if package.model.slow else TURN_SECONDS
+        return min(max(int(turn / cost), 1), TURN_ROWS_MAX)
+
+    def _seconds(self, package: ModelPackage, rows: int) -> float:
+        """How long scoring the rows would take, as far as is known."""
+        return rows * self._costs.get(package.version, 0.0)
+
+    def _settle(self, batch: _Batch, results: list[Result], seconds: float) -> None:
+        version = batch.package.version
+        cost = seconds / len(results)
+        known = self._costs.get(version)
+        if known is None:
+            # The package before has no rows left, or none to speak of.
+            self._costs = {version: cost}
+        else:
+            self._costs[version] = known + _SMOOTHING * (cost - known)
+        at = 0
+        for call, rows in batch.parts:
+            call.results += results[at : at + rows]
+            at += rows
+            if len(call.results) == len(call.applications) and not call.future.done():
+                call.future.set_result(call.results)
+
+
+def _score(batch: _Batch) -> tuple[list[Result], float]:
+    """The results of a batch, and the seconds it took."""
+    begin = time.perf_counter()
+    results: list[Result]
+    try:
+        results = list(scoring.decide(batch.package, batch.applications, explain=batch.explain))
+    except Exception as error:  # noqa: BLE001 - every caller gets it, or their own
+        if len(batch.applications) == 1:
+            results = [error]
+        else:
+            results = [
+                _score_alone(batch.package, application, explain=explain)
+                for application, explain in zip(batch.applications, batch.explain, strict=True)
+            ]
+    return results, time.perf_counter() - begin
+
+
+def _score_alone(package: ModelPackage, application: Application, *, explain: bool) -> Result:
+    try:
+        (decision,) = scoring.decide(package, [application], explain=explain)
+    except Exception as error:  # noqa: BLE001 - its caller gets it
+        return error
+    return decision

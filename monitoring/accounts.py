@@ -1,0 +1,152 @@
+"""Counting and telling what happened, beside the event loop that it happened on.
+
+The event loop only notes that something happened. A thread looks several times a second at what
+was noted, adds up what is alike, moves the metrics and logs one line for each request, so that
+neither a metrics file nor a full pipe behind the log keeps an answer waiting. What a process that
+is killed had noted in its last moments is lost to metrics and log; the records, which are the
+evidence, do not come this way.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from monitoring.logs import REQUESTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import prometheus_client
+
+    from credit_risk.audit import RecordKind
+    from credit_risk.package import ModelPackage
+    from credit_risk.scoring import Decision
+    from monitoring.metrics import Metrics
+
+    Counts: TypeAlias = Counter[tuple[prometheus_client.Counter, tuple[str, ...]]]
+
+INTERVAL_SECONDS = 0.01
+"""Short, so that little is noted and the event loop gets its turn back soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One request that was answered; ``seconds`` from its arrival to its answer."""
+
+    request_id: str
+    method: str
+    route: str
+    status: int
+    seconds: float
+    decision_id: str | None
+    decision: str | None
+    problem: str | None
+    at: float = field(default_factory=time.time)
+
+
+class Accounts:
+    """Notes what happens; see the module's text. Without `start`, `flush` has to be called."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._noted: deque[tuple[Any, ...]] = deque()
+        self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def answered(self, answered: Answered) -> None:
+        """A request was answered."""
+        self._noted.append((self._answered, answered))
+
+    def decided(self, package: ModelPackage, decision: Decision) -> None:
+        """See `credit_risk.decisions.Observer`."""
+        self._noted.append((self._decided, package, decision))
+
+    def recorded(self, kind: RecordKind, number: int) -> None:
+        """See `credit_risk.decisions.Observer`."""
+        self._noted.append((self._recorded, kind, number))
+
+    def batched(self, rows: int, waited: float, waiting: int) -> None:
+        """See `credit_risk.batching.BatchObserver`."""
+        self._noted.append((self._batched, rows, waited, waiting))
+
+    def start(self) -> None:
+        """Flush several times a second until `close`."""
+        self._thread = threading.Thread(target=self._run, name="accounts", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Flush for the last time."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.flush()
+
+    def flush(self) -> None:
+        """Count and tell everything noted so far."""
+        with self._lock:
+            counts: Counts = Counter()
+            while self._noted:
+                entry: Callable[..., None]
+                entry, *arguments = self._noted.popleft()
+                entry(counts, *arguments)
+            for (counter, labels), number in counts.items():
+                self._child(counter, labels).inc(number)
+
+    def _run(self) -> None:
+        while not self._stop.wait(INTERVAL_SECONDS):
+            self.flush()
+
+    def _child(self, metric: Any, labels: tuple[str, ...]) -> Any:  # noqa: ANN401 - of any type
+        """The metric with these labels, which prometheus_client is slow to find."""
+        child = self._children.get((metric, labels))
+        if child is None:
+            child = self._children[metric, labels] = metric.labels(*labels)
+        return child
+
+    def _answered(self, counts: Counts, answered: Answered) -> None:
+        metrics = self._metrics
+        counts[metrics.requests, (answered.route, str(answered.status))] += 1
+        if answered.problem is not None:
+            counts[metrics.problems, (answered.problem,)] += 1
+        self._child(metrics.duration, (answered.route,)).observe(answered.seconds)
+        if REQUESTS.isEnabledFor(logging.INFO):
+            # Made from its parts: the usual way looks for the line of code that logs.
+            line = {
+                "name": REQUESTS.name,
+                "levelno": logging.INFO,
+                "levelname": "INFO",
+                "msg": "request",
+                "created": answered.at,
+                "request_id": answered.request_id,
+                "method": answered.method,
+                "route": answered.route,
+                "status": answered.status,
+                "ms": round(answered.seconds * 1_000.0, 3),
+                "decision_id": answered.decision_id,
+                "decision": answered.decision,
+                "problem": answered.problem,
+            }
+            REQUESTS.handle(logging.makeLogRecord(line))
+
+    def _decided(self, counts: Counts, package: ModelPackage, decision: Decision) -> None:
+        metrics, portfolio, outcome = self._metrics, package.portfolio, decision.outcome
+        counts[metrics.decisions, (portfolio, package.version, outcome.decision, outcome.band)] += 1
+        for reason in decision.reasons:
+            counts[metrics.reasons, (portfolio, reason.code)] += 1
+        for rule in outcome.rules:
+            counts[metrics.rules, (portfolio, rule.name)] += 1
+
+    def _recorded(self, counts: Counts, kind: RecordKind, number: int) -> None:
+        counts[self._metrics.records, (kind,)] += number
+
+    def _batched(self, _: Counts, rows: int, waited: float, waiting: int) -> None:
+        self._metrics.batch_rows.observe(rows)
+        self._metrics.batch_wait.observe(waited)
+        self._metrics.batch_queue.set(waiting)
