@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from credit_risk.settings import PREFIX
 from loadtests import crosscheck, machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from loadtests.crosscheck import Histogram
 
@@ -92,25 +92,15 @@ def started(folder: Path) -> Iterator[Server]:
         Unavailable: it did not become ready; with the end of its log.
     """
     with tempfile.TemporaryDirectory(prefix="state-", dir=folder) as state:
-        port = _free_port()
+        port = free_port()
         environment = {
             k: v for k, v in os.environ.items() if k.upper().removeprefix(PREFIX) not in _OURS
         }
         environment |= {f"{PREFIX}PORT": str(port), f"{PREFIX}STATE_DIR": state}
         log = Path(state) / "server.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "credit_risk.cli", "serve"],
-                env=environment,
-                cwd=ROOT,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C is for the load test, which then stops the server in good order.
-                start_new_session=True,
-            )
+        process = launched(environment, log)
         try:
-            found = _when_ready(process, f"http://127.0.0.1:{port}", log)
-            yield Server(found.url, found.portfolio, found.version, process.pid)
+            yield when_ready(process, f"http://127.0.0.1:{port}", log)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -118,6 +108,50 @@ def started(folder: Path) -> Iterator[Server]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def free_port() -> int:
+    """A port of the loopback address that nothing listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def launched(environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """A process that begins to serve with these settings; ``log`` takes what it says."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "credit_risk.cli", "serve"],
+            env=environment,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C is for who launched it, which then stops the server in good order.
+            start_new_session=True,
+        )
+
+
+def when_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> Server:
+    """The server that a process comes to be.
+
+    Raises:
+        Unavailable: it ended, or takes too long; with the end of its log.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    reason = "it takes too long"
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            reason = f"it ended with exit code {process.returncode}"
+            break
+        try:
+            found = running(url)
+            return replace(found, process=process.pid)
+        except Unavailable:
+            time.sleep(SETTLE_SECONDS)
+    tail = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
+    msg = f"the server did not become ready: {reason}\n{tail}"
+    raise Unavailable(msg)
 
 
 def warm_up(server: Server, singles: Sequence[str], batch: str) -> None:
@@ -179,26 +213,3 @@ def resident(process: int) -> dict[int, int]:
             line = next(line for line in rollup.splitlines() if line.startswith("Rss:"))
             found[pid] = int(line.split()[1]) * 1024
     return found
-
-
-def _when_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> Server:
-    deadline = time.monotonic() + START_SECONDS
-    reason = "it takes too long"
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            reason = f"it ended with exit code {process.returncode}"
-            break
-        try:
-            return running(url)
-        except Unavailable:
-            time.sleep(SETTLE_SECONDS)
-    tail = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
-    msg = f"the server did not become ready: {reason}\n{tail}"
-    raise Unavailable(msg)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -1,0 +1,39 @@
+"""What BentoML needs around the application: a service whose requests reach `Server` directly.
+
+BentoML runs the processes, the model store, the build and the image. Its own HTTP layers would
+answer in other formats, count raw paths and keep a timer alive for each request, so HTTP requests
+go past them to the application; start-up and shut-down stay BentoML's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from _bentoml_sdk import Service
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+T = TypeVar("T")
+
+
+class DirectService(Service[T]):  # type: ignore[misc]  # BentoML's SDK is untyped
+    """A BentoML service whose instance has an ASGI application ``server`` for its requests."""
+
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:  # noqa: FBT001, FBT002 - BentoML's signature
+        """BentoML's application for its life cycle, ours for HTTP."""
+        # Only a worker gets here: the process that starts the workers need not wait for it.
+        from _bentoml_impl.server.app import ServiceAppFactory  # noqa: PLC0415
+
+        self.inject_config()
+        factory = ServiceAppFactory(self, is_main=is_main)
+        lifecycle: Any = factory()
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                instance: Any = factory._service_instance  # noqa: SLF001 - it offers no other way
+                await instance.server(scope, receive, send)
+            else:
+                await lifecycle(scope, receive, send)
+
+        return application

@@ -1,0 +1,55 @@
+"""Everything one worker process needs, wired together."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from credit_risk.audit import SqlAuditLog
+from credit_risk.decisions import Desk
+from credit_risk.serving import problems
+from credit_risk.serving.activation import ActivePackage
+from credit_risk.serving.app import Calls, Server
+from credit_risk.serving.store import Store
+from monitoring.metrics import Metrics
+
+if TYPE_CHECKING:
+    from credit_risk.settings import Settings
+
+
+class Runtime:
+    """The server of one worker process, with its collaborators."""
+
+    def __init__(self, settings: Settings) -> None:
+        registry = CollectorRegistry()
+        metrics = Metrics(registry)
+        store = Store(settings)
+        store.add_shipped(settings.portfolio)
+        self._audit = SqlAuditLog(settings.audit_url)
+        self._active = ActivePackage(settings, self._audit, store, metrics)
+        desk = Desk(self._audit, metrics, settings.portfolio, problems.of)
+        self.server = Server(Calls(settings, self._active, desk, metrics_text), metrics)
+
+    def start(self) -> None:
+        """Begin to follow activations."""
+        self._active.follow()
+        # What is loaded by now lives as long as the process; looking through it again at each
+        # full collection would stop the worker for a long time.
+        gc.collect()
+        gc.freeze()
+
+    def close(self) -> None:
+        """Stop following, and write what is waiting to be recorded."""
+        self._active.close()
+        self._audit.close()
+
+
+def metrics_text() -> tuple[bytes, str]:
+    """The metrics of all workers added up, and their media type."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
