@@ -33,7 +33,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from credit_risk import __version__, portfolio
+from credit_risk import __version__, kernels, portfolio
 from credit_risk.errors import (
     CannotServe,
     CreditRiskError,
@@ -110,7 +110,7 @@ def serve() -> None:
     Checks first that the package to serve is whole and answers its golden records, so that a
     wrong one is one line here and not a worker that keeps dying.
     """
-    settings = Settings()
+    settings = _settings(None)
     with _claimed(settings):
         with _log_and_store(settings) as (log, store):
             from credit_risk.serving import activation
@@ -495,7 +495,9 @@ def _variable(alias: str) -> str:
 
 
 def _settings(portfolio_name: str | None) -> Settings:
+    """The settings in force, of another portfolio if one is named; kernels are kept as they say."""
     settings = Settings()
+    kernels.keep_compiled(settings.state_dir)
     if portfolio_name is None:
         return settings
     return settings.model_copy(update={"portfolio": portfolio_name})

@@ -126,6 +126,18 @@ def test_only_a_package_that_holds_a_pipeline_loads_its_libraries() -> None:
     assert set(loaded) & (TRANSPORTS | {"sklearn", "xgboost", "pandas", "shap", "skops"}) == set()
 
 
+def test_the_process_that_starts_the_workers_loads_nothing_that_decides() -> None:
+    """Workers start one import of it sooner, and its memory is not a worker's."""
+    program = "import sys, service; print(*{name.partition('.')[0] for name in sys.modules})"
+
+    loaded = subprocess.run(  # noqa: S603 - this interpreter, on a program written above
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split()
+
+    assert "bentoml" in loaded
+    assert set(loaded) & {"numba", "sqlalchemy", "sklearn", "pandas", "shap", "scipy"} == set()
+
+
 def test_only_bulk_scoring_knows_arrow_and_spark_and_no_server_knows_it() -> None:
     """Arrow and Spark are libraries that the serving image does not hold."""
     bulk = {"bulk", "bulk_spark"}

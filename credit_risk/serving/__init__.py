@@ -1,4 +1,4 @@
 """The core behind HTTP: BentoML's store and service, the ASGI app, problems, OpenAPI.
 
-``bentoml_service`` and ``store`` are the only modules that import BentoML.
+``direct_service``, ``runtime`` and ``store`` are the only modules that import BentoML.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getpass
 import logging
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -104,7 +105,7 @@ def activate(
         status=None,
         body={
             "action": action,
-            "by": getpass.getuser(),
+            "by": _user(),
             "from": before,
             "to": package.version,
             "package_sha256": package.digest,
@@ -112,6 +113,14 @@ def activate(
     )
     audit.append([record]).result()
     return record
+
+
+def _user() -> str:
+    """Who runs this process; in containers often a number without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the latter from Python 3.13 on
+        return str(os.getuid())
 
 
 def rollback(settings: Settings, audit: AuditLog, store: Store) -> Record:

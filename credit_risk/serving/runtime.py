@@ -10,11 +10,13 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from credit_risk.audit import SqlAuditLog
+from credit_risk.batching import Batcher
 from credit_risk.decisions import Desk
 from credit_risk.serving import problems
 from credit_risk.serving.activation import ActivePackage
 from credit_risk.serving.app import Calls, Server
 from credit_risk.serving.store import Store
+from monitoring.accounts import Accounts
 from monitoring.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -27,16 +29,30 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         registry = CollectorRegistry()
         metrics = Metrics(registry)
+        self._accounts = Accounts(metrics)
         store = Store(settings)
         store.add_shipped(settings.portfolio)
-        self._audit = SqlAuditLog(settings.audit_url)
+        # Room for everything the batcher lets in, so that what was decided finds a place.
+        waiting_most = 20 * settings.waiting_limit
+        self._audit = SqlAuditLog(settings.audit_url, waiting_most=waiting_most)
         self._active = ActivePackage(settings, self._audit, store, metrics)
-        desk = Desk(self._audit, metrics, settings.portfolio, problems.of)
-        self.server = Server(Calls(settings, self._active, desk, metrics_text), metrics)
+        self._batcher = Batcher(self._accounts, settings.waiting_limit)
+        desk = Desk(
+            self._audit,
+            self._batcher,
+            self._accounts,
+            settings.portfolio,
+            problems.of,
+            settings.deadline_seconds,
+            settings.batch_deadline_seconds,
+        )
+        calls = Calls(settings, self._active, desk, self._metrics_text)
+        self.server = Server(calls, self._accounts)
 
     def start(self) -> None:
-        """Begin to follow activations."""
+        """Begin to follow activations, and to count."""
         self._active.follow()
+        self._accounts.start()
         # What is loaded by now lives as long as the process; looking through it again at each
         # full collection would stop the worker for a long time.
         gc.collect()
@@ -45,11 +61,13 @@ class Runtime:
     def close(self) -> None:
         """Stop following, and write what is waiting to be recorded."""
         self._active.close()
+        self._batcher.close()
         self._audit.close()
+        self._accounts.close()
 
-
-def metrics_text() -> tuple[bytes, str]:
-    """The metrics of all workers added up, and their media type."""
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+    def _metrics_text(self) -> tuple[bytes, str]:
+        """The metrics of all workers added up, and their media type."""
+        self._accounts.flush()
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import logging
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -198,6 +199,17 @@ def test_an_activation_is_a_record(place: Place) -> None:
         "to": place.b,
         "package_sha256": package.digest,
     }
+
+
+def test_a_user_without_a_name_is_recorded_by_number(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs under an id of the orchestrator's choice."""
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54_321)
+
+    assert place.activate(place.b).body["by"] == "54321"
 
 
 def test_a_version_that_is_not_installed_is_not_activated(place: Place) -> None:
