@@ -144,34 +144,8 @@ class Filters(TypedDict, total=False):
     until: int | None
 
 
-class AuditLog(Protocol):
-    """Where evidence goes and is found again. Safe to call from any thread."""
-
-    def append(self, records: Sequence[Record]) -> concurrent.futures.Future[None]:
-        """Record all of ``records`` or none.
-
-        The future's result comes when they are durable. Its exception is `RecordingFailed`, with
-        the cause, when they are not known to be: nothing may be answered on them then. It cannot
-        be cancelled: a caller who goes away does not take the evidence along.
-        """
-        ...
-
-    async def record(self, records: Sequence[Record]) -> None:
-        """`append` for callers on an event loop, at less cost: return when durable.
-
-        A caller that is cancelled takes back what no commit has begun with.
-
-        Raises:
-            RecordingFailed: as `append`.
-        """
-        ...
-
-    def ping(self) -> concurrent.futures.Future[None]:
-        """Go the way of an `append`, but write nothing. For readiness.
-
-        The future's exception is `RecordingFailed` where that of an `append` would be.
-        """
-        ...
+class Records(Protocol):
+    """Where evidence is found again. Safe to call from any thread."""
 
     def get(self, record_id: str) -> Record:
         """The record of that id.
@@ -204,6 +178,36 @@ class AuditLog(Protocol):
         """The record of that kind written last, whatever clocks said, or None."""
         ...
 
+
+class AuditLog(Records, Protocol):
+    """Where evidence goes and is found again. Safe to call from any thread."""
+
+    def append(self, records: Sequence[Record]) -> concurrent.futures.Future[None]:
+        """Record all of ``records`` or none.
+
+        The future's result comes when they are durable. Its exception is `RecordingFailed`, with
+        the cause, when they are not known to be: nothing may be answered on them then. It cannot
+        be cancelled: a caller who goes away does not take the evidence along.
+        """
+        ...
+
+    async def record(self, records: Sequence[Record]) -> None:
+        """`append` for callers on an event loop, at less cost: return when durable.
+
+        A caller that is cancelled takes back what no commit has begun with.
+
+        Raises:
+            RecordingFailed: as `append`.
+        """
+        ...
+
+    def ping(self) -> concurrent.futures.Future[None]:
+        """Go the way of an `append`, but write nothing. For readiness.
+
+        The future's exception is `RecordingFailed` where that of an `append` would be.
+        """
+        ...
+
     def close(self) -> None:
         """Write what is waiting, then stop; what is appended later fails."""
         ...
@@ -218,7 +222,85 @@ class _Group:
     loop: asyncio.AbstractEventLoop | None
 
 
-class SqlAuditLog:
+class SqlRecords:
+    """The records of a SQL database, for reading alone: nothing there is made or changed.
+
+    Args:
+        url: SQLAlchemy URL.
+        busy_timeout: how long to wait for another process's lock of a SQLite file, in seconds.
+
+    Raises:
+        RecordNotFound: there is no such SQLite file, or the database has no table of records.
+        RecordingFailed: the database cannot be opened.
+    """
+
+    def __init__(self, url: str | sa.URL, *, busy_timeout: float = 5.0) -> None:
+        with _opening():
+            self._reading = _engine(sa.make_url(url), busy_timeout, writes=False)
+            with self._reading.connect() as connection:
+                recorded = sa.inspect(connection).has_table(_RECORDS.name)
+        if not recorded:
+            self._reading.dispose()
+            raise RecordNotFound("no records yet: the record database is empty")
+
+    def get(self, record_id: str) -> Record:
+        """See `Records.get`."""
+        record = self._one(_C.id == record_id)
+        if record is None:
+            raise RecordNotFound(f"no record has the id {record_id}")
+        return record
+
+    def find(
+        self, *, limit: int = 50, before: str | None = None, **filters: Unpack[Filters]
+    ) -> list[Record]:
+        """See `Records.find`."""
+        conditions = _conditions(filters)
+        if before is not None:
+            with self._read() as connection:
+                last = connection.execute(
+                    sa.select(_C.time, _C.sequence).where(_C.id == before)
+                ).one_or_none()
+            if last is None:
+                raise RecordNotFound(f"no record has the id {before}")
+            conditions.append(sa.tuple_(_C.time, _C.sequence) < sa.tuple_(*last))
+        statement = sa.select(*_FIELDS).where(*conditions)
+        newest_first = (_C.time.desc(), _C.sequence.desc())
+        with self._read() as connection:
+            found = connection.execute(statement.order_by(*newest_first).limit(limit))
+            return [_record(row) for row in found.mappings()]
+
+    def count(self, **filters: Unpack[Filters]) -> int:
+        """See `Records.count`."""
+        conditions = _conditions(filters)
+        statement = sa.select(sa.func.count()).select_from(_RECORDS).where(*conditions)
+        with self._read() as connection:
+            return connection.execute(statement).scalar_one()
+
+    def latest(self, portfolio: str, kind: RecordKind) -> Record | None:
+        """See `Records.latest`."""
+        last = sa.select(sa.func.max(_C.sequence)).where(_C.portfolio == portfolio, _C.kind == kind)
+        return self._one(_C.sequence == last.scalar_subquery())
+
+    def close(self) -> None:
+        """Let the database go."""
+        self._reading.dispose()
+
+    @contextmanager
+    def _read(self) -> Iterator[sa.Connection]:
+        try:
+            with self._reading.connect() as connection:
+                yield connection
+        except exc.SQLAlchemyError as error:
+            raise RecordingFailed("the record database cannot be read") from error
+
+    def _one(self, condition: sa.ColumnElement[bool]) -> Record | None:
+        with self._read() as connection:
+            found = connection.execute(sa.select(*_FIELDS).where(condition))
+            row = found.mappings().one_or_none()
+        return None if row is None else _record(row)
+
+
+class SqlAuditLog(SqlRecords):
     """The audit log in a SQL database; several processes may share one.
 
     Make it in the process that uses it (threads do not survive a fork) and `close` it. The table
@@ -247,15 +329,11 @@ class SqlAuditLog:
     ) -> None:
         self._waiting_most = waiting_most
         self._batch_most = batch_most
-        try:
-            url = sa.make_url(url)
-            self._writing = _engine(url, busy_timeout, writes=True)
-            self._reading = _engine(url, busy_timeout, writes=False)
+        with _opening():
+            self._writing = _engine(sa.make_url(url), busy_timeout, writes=True)
             with self._writing.begin() as connection:
                 _METADATA.create_all(connection)
-        except (*_FAULTS, ImportError) as error:
-            reason = error.orig if isinstance(error, exc.DBAPIError) else error
-            raise RecordingFailed(f"the record database cannot be opened: {reason}") from error
+        super().__init__(url, busy_timeout=busy_timeout)
         # Compiled once, and run on plain tuples: half the cost of a record through `execute`.
         self._insert = str(
             sa.insert(_RECORDS)
@@ -295,64 +373,12 @@ class SqlAuditLog:
         """See `AuditLog.ping`."""
         return self.append(())
 
-    def get(self, record_id: str) -> Record:
-        """See `AuditLog.get`."""
-        record = self._one(_C.id == record_id)
-        if record is None:
-            raise RecordNotFound(f"no record has the id {record_id}")
-        return record
-
-    def find(
-        self, *, limit: int = 50, before: str | None = None, **filters: Unpack[Filters]
-    ) -> list[Record]:
-        """See `AuditLog.find`."""
-        conditions = _conditions(filters)
-        if before is not None:
-            with self._read() as connection:
-                last = connection.execute(
-                    sa.select(_C.time, _C.sequence).where(_C.id == before)
-                ).one_or_none()
-            if last is None:
-                raise RecordNotFound(f"no record has the id {before}")
-            conditions.append(sa.tuple_(_C.time, _C.sequence) < sa.tuple_(*last))
-        statement = sa.select(*_FIELDS).where(*conditions)
-        newest_first = (_C.time.desc(), _C.sequence.desc())
-        with self._read() as connection:
-            found = connection.execute(statement.order_by(*newest_first).limit(limit))
-            return [_record(row) for row in found.mappings()]
-
-    def count(self, **filters: Unpack[Filters]) -> int:
-        """See `AuditLog.count`."""
-        conditions = _conditions(filters)
-        statement = sa.select(sa.func.count()).select_from(_RECORDS).where(*conditions)
-        with self._read() as connection:
-            return connection.execute(statement).scalar_one()
-
-    def latest(self, portfolio: str, kind: RecordKind) -> Record | None:
-        """See `AuditLog.latest`."""
-        last = sa.select(sa.func.max(_C.sequence)).where(_C.portfolio == portfolio, _C.kind == kind)
-        return self._one(_C.sequence == last.scalar_subquery())
-
     def close(self) -> None:
         """See `AuditLog.close`."""
         self._stop_accepting()
         self._writer.join()
         self._writing.dispose()
-        self._reading.dispose()
-
-    @contextmanager
-    def _read(self) -> Iterator[sa.Connection]:
-        try:
-            with self._reading.connect() as connection:
-                yield connection
-        except exc.SQLAlchemyError as error:
-            raise RecordingFailed("the record database cannot be read") from error
-
-    def _one(self, condition: sa.ColumnElement[bool]) -> Record | None:
-        with self._read() as connection:
-            found = connection.execute(sa.select(*_FIELDS).where(condition))
-            row = found.mappings().one_or_none()
-        return None if row is None else _record(row)
+        super().close()
 
     def _submit(
         self,
@@ -421,6 +447,15 @@ class SqlAuditLog:
         except _FAULTS as error:
             return error
         return None
+
+
+@contextmanager
+def _opening() -> Iterator[None]:
+    try:
+        yield
+    except (*_FAULTS, ImportError) as error:
+        reason = error.orig if isinstance(error, exc.DBAPIError) else error
+        raise RecordingFailed(f"the record database cannot be opened: {reason}") from error
 
 
 def _settle(outcomes: list[tuple[_Group, Exception | None]]) -> None:
@@ -503,11 +538,14 @@ def _sqlite_engine(url: sa.URL, busy_timeout: float, *, writes: bool) -> sa.Engi
     if url.database in {None, "", ":memory:"}:
         raise RecordingFailed("records in memory are no evidence: name a file")
     path = Path(str(url.database)).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    if writes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    elif not path.exists():
+        raise RecordNotFound(f"no records yet: {path} does not exist")
     # Made here and never again: a connection that is opened when the file is gone must not begin
     # an empty one beside what the lost one left, its write-ahead log.
-    existing = {"mode": "rw", "uri": "true"}
+    existing = {"mode": "rw" if writes else "ro", "uri": "true"}
     engine = sa.create_engine(
         url.set(database=f"file:{quote(str(path))}").update_query_dict(existing),
         connect_args={"timeout": busy_timeout},
@@ -519,9 +557,9 @@ def _sqlite_engine(url: sa.URL, busy_timeout: float, *, writes: bool) -> sa.Engi
         # The driver would begin transactions late and by itself. `begin` does it for writing;
         # reading needs none, for every query stands alone.
         connection.isolation_level = None
-        _locked(connection, "PRAGMA journal_mode = WAL", busy_timeout)
-        connection.execute("PRAGMA synchronous = FULL")  # every commit is fsynced
         if writes:
+            _locked(connection, "PRAGMA journal_mode = WAL", busy_timeout)
+            connection.execute("PRAGMA synchronous = FULL")  # every commit is fsynced
             connection.execute("PRAGMA busy_timeout = 0")  # `_locked` waits
         record.info["file"] = _file(path)
 

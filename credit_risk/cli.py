@@ -1,8 +1,11 @@
-"""The command line, ``credit-risk``.
+"""Serve credit decisions, train and switch models, and read what was decided.
 
-It reads the same settings as the server. Every command takes ``--json`` where it prints figures
-or records. Exit codes: 0 done; 1 refused or failed, with one line on standard error that says
-why; 2 wrong usage; 3 not found; 4 the record database could not be read or written.
+Every command reads the settings of the server from the environment: `credit-risk settings` shows
+them. Results go to standard output, with `--json` as JSON; progress and errors go to standard
+error, an error as one line.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 the record database could
+not be read or written, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,31 +15,35 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Column, Table
+from rich.table import Table
 
 from credit_risk import __version__, kernels, portfolio
 from credit_risk.errors import (
     CannotServe,
     CreditRiskError,
+    DataInvalid,
+    FileNotFound,
+    NotFound,
     PackageNotFound,
     RecordingFailed,
     RecordNotFound,
@@ -45,6 +52,7 @@ from credit_risk.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
     from credit_risk.audit import Record, SqlAuditLog
+    from credit_risk.portfolio import Portfolio
     from credit_risk.serving.store import Store
     from credit_risk.training.assembly import Packaged
     from credit_risk.training.settings import Training
@@ -53,6 +61,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     help=__doc__,
 )
 models = typer.Typer(no_args_is_help=True, help="Installed model packages, and which one decides.")
@@ -61,8 +70,8 @@ app.add_typer(models, name="models")
 app.add_typer(decisions, name="decisions")
 
 out = Console(soft_wrap=True)
-wide = Console(soft_wrap=True, width=1_000)
-"""For tables with ids: one that is cropped to a terminal's width finds nothing."""
+wide = Console(soft_wrap=True, width=10_000)
+"""For what holds ids, digests or paths: one that is cropped to a terminal's width finds nothing."""
 err = Console(stderr=True, soft_wrap=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -70,37 +79,50 @@ PortfolioName = Annotated[
     str | None, typer.Option("--portfolio", help="Portfolio; PORTFOLIO of the settings if absent.")
 ]
 DataFile = Annotated[Path, typer.Option("--data", help="Labelled raw file, CSV or Parquet.")]
+Step = Callable[[str], None]
+"""Told of each step of what takes long, as it begins."""
 Estimator = Literal["xgboost", "logistic-regression", "random-forest", "gradient-boosting"]
 DecisionFilter = Literal["APPROVE", "REVIEW", "DECLINE"]
 KindFilter = Literal["decision", "refusal", "failure", "activation"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PASSWORD = re.compile(r"(://[^:/@]*:).*(@)")
-_EXIT_CODES: tuple[tuple[type[CreditRiskError], int], ...] = (
-    (PackageNotFound, 3),
-    (RecordNotFound, 3),
+_PASSWORDS = re.compile(r"(?<=:)[^/].*(?=@)|(?<=password=)[^&]*")
+EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (NotFound, 3),
     (RecordingFailed, 4),
     (CreditRiskError, 1),
+    (OSError, 1),
 )
+"""How an error ends a command; the first kind that it is one of counts."""
 
 
 def main() -> None:
     """Run the command line; errors of ours become one line and an exit code."""
     try:
-        app()
-    except CreditRiskError as error:
-        err.print(f"error: {error}", markup=False, highlight=False)
-        sys.exit(next(code for kind, code in _EXIT_CODES if isinstance(error, kind)))
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # so that a reader who has gone is met here, and not at the exit
     except ValidationError as error:
         if error.title != Settings.__name__:
             raise
         for fault in error.errors(include_url=False):
             name = _variable(str(fault["loc"][0]))
-            err.print(f"error: setting {name}: {fault['msg']}", markup=False, highlight=False)
+            _print_error(f"setting {name}: {fault['msg'].removeprefix('Value error, ')}")
         sys.exit(2)
-    except OSError as error:
-        err.print(f"error: {error}", markup=False, highlight=False)
+    except BrokenPipeError:
+        # `| head` has what it wanted; what is left has to go somewhere when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (CreditRiskError, OSError) as error:
+        _print_error(_told(error))
+        sys.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
+
+
+def _told(error: CreditRiskError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 @app.command()
@@ -110,24 +132,27 @@ def serve() -> None:
     Checks first that the package to serve is whole and answers its golden records, so that a
     wrong one is one line here and not a worker that keeps dying.
     """
-    settings = _settings(None)
+    settings, _ = _chosen(None)
     with _claimed(settings):
         with _log_and_store(settings) as (log, store):
             from credit_risk.serving import activation
 
             version = activation.wanted_version(settings, log, store)
             package = activation.load_checked(store, settings.portfolio, version)
-        err.print(
+        _print_progress(
             f"serving {package.portfolio} {package.version} on "
             f"http://{settings.host}:{settings.port} "
             f"with {settings.workers} worker{'s' if settings.workers > 1 else ''}, "
-            f"state under {settings.state_dir.absolute()}",
-            highlight=False,
+            f"state under {settings.state_dir.absolute()}"
         )
         root = Path(__file__).parent.parent
         environment = {
             **os.environ,
+            # The workers run in another folder.
             f"{PREFIX}STATE_DIR": str(settings.state_dir.absolute()),
+            f"{PREFIX}PORTFOLIOS_DIR": str(settings.portfolios_dir.absolute()),
+            f"{PREFIX}PACKAGES_DIR": str(settings.packages_dir.absolute()),
+            f"{PREFIX}DATABASE_URL": settings.audit_url.render_as_string(hide_password=False),
             # Workers' metrics files and BentoML's own files: one folder for each state directory.
             "BENTOML_HOME": str(settings.state_dir.absolute() / "bentoml"),
             "BENTOML_DO_NOT_TRACK": "True",
@@ -164,16 +189,16 @@ def _claimed(settings: Settings) -> Iterator[None]:
 
 
 def _check_port(settings: Settings) -> None:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        settings.host, settings.port, type=socket.SOCK_STREAM
-    )[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-        except OSError as error:
-            msg = f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
-            raise CannotServe(msg) from error
+    except OSError as error:
+        msg = f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+        raise CannotServe(msg) from error
 
 
 @app.command()
@@ -194,20 +219,13 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a model on a labelled file, package it and install the package."""
+    _check_file(data)
     from credit_risk.training import train as training_run
 
-    def run(settings: Settings, name: str, step: Callable[[str], None]) -> Packaged:
-        chosen = portfolio.load(settings.portfolios_dir, name)
-        return training_run.train(
-            chosen,
-            _training(chosen),
-            data,
-            _packages(settings, ship),
-            estimator=estimator,
-            step=step,
-        )
+    def make(chosen: Portfolio, training: Training, folder: Path, step: Step) -> Packaged:
+        return training_run.train(chosen, training, data, folder, estimator=estimator, step=step)
 
-    _make_package(run, portfolio_name, ship=ship, as_json=as_json)
+    _make_package(make, portfolio_name, ship=ship, as_json=as_json)
 
 
 @app.command(name="package")
@@ -229,21 +247,16 @@ def package_command(
     The pipeline takes a frame of the portfolio's fields and predicts the classes 0 and 1. The
     data should be rows it was not fitted on: figures and reference group come from them.
     """
+    _check_file(file)
+    _check_file(data)
     from credit_risk.training import wrapping
 
-    def run(settings: Settings, name: str, step: Callable[[str], None]) -> Packaged:
-        chosen = portfolio.load(settings.portfolios_dir, name)
+    def make(chosen: Portfolio, training: Training, folder: Path, step: Step) -> Packaged:
         return wrapping.wrap(
-            chosen,
-            _training(chosen),
-            file,
-            data,
-            _packages(settings, ship=False),
-            run_pickle_code=run_pickle_code,
-            step=step,
+            chosen, training, file, data, folder, run_pickle_code=run_pickle_code, step=step
         )
 
-    _make_package(run, portfolio_name, ship=False, as_json=as_json)
+    _make_package(make, portfolio_name, ship=False, as_json=as_json)
 
 
 @app.command()
@@ -256,29 +269,27 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a labelled raw file with the active package and print the figures."""
+    settings, chosen = _chosen(portfolio_name)
+    _check_file(data)
+    from credit_risk.serving.store import Store
     from credit_risk.training import evaluation
+    from credit_risk.training import settings as training_settings
     from credit_risk.training import train as training_run
 
-    settings = _settings(portfolio_name)
-    with _log_and_store(settings) as (log, store):
-        from credit_risk.serving import activation
-
-        wanted = version or activation.wanted_version(settings, log, store)
-        package = store.load(settings.portfolio, wanted)
-    training = _training(portfolio.load(settings.portfolios_dir, settings.portfolio))
-    result = training_run.evaluate_package(package, training, data)
+    store = Store(settings)
+    package = store.load(settings.portfolio, version or _wanted(settings, store))
+    result = training_run.evaluate_package(package, training_settings.load(chosen), data)
     if as_json:
         _print_json(result)
         return
-    out.print(
+    _print_line(
         f"{package.portfolio} {package.version}: {result['rows_scored']:,} of "
-        f"{result['rows_read']:,} rows scored",
-        highlight=False,
+        f"{result['rows_read']:,} rows scored"
     )
     for reason, rows in result["rows_not_scored"].items():
-        out.print(f"  not scored: {rows:,} rows, {reason}", highlight=False)
+        _print_line(f"  not scored: {rows:,} rows, {reason}")
     for reason, values in result["values_set_to_missing"].items():
-        out.print(f"  mended: {values:,} values, {reason}", highlight=False)
+        _print_line(f"  mended: {values:,} values, {reason}")
     known = {k: v for k, v in result.items() if k in evaluation.Evaluation.model_fields}
     out.print(evaluation.table(evaluation.Evaluation.model_validate(known)))
 
@@ -310,72 +321,82 @@ def score(
     empty; what is wrong with it is in OUT.errors.jsonl. Killed, the same command goes on where it
     was. Nothing of it is put on record.
     """
+    settings, _ = _chosen(portfolio_name)
+    if engine == "local":
+        _check_file(source)
     from credit_risk import bulk
+    from credit_risk.serving import activation
+    from credit_risk.serving.store import Store
 
-    settings = _settings(portfolio_name)
-    with _log_and_store(settings) as (log, store):
-        from credit_risk.serving import activation
-
-        wanted = version or activation.wanted_version(settings, log, store)
-        package = activation.load_checked(store, settings.portfolio, wanted)
+    store = Store(settings)
+    wanted = version or _wanted(settings, store)
+    package = activation.load_checked(store, settings.portfolio, wanted)
     options = bulk.Options(keep=tuple(keep or ()), reasons=reasons, strict=strict)
     if engine == "spark":
         from credit_risk import bulk_spark
 
         summary = bulk_spark.score_file(package, source, output, options)
     else:
-        with _rows_done() as progress:
-            summary = bulk.score_file(package, source, output, options, progress=progress)
+        try:
+            with _rows_done() as progress:
+                summary = bulk.score_file(package, source, output, options, progress=progress)
+        except KeyboardInterrupt:
+            _print_progress("interrupted: the same command goes on where it was")
+            raise
     if as_json:
         _print_json(summary.to_json())
         return
-    out.print(
+    _print_line(
         f"{summary.portfolio} {summary.model_version}: {summary.scored:,} of {summary.rows:,} rows "
-        f"scored in {summary.seconds:,.1f} s, decisions in {summary.output}",
-        highlight=False,
+        f"scored in {summary.seconds:,.1f} s, decisions in {summary.output}"
     )
     for name, rows in summary.decisions.items():
-        out.print(f"  {name}: {rows:,}", highlight=False)
+        _print_line(f"  {name}: {rows:,}")
     if summary.refused:
-        out.print(f"  not scored: {summary.refused:,}, see {summary.errors}", highlight=False)
+        _print_line(f"  not scored: {summary.refused:,}, see {summary.errors}")
 
 
 @models.command(name="list")
 def list_models(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> None:
-    """List installed packages; the active one is marked."""
-    settings = _settings(portfolio_name)
-    with _log_and_store(settings) as (log, store):
-        from credit_risk.serving import activation
+    """List the packages that can be activated; the active one is marked, a broken one explained."""
+    settings, _ = _chosen(portfolio_name)
+    from credit_risk.serving.store import Store
 
-        try:
-            active = activation.wanted_version(settings, log, store)
-        except PackageNotFound:
-            active = None
-        rows = [
-            {
-                "version": p.version,
-                "active": p.version == active,
-                "estimator": p.estimator,
-                "installed": p.created,
-                "path": str(p.path),
-            }
-            for p in store.installed(settings.portfolio)
-        ]
+    store = Store(settings)
+    try:
+        active = _wanted(settings, store)
+    except PackageNotFound:
+        active = None
+    found = store.installed(settings.portfolio)
     if as_json:
-        _print_json(rows)
+        _print_json(
+            [
+                {
+                    "version": p.version,
+                    "active": p.version == active,
+                    "estimator": p.estimator,
+                    "installed": p.created,
+                    "path": str(p.path),
+                    "broken": p.broken,
+                }
+                for p in found
+            ]
+        )
         return
     table = Table("version", "active", "estimator", "installed", box=None)
-    for row in rows:
-        mark = "*" if row["active"] else ""
-        estimator = row["estimator"] or "unreadable"
-        table.add_row(str(row["version"]), mark, str(estimator), str(row["installed"]))
+    for p in found:
+        state = "broken" if p.broken else p.estimator
+        table.add_row(p.version, "*" if p.version == active else "", state, p.created or "shipped")
     wide.print(table, highlight=False)
+    for p in found:
+        if p.broken:
+            _print_progress(f"broken: {p.broken}")
 
 
 @models.command()
 def activate(version: str, portfolio_name: PortfolioName = None, as_json: AsJson = False) -> None:
     """Make an installed package the one that decides; running servers switch by themselves."""
-    settings = _settings(portfolio_name)
+    settings, _ = _chosen(portfolio_name)
     with _log_and_store(settings) as (log, store):
         from credit_risk.serving import activation
 
@@ -385,7 +406,7 @@ def activate(version: str, portfolio_name: PortfolioName = None, as_json: AsJson
 @models.command()
 def rollback(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> None:
     """Make the package decide that did before the last activation."""
-    settings = _settings(portfolio_name)
+    settings, _ = _chosen(portfolio_name)
     with _log_and_store(settings) as (log, store):
         from credit_risk.serving import activation
 
@@ -395,18 +416,19 @@ def rollback(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> N
 @decisions.command()
 def show(record_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
     """Show one record, whatever its kind."""
-    with _log(Settings()) as log:
-        record = log.get(record_id).to_json()
+    from credit_risk.audit import SqlRecords
+
+    with contextlib.closing(SqlRecords(Settings().audit_url)) as records:
+        record = records.get(record_id).to_json()
     if as_json:
         _print_json(record)
         return
-    table = Table.grid(padding=(0, 2))
     body = record.pop("body")
-    for name, value in {**record, **body}.items():
-        if value is not None:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            table.add_row(name, text)
-    out.print(table, highlight=False, markup=False)
+    fields = {name: value for name, value in {**record, **body}.items() if value is not None}
+    widest = max(map(len, fields))
+    for name, value in fields.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        _print_line(f"{name:{widest}}  {text}")
 
 
 @decisions.command(name="list")
@@ -423,9 +445,20 @@ def list_decisions(
     as_json: AsJson = False,
 ) -> None:
     """List records, the newest first."""
+    from credit_risk.audit import SqlRecords
+
     settings = _settings(portfolio_name)
-    with _log(settings) as log:
-        found = log.find(
+    try:
+        opened = SqlRecords(settings.audit_url)
+    except RecordNotFound:
+        # A name mistyped is told before records that are missing for it.
+        portfolio.folder(settings.portfolios_dir, settings.portfolio)
+        raise
+    with contextlib.closing(opened) as records:
+        if not records.find(portfolio=settings.portfolio, limit=1):
+            # Records outlive their portfolio, so that only one that has none has to be known.
+            portfolio.folder(settings.portfolios_dir, settings.portfolio)
+        found = records.find(
             portfolio=settings.portfolio,
             kind=None if every_kind else kind,
             decision=decision,
@@ -456,31 +489,28 @@ def list_decisions(
 
 @app.command(name="settings")
 def show_settings(as_json: AsJson = False) -> None:
-    """Show the settings in force and the environment variable of each."""
+    """Show the settings in force, as the lines of a file of environment variables."""
     settings = Settings()
     values = settings.model_dump(mode="json")
     if settings.database_url is not None:
-        values["database_url"] = _PASSWORD.sub(r"\1***\2", settings.database_url)
+        values["database_url"] = _PASSWORDS.sub("***", settings.database_url)
     if as_json:
         _print_json(values)
         return
-    variables = {name: f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    widest = max(map(len, variables.values()))
-    table = Table(
-        Column("variable", min_width=widest),
-        Column("value", overflow="fold"),
-        Column("meaning", overflow="fold"),
-        box=None,
-    )
     for name, field in Settings.model_fields.items():
-        table.add_row(variables[name], escape(str(values[name])), field.description)
-    out.print(table, highlight=False)
+        value = values[name]
+        _print_line(f"# {field.description}")
+        unset = "# " if value is None else ""
+        _print_line(f"{unset}{PREFIX}{name.upper()}={'' if unset else shlex.quote(str(value))}")
 
 
 @app.command()
-def version() -> None:
+def version(as_json: AsJson = False) -> None:
     """Print the version of this program."""
-    out.print(__version__, highlight=False)
+    if as_json:
+        _print_json({"version": __version__})
+    else:
+        _print_line(__version__)
 
 
 def _variable(alias: str) -> str:
@@ -495,60 +525,74 @@ def _variable(alias: str) -> str:
 
 
 def _settings(portfolio_name: str | None) -> Settings:
-    """The settings in force, of another portfolio if one is named; kernels are kept as they say."""
+    """The settings in force, of another portfolio if one is named."""
     settings = Settings()
-    kernels.keep_compiled(settings.state_dir)
     if portfolio_name is None:
         return settings
     return settings.model_copy(update={"portfolio": portfolio_name})
 
 
-@contextlib.contextmanager
-def _log(settings: Settings) -> Iterator[SqlAuditLog]:
-    from credit_risk.audit import SqlAuditLog
+def _chosen(portfolio_name: str | None) -> tuple[Settings, Portfolio]:
+    """Settings and portfolio of a command that works with packages."""
+    settings = _settings(portfolio_name)
+    chosen = portfolio.load(settings.portfolios_dir, settings.portfolio)
+    kernels.keep_compiled(settings.state_dir)
+    return settings, chosen
 
-    log = SqlAuditLog(settings.audit_url)
+
+def _check_file(path: Path) -> None:
+    """Refuse a missing file in a moment; the libraries that would read it take seconds to load."""
+    if not path.exists():
+        msg = f"{path} does not exist"
+        raise FileNotFound(msg)
+    if path.is_dir():
+        msg = f"{path} is a folder, not a file"
+        raise DataInvalid(msg)
+
+
+def _wanted(settings: Settings, store: Store) -> str:
+    """The version that decides; asking for it makes no record database."""
+    from credit_risk.audit import SqlRecords
+    from credit_risk.serving import activation
+
     try:
-        yield log
-    finally:
-        log.close()
+        opened = SqlRecords(settings.audit_url)
+    except RecordNotFound:
+        return activation.wanted_version(settings, None, store)
+    with contextlib.closing(opened) as records:
+        return activation.wanted_version(settings, records, store)
 
 
 @contextlib.contextmanager
 def _log_and_store(settings: Settings) -> Iterator[tuple[SqlAuditLog, Store]]:
+    """For what decides or is recorded; the shipped packages are in the store from then on."""
+    from credit_risk.audit import SqlAuditLog
     from credit_risk.serving.store import Store
 
-    portfolio.load(settings.portfolios_dir, settings.portfolio)
     store = Store(settings)
     store.add_shipped(settings.portfolio)
-    with _log(settings) as log:
+    with contextlib.closing(SqlAuditLog(settings.audit_url)) as log:
         yield log, store
 
 
-def _training(chosen: portfolio.Portfolio) -> Training:
-    from credit_risk.training import settings as training_settings
-
-    return training_settings.load(chosen)
-
-
-def _packages(settings: Settings, ship: bool) -> Path:
-    return settings.packages_dir if ship else settings.state_dir / "packages"
-
-
 def _make_package(
-    run: Callable[[Settings, str, Callable[[str], None]], Packaged],
+    make: Callable[[Portfolio, Training, Path, Step], Packaged],
     portfolio_name: str | None,
     *,
     ship: bool,
     as_json: bool,
 ) -> None:
-    """Run what makes a package under a progress display, install the result and report it."""
+    """Make a package under a progress display, install the result and report it."""
+    settings, chosen = _chosen(portfolio_name)
     from credit_risk.serving.store import DEFAULT, Store
+    from credit_risk.training import evaluation
+    from credit_risk.training import settings as training_settings
 
-    settings = _settings(portfolio_name)
     name = settings.portfolio
+    training = training_settings.load(chosen)
+    folder = settings.packages_dir if ship else settings.state_dir / "packages"
     with _progress() as step:
-        made = run(settings, name, step)
+        made = make(chosen, training, folder, step)
     Store(settings).add(made.path)
     if ship:
         (settings.packages_dir / name / DEFAULT).write_text(f"{made.version}\n", encoding="utf-8")
@@ -564,28 +608,24 @@ def _make_package(
             }
         )
         return
-    from credit_risk.training import evaluation
-
     out.print(evaluation.table(made.evaluation))
-    out.print(
-        f"package {made.version} is installed; its card: {made.path / 'card.md'}", highlight=False
-    )
-    out.print(
-        f"to serve it: credit-risk models activate {made.version} --portfolio {name}",
-        highlight=False,
-    )
+    _print_line(f"package {made.version} is installed; its card: {made.path / 'card.md'}")
+    _print_line(f"to serve it: credit-risk models activate {made.version} --portfolio {name}")
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """A line per step with its time, on standard error."""
+    """A line per step on standard error, for people with a spinner and the time it took."""
+    if not err.is_terminal:
+        yield _print_progress
+        return
     columns = (
         SpinnerColumn(finished_text="done"),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=err) as progress:
-        running: list[Any] = []
+        running: list[TaskID] = []
 
         def step(description: str) -> None:
             finish()
@@ -627,10 +667,9 @@ def _activated(record: Record, *, as_json: bool) -> None:
         _print_json(record.to_json())
         return
     body = record.body
-    out.print(
+    _print_line(
         f"{record.portfolio}: {body['to']} decides from now on (before: {body['from']}); "
-        f"record {record.id}",
-        highlight=False,
+        f"record {record.id}"
     )
 
 
@@ -641,7 +680,20 @@ def _microseconds(time: datetime | None) -> int | None:
 
 
 def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    _print_line(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_line(text: str) -> None:
+    """A line as it is: never cut, folded or coloured."""
+    sys.stdout.write(f"{text}\n")
+
+
+def _print_progress(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def _print_error(text: str) -> None:
+    _print_progress(f"error: {' '.join(text.split())}")
 
 
 if __name__ == "__main__":

@@ -8,13 +8,16 @@
     ├── OutputRefused          a file would be overwritten, or was begun by another run
     ├── PortfolioInvalid       a schema, policy or reasons file is wrong: nothing may start on it
     ├── PackageInvalid         a model package is incomplete, altered or gives other answers
-    ├── PackageNotFound        no package of that version is in the store
     ├── ExplanationFailed      contributions do not add up, or a decline has no reason
     ├── RecordingFailed        the evidence could not be written, so there is no decision
-    ├── RecordNotFound         no record has that id
     ├── Overloaded             more is asked than can be done in time; nothing was begun
     ├── DeadlineExceeded       the decision was not ready in time, so there is none
-    └── CannotServe            the port or the state directory is taken by another server
+    ├── CannotServe            the port or the state directory is taken by another server
+    └── NotFound               something is not there that was asked for by its name
+        ├── FileNotFound           no data or pipeline file is there
+        ├── PortfolioNotFound      no portfolio has that name
+        ├── PackageNotFound        no package of that version is installed or shipped
+        └── RecordNotFound         no record has that id, or there are none at all
 
 Transports map these to their own statuses in one table (see ``credit_risk.serving.problems``).
 """
@@ -63,20 +66,12 @@ class PackageInvalid(CreditRiskError):
     """A model package is incomplete, altered, of an unknown format or gives other answers."""
 
 
-class PackageNotFound(CreditRiskError):
-    """No package of the version asked for is in the store."""
-
-
 class ExplanationFailed(CreditRiskError):
     """An explanation does not add up to the score, or a decline has no reason."""
 
 
 class RecordingFailed(CreditRiskError):
     """A record could not be made durable."""
-
-
-class RecordNotFound(CreditRiskError):
-    """No record has the id asked for."""
 
 
 class Overloaded(CreditRiskError):
@@ -93,3 +88,23 @@ class DeadlineExceeded(CreditRiskError):
 
 class CannotServe(CreditRiskError):
     """Another program has the port, or another server the state directory."""
+
+
+class NotFound(CreditRiskError):
+    """Something asked for by its name is not there."""
+
+
+class FileNotFound(NotFound):
+    """There is no such data or pipeline file."""
+
+
+class PortfolioNotFound(NotFound):
+    """There is no portfolio of that name."""
+
+
+class PackageNotFound(NotFound):
+    """No package of the version asked for is installed or shipped."""
+
+
+class RecordNotFound(NotFound):
+    """No record has the id asked for, or nothing was recorded yet."""

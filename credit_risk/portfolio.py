@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from credit_risk import documents
-from credit_risk.errors import PortfolioInvalid
+from credit_risk.errors import PortfolioInvalid, PortfolioNotFound
 from credit_risk.policy import Policy
 from credit_risk.reasons import ReasonDictionary
 from credit_risk.schema import Schema
@@ -29,13 +29,10 @@ def load(root: Path, name: str) -> Portfolio:
     """Load the portfolio ``name`` from its folder under ``root``.
 
     Raises:
-        PortfolioInvalid: there is no such folder, or a file in it is wrong.
+        PortfolioNotFound: there is no such folder.
+        PortfolioInvalid: a file in it is wrong.
     """
-    path = root / name
-    if not path.is_dir():
-        known = ", ".join(names(root)) or "none"
-        msg = f"no portfolio {name!r} under {root} (there are: {known})"
-        raise PortfolioInvalid(msg)
+    path = folder(root, name)
     portfolio = Portfolio(
         path=path,
         schema=documents.read(Schema, path / "schema.yaml"),
@@ -49,6 +46,21 @@ def load(root: Path, name: str) -> Portfolio:
     portfolio.policy.check(portfolio.schema)
     portfolio.reasons.check(portfolio.schema, portfolio.policy)
     return portfolio
+
+
+def folder(root: Path, name: str) -> Path:
+    """The folder of the portfolio ``name``.
+
+    Raises:
+        PortfolioNotFound: there is none; names those that there are.
+    """
+    path = root / name
+    # A name, not a path: what lies elsewhere is not one of the portfolios.
+    if path not in root.glob("*") or not path.is_dir():
+        known = ", ".join(names(root)) or "none"
+        msg = f"no portfolio {name!r} under {root} (there are: {known})"
+        raise PortfolioNotFound(msg)
+    return path
 
 
 def names(root: Path) -> list[str]:

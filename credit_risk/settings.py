@@ -11,8 +11,10 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 PREFIX = "CREDIT_RISK_"
 
@@ -21,11 +23,24 @@ def _plain(name: str) -> AliasChoices:
     return AliasChoices(f"{PREFIX}{name}", name)
 
 
+def _is_url(text: str) -> str:
+    try:
+        make_url(text)
+    except (ArgumentError, ValueError):
+        msg = "not a SQLAlchemy URL, such as postgresql+psycopg://user@host/records"
+        raise ValueError(msg) from None
+    return text
+
+
 class Settings(BaseSettings):
     """The settings of one process; see ``credit-risk settings`` for the values in force."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, populate_by_name=True
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,  # a database's URL may hold a password
     )
 
     portfolio: Annotated[
@@ -74,7 +89,7 @@ class Settings(BaseSettings):
         Path, Field(description="Folder with the model packages that are shipped.")
     ] = Path(__file__).parent.parent / "packages"
     database_url: Annotated[
-        str | None,
+        Annotated[str, AfterValidator(_is_url)] | None,
         Field(
             description="SQLAlchemy URL of the record database. Unset: SQLite under the state "
             "directory."
@@ -118,11 +133,19 @@ class Settings(BaseSettings):
     ] = "INFO"
 
     @property
-    def audit_url(self) -> str:
-        """URL of the record database in force."""
-        if self.database_url is not None:
-            return self.database_url
-        return f"sqlite:///{self.state_dir.absolute() / 'records.db'}"
+    def audit_url(self) -> URL:
+        """URL of the record database in force; printed, it hides its password.
+
+        The path of a SQLite file is absolute: the server's processes work in another folder.
+        """
+        if self.database_url is None:
+            # Put together by SQLAlchemy: in text, a folder's name would end at its first question
+            # mark, and two such state directories would share one database.
+            return URL.create("sqlite", database=str(self.state_dir.absolute() / "records.db"))
+        url = make_url(self.database_url)
+        if url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}:
+            return url.set(database=str(Path(str(url.database)).absolute()))
+        return url
 
     @property
     def body_limit(self) -> int:

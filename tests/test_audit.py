@@ -22,7 +22,7 @@ import sqlalchemy as sa
 import uuid_utils
 from sqlalchemy import event, exc
 
-from credit_risk.audit import AuditLog, Filters, Record, SqlAuditLog
+from credit_risk.audit import AuditLog, Filters, Record, SqlAuditLog, SqlRecords
 from credit_risk.errors import RecordingFailed, RecordNotFound
 
 if TYPE_CHECKING:
@@ -730,6 +730,85 @@ def test_a_relative_path_is_that_of_the_start(
         monkeypatch.chdir(os.sep)
         log.append([made()]).result()
     assert run(tmp_path / "here" / "records.db", "SELECT count(*) FROM records") == [(1,)]
+
+
+# Reading alone
+
+
+def test_who_only_reads_finds_what_is_recorded_meanwhile(log: AuditLog, url: str) -> None:
+    """Every way of asking is that of the log itself."""
+    before = made()
+    log.append([before]).result()
+    with closing(SqlRecords(url)) as records:
+        after = made(kind="activation")
+        log.append([after]).result()
+
+        assert records.find() == log.find() == [after, before]
+        assert records.get(before.id) == before
+        assert records.latest("toy", "activation") == after
+        assert records.count(kind="decision") == 1
+
+
+def test_who_only_reads_cannot_change_anything(log: AuditLog, url: str) -> None:
+    """SQLite itself refuses, whatever a later mistake of ours may ask of it."""
+    log.append([made()]).result()
+    with (
+        closing(SqlRecords(url)) as records,
+        records._read() as connection,  # noqa: SLF001 - it offers no other way
+        pytest.raises(exc.OperationalError, match="readonly"),
+    ):
+        connection.exec_driver_sql("DELETE FROM records")
+
+    assert log.count() == 1
+
+
+def test_records_of_a_server_that_was_killed_can_be_read(url: str, path: Path) -> None:
+    """What it committed last is still in the write-ahead log."""
+    with started(ACKNOWLEDGING, url) as process:
+        assert process.stdout is not None
+        acknowledged = process.stdout.readline().split()
+        process.kill()
+    assert path.with_name("records.db-wal").stat().st_size > 0
+
+    with closing(SqlRecords(url)) as records:
+        assert [records.get(one).id for one in acknowledged] == acknowledged
+
+
+def test_reading_where_nothing_was_recorded_makes_nothing(tmp_path: Path) -> None:
+    """Neither a folder nor a file nor a table in it; what is told names the file."""
+    nowhere = tmp_path / "state" / "records.db"
+    with pytest.raises(RecordNotFound, match=rf"no records yet: {nowhere} does not exist"):
+        SqlRecords(f"sqlite:///{nowhere}")
+    assert list(tmp_path.iterdir()) == []
+
+    empty = tmp_path / "empty.db"
+    empty.touch()
+    with pytest.raises(RecordNotFound, match="no records yet: the record database is empty"):
+        SqlRecords(f"sqlite:///{empty}")
+    assert list(tmp_path.iterdir()) == [empty]
+    assert empty.stat().st_size == 0
+
+
+@pytest.mark.parametrize("kind", [SqlAuditLog, SqlRecords])
+@pytest.mark.parametrize(
+    "name", ["a?mode=memory", "a#b", "100%25", "a b", "Büro-ü", "[a-z]*", "it's; DROP", "$HOME"]
+)
+def test_a_folder_of_any_name_has_records_of_its_own(
+    tmp_path: Path, name: str, kind: type[SqlRecords]
+) -> None:
+    """Nothing in it is read as anything but a name."""
+    folders = [tmp_path / name, tmp_path / name[:1]]
+    for folder in folders:
+        with closing(SqlAuditLog(sa.URL.create("sqlite", database=f"{folder}/r.db"))) as log:
+            log.append([made(portfolio=folder.name)]).result()
+
+    for folder in folders:
+        with closing(kind(sa.URL.create("sqlite", database=f"{folder}/r.db"))) as records:
+            assert [record.portfolio for record in records.find()] == [folder.name]
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name for folder in folders}
+
+
+# Databases that are none
 
 
 @pytest.mark.parametrize("memory", ["sqlite://", "sqlite:///:memory:"])

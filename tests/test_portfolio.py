@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from credit_risk import portfolio
-from credit_risk.errors import PortfolioInvalid
+from credit_risk.errors import PortfolioInvalid, PortfolioNotFound
 from credit_risk.settings import Settings
 from tests import toys
 
@@ -54,10 +54,21 @@ def test_portfolios_are_found_by_their_schema(root: Path) -> None:
 
 def test_an_unknown_portfolio_is_refused_with_the_known_ones(root: Path) -> None:
     """The message says what there is."""
-    with pytest.raises(PortfolioInvalid, match=r"no portfolio 'loans' .*\(there are: bicycle-leas"):
+    with pytest.raises(PortfolioNotFound, match=r"no portfolio 'loans' .*\(there are: bicycle-lea"):
         portfolio.load(root, "loans")
-    with pytest.raises(PortfolioInvalid, match=r"\(there are: none\)"):
+    with pytest.raises(PortfolioNotFound, match=r"\(there are: none\)"):
         portfolio.load(root / toys.NAME, "loans")
+
+
+@pytest.mark.parametrize("name", ["../bicycle-leases", "..", ".", "", "*", "schema.yaml"])
+def test_a_portfolio_is_asked_for_by_its_name(root: Path, name: str) -> None:
+    """Neither a path nor a pattern leads to one."""
+    (root / "schema.yaml").touch()
+
+    with pytest.raises(PortfolioNotFound):
+        portfolio.load(root, name)
+    with pytest.raises(PortfolioNotFound):
+        portfolio.load(root / toys.NAME, name)
 
 
 @pytest.mark.parametrize("name", ["schema.yaml", "policy.yaml", "reasons.yaml"])

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from credit_risk import package, portfolio, scoring
+from credit_risk import cli, package, portfolio, scoring
 from credit_risk.cli import app
 from credit_risk.decisions import answer
 from credit_risk.serving import problems
@@ -121,6 +121,15 @@ def test_the_figures_are_those_of_the_shipped_package(name: str) -> None:
     """And the card linked is the shipped package's."""
     assert figure_row(name) in README
     assert f"packages/{name}/{shipped(name).version}/card.md" in README
+
+
+def test_the_exit_codes_are_those_that_the_command_line_tells() -> None:
+    """In the same words."""
+    told = re.search(r"Exit codes: 0.*?\.", " ".join(str(cli.__doc__).split()))
+    assert told is not None
+    assert told.group() in " ".join(README.split())
+    codes = {int(code) for code in re.findall(r"\d+", told.group())}
+    assert codes == {0, 2, 130} | {code for _, code in cli.EXIT_CODES}
 
 
 def test_every_command_shown_exists() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import make_url
 
 from credit_risk.settings import PREFIX, Settings
 
@@ -104,6 +105,8 @@ def test_settings_do_not_change_while_a_process_runs() -> None:
         ("CREDIT_RISK_BODY_BYTES_MAX", "1023"),
         ("CREDIT_RISK_ACTIVATION_POLL_SECONDS", "0"),
         ("CREDIT_RISK_LOG_LEVEL", "LOUD"),
+        ("CREDIT_RISK_DATABASE_URL", "records.db"),
+        ("CREDIT_RISK_DATABASE_URL", "postgresql://host:port/records"),
     ],
 )
 def test_a_wrong_value_stops_the_process(
@@ -118,17 +121,44 @@ def test_a_wrong_value_stops_the_process(
 
 def test_records_go_under_the_state_directory_unless_told_otherwise(tmp_path: Path) -> None:
     """Two servers with two state directories never meet."""
-    assert Settings(state_dir=tmp_path).audit_url == f"sqlite:///{tmp_path}/records.db"
-    assert Settings(database_url="postgresql://db/records").audit_url == "postgresql://db/records"
+    assert Settings(state_dir=tmp_path).audit_url.database == f"{tmp_path}/records.db"
+    elsewhere = Settings(database_url="postgresql://db/records")
+    assert str(elsewhere.audit_url) == "postgresql://db/records"
 
 
-def test_a_relative_state_directory_does_not_follow_the_process(
+@pytest.mark.parametrize(
+    "name", ["a?b=c", "a#b", "100%25", "a b", "Büro-ü", "[a-z]*", "it's", "$HOME", "~"]
+)
+def test_a_state_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """Also when the URL of its database was printed and read again."""
+    url = Settings(state_dir=tmp_path / name).audit_url
+
+    assert url.database == str(tmp_path / name / "records.db")
+    assert make_url(str(url)) == url
+    assert url.query == {}
+
+
+def test_relative_paths_are_those_of_the_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The database's URL is absolute."""
+    """The database's is absolute, for the server's processes work in another folder."""
     monkeypatch.chdir(tmp_path)
 
-    assert Settings().audit_url == f"sqlite:///{tmp_path}/var/records.db"
+    assert Settings().audit_url.database == f"{tmp_path}/var/records.db"
+    given = Settings(database_url="sqlite:///here/my.db").audit_url
+    assert given.database == f"{tmp_path}/here/my.db"
+
+
+def test_a_databases_password_is_in_no_error_and_no_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left out of the URL printed, and of what is said about a wrong one."""
+    url = Settings(database_url="postgresql://clerk:hunter2@db/records").audit_url
+    assert str(url) == "postgresql://clerk:***@db/records"
+    assert url.password == "hunter2"  # noqa: S105 - made up
+
+    monkeypatch.setenv("CREDIT_RISK_DATABASE_URL", "postgresql://clerk:hunter2@db:port/records")
+    with pytest.raises(ValidationError, match="not a SQLAlchemy URL") as caught:
+        Settings()
+    assert "hunter2" not in str(caught.value)
 
 
 def test_the_largest_body_follows_the_largest_batch() -> None:

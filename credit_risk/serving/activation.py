@@ -20,7 +20,7 @@ from credit_risk.errors import CreditRiskError, PackageInvalid, PackageNotFound
 from credit_risk.scoring import check_golden
 
 if TYPE_CHECKING:
-    from credit_risk.audit import AuditLog
+    from credit_risk.audit import AuditLog, Records
     from credit_risk.package import ModelPackage
     from credit_risk.serving.store import Store
     from credit_risk.settings import Settings
@@ -38,21 +38,23 @@ class ActivationObserver(Protocol):
         """A wanted package could not be loaded."""
 
 
-def wanted_version(settings: Settings, audit: AuditLog, store: Store) -> str:
+def wanted_version(settings: Settings, records: Records | None, store: Store) -> str:
     """The version that is to decide: pinned, or last activated, or shipped as the default.
+
+    ``records`` is None where nothing was recorded yet.
 
     Raises:
         PackageNotFound: none of the three.
         RecordingFailed: the record database cannot be read.
     """
-    return _wanted(settings, audit, store)[0]
+    return _wanted(settings, records, store)[0]
 
 
-def _wanted(settings: Settings, audit: AuditLog, store: Store) -> tuple[str, str | None]:
+def _wanted(settings: Settings, records: Records | None, store: Store) -> tuple[str, str | None]:
     """The version that is to decide, and the id of the activation that says so, if one does."""
     if settings.model_version is not None:
         return settings.model_version, None
-    last = audit.latest(settings.portfolio, "activation")
+    last = None if records is None else records.latest(settings.portfolio, "activation")
     if last is not None and last.model_version is not None:
         return last.model_version, last.id
     return store.shipped_default(settings.portfolio), None

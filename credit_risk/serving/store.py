@@ -1,56 +1,74 @@
 """Model packages in BentoML's model store, under the state directory.
 
 A package is the model ``portfolio:version`` of the store, its files in the folder ``package`` of
-that model. The shipped packages are put there when the server or the command line starts.
+that model. The shipped packages are put there when a server starts or a version is activated; until
+then they are read where they are.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import bentoml
 from bentoml._internal.models import ModelStore
-from bentoml.exceptions import BentoMLException
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from credit_risk import package
-from credit_risk.errors import PackageInvalid, PackageNotFound
+from credit_risk import documents, package
+from credit_risk.errors import PackageInvalid, PackageNotFound, PortfolioInvalid
 from credit_risk.model import ModelSpec
 
 if TYPE_CHECKING:
     from credit_risk.settings import Settings
 
+logger = logging.getLogger("credit_risk.store")
+
 FOLDER = "package"
 DEFAULT = "default"
 """File beside a portfolio's shipped packages: the version served before any activation."""
+_VERSION = re.compile(rf"[0-9a-f]{{{package.VERSION_DIGITS}}}")
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A package of the store; ``estimator`` is None where its file cannot be read."""
+    """A package that can be activated, or one that is ``broken``: then that says how.
+
+    ``created`` is when it was put into the store; None for a shipped one that was not yet.
+    """
 
     version: str
     path: Path
-    created: str
+    created: str | None
     estimator: str | None
+    broken: str | None
+
+
+class _Description(BaseModel):
+    """What we read of ``model.yaml``, BentoML's own description of a model."""
+
+    creation_time: datetime
 
 
 class Store:
-    """The packages installed under one state directory."""
+    """The packages installed under one state directory, and behind them the shipped ones.
+
+    Nothing is made before a package is put in. Reading never stops at a package that is broken,
+    but at the one that is asked for.
+    """
 
     def __init__(self, settings: Settings) -> None:
         # Usage tracking is BentoML's default; a lender's server calls nobody.
         os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
         self._home = settings.state_dir.absolute() / "bentoml"
-        (self._home / "models").mkdir(parents=True, exist_ok=True)
-        self._models = ModelStore(str(self._home / "models"))
-        self._shipped = settings.packages_dir
+        self._shipped = settings.packages_dir.absolute()
 
     def add(self, path: Path) -> str:
         """Verify a package's sums and put it into the store; returns its version.
@@ -58,9 +76,10 @@ class Store:
         Raises:
             PackageInvalid: its sums do not match.
         """
-        manifest = package.verify(path)
+        manifest = _verified(path)
         tag = f"{manifest.portfolio}:{manifest.version}"
-        target = self._home / "models" / manifest.portfolio / manifest.version
+        target = self._model(manifest.portfolio, manifest.version)
+        target.parent.mkdir(parents=True, exist_ok=True)
         # Workers may start at the same time; only one of them copies.
         with (self._home / "adding.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -74,20 +93,20 @@ class Store:
                 staged = ModelStore(staging)
                 with bentoml.models.create(tag, labels=labels, _model_store=staged) as model:
                     shutil.copytree(path, model.path_of(FOLDER))
-                target.parent.mkdir(exist_ok=True)
                 (Path(staging) / manifest.portfolio / manifest.version).replace(target)
         return manifest.version
 
     def add_shipped(self, portfolio: str) -> None:
         """Put the shipped packages of a portfolio into the store.
 
-        Raises:
-            PackageInvalid: the sums of one do not match.
+        One that is broken stays out, and the log says why: another may be the one to serve.
         """
-        present = {installed.version for installed in self.installed(portfolio)}
-        for manifest in sorted(self._shipped.glob(f"{portfolio}/*/{package.MANIFEST}")):
-            if manifest.parent.name not in present:
-                self.add(manifest.parent)
+        for path in _folders(self._shipped / portfolio):
+            if not self._model(portfolio, path.name).exists():
+                try:
+                    self.add(path)
+                except PackageInvalid as error:
+                    logger.warning("a shipped package is left out: %s", error)
 
     def shipped_default(self, portfolio: str) -> str:
         """The version to serve before any activation.
@@ -102,67 +121,92 @@ class Store:
         return file.read_text(encoding="utf-8").strip()
 
     def installed(self, portfolio: str) -> list[Installed]:
-        """A portfolio's packages, the newest last.
-
-        Raises:
-            PackageInvalid: BentoML cannot read its own files there.
-        """
-        found = []
-        try:
-            models = self._models.list()
-        except BentoMLException as error:
-            msg = f"{self._home / 'models'}: {error}"
-            raise PackageInvalid(msg) from error
-        for model in models:
-            if model.tag.name != portfolio:
-                continue
-            path = _folder(model)
-            found.append(
-                Installed(
-                    version=str(model.tag.version),
-                    path=path,
-                    created=model.info.creation_time.isoformat(timespec="seconds"),
-                    estimator=_estimator(path),
-                )
-            )
-        return sorted(found, key=lambda p: (p.created, p.version))
+        """A portfolio's packages, the newest last; those in the store, then those only shipped."""
+        models = _folders(self._home / "models" / portfolio)
+        found = [_look(model.name, model / FOLDER, model) for model in models]
+        found.sort(key=lambda package: (package.created or "", package.version))
+        present = {model.name for model in models}
+        shipped = _folders(self._shipped / portfolio)
+        return found + [_look(path.name, path) for path in shipped if path.name not in present]
 
     def path(self, portfolio: str, version: str) -> Path:
-        """The folder of an installed package.
+        """The folder of a package, in the store or, not put there yet, among the shipped ones.
 
         Raises:
-            PackageNotFound: no such version is installed.
+            PackageNotFound: there is no such version.
+            PackageInvalid: BentoML's description of it cannot be read.
         """
-        try:
-            model = self._models.get(f"{portfolio}:{version}")
-        except BentoMLException:
-            model = None
-        # BentoML also takes the start of a version, and "latest".
-        if model is None or model.tag.version != version:
-            msg = f"no package {version} of portfolio {portfolio} is installed"
-            raise PackageNotFound(msg)
-        return _folder(model)
+        model = self._model(portfolio, version)
+        shipped = self._shipped / portfolio / version
+        if _VERSION.fullmatch(version):
+            if model.is_dir():
+                _description(model)
+                return model / FOLDER
+            if shipped.is_dir():
+                return shipped
+        msg = f"no package {version} of portfolio {portfolio} is installed"
+        raise PackageNotFound(msg)
 
     def load(self, portfolio: str, version: str) -> package.ModelPackage:
-        """Load an installed package, its sums verified.
+        """Load a package, its sums verified.
 
         Raises:
-            PackageNotFound: no such version is installed.
-            PackageInvalid: see `credit_risk.package.load`.
+            PackageNotFound: see `path`.
+            PackageInvalid: see `path` and `credit_risk.package.load`; names the folder.
         """
-        loaded = package.load(self.path(portfolio, version), version)
+        path = self.path(portfolio, version)
+        try:
+            loaded = package.load(path, version)
+        except PackageInvalid as error:
+            raise _at(path, error) from error
         if loaded.portfolio != portfolio:
-            msg = f"package {version} belongs to portfolio {loaded.portfolio}"
+            msg = f"{path}: package {version} belongs to portfolio {loaded.portfolio}"
             raise PackageInvalid(msg)
         return loaded
 
+    def _model(self, portfolio: str, version: str) -> Path:
+        """The folder of a model in BentoML's store."""
+        return self._home / "models" / portfolio / version
 
-def _folder(model: Any) -> Path:  # noqa: ANN401 - BentoML's model type is internal
-    return Path(model.path_of(FOLDER))
+
+def _folders(path: Path) -> list[Path]:
+    """The folders in one; none where it is not there. Hidden ones are still being written."""
+    found = path.iterdir() if path.is_dir() else ()
+    return sorted(p for p in found if p.is_dir() and not p.name.startswith("."))
 
 
-def _estimator(path: Path) -> str | None:
+def _look(version: str, path: Path, model: Path | None = None) -> Installed:
+    """What a package's folder holds; ``model`` is BentoML's around it, if it is in the store."""
+    created = estimator = broken = None
     try:
-        return ModelSpec.model_validate_json((path / "model.json").read_bytes()).estimator
+        if model is not None:
+            created = _description(model).creation_time.isoformat(timespec="seconds")
+        manifest = _verified(path)
+        estimator = ModelSpec.model_validate_json((path / "model.json").read_bytes()).estimator
+        if manifest.version != version:
+            broken = f"{path}: the folder holds {manifest.version}"
+    except PackageInvalid as error:
+        broken = str(error)
     except (OSError, ValidationError):
-        return None  # a damaged package is listed like any other; loading it names the file
+        broken = f"{path}: model.json cannot be read"
+    return Installed(version, path, created, estimator, broken)
+
+
+def _verified(path: Path) -> package.Manifest:
+    try:
+        return package.verify(path)
+    except PackageInvalid as error:
+        raise _at(path, error) from error
+
+
+def _at(path: Path, error: PackageInvalid) -> PackageInvalid:
+    """The error with the folder it is about: a package is known by its version, found by this."""
+    return PackageInvalid(f"{path}: {error}")
+
+
+def _description(model: Path) -> _Description:
+    try:
+        return documents.read(_Description, model / "model.yaml")
+    except PortfolioInvalid as error:
+        msg = f"{error}; once {model} is deleted, the package can be put in again"
+        raise PackageInvalid(msg) from error

@@ -100,9 +100,9 @@ def test_what_is_installed_is_listed_the_newest_last(store: Store, tmp_path: Pat
     found = store.installed(toys.NAME)
 
     assert {p.version for p in found} == set(versions)
-    assert [p.created for p in found] == sorted(p.created for p in found)
-    assert all(datetime.fromisoformat(p.created).tzinfo for p in found)
-    assert {p.estimator for p in found} == {"written by hand"}
+    assert [p.created for p in found] == sorted(str(p.created) for p in found)
+    assert all(datetime.fromisoformat(str(p.created)).tzinfo for p in found)
+    assert {(p.estimator, p.broken) for p in found} == {("written by hand", None)}
     assert store.installed("another-portfolio") == []
 
 
@@ -241,17 +241,41 @@ def test_shipped_packages_are_put_in_once(settings: Settings, store: Store) -> N
     store.add_shipped(toys.NAME)
 
     assert {p.version for p in before} == versions
+    assert all(p.created for p in before)
     assert store.installed(toys.NAME) == before
-    assert store.installed("another") == []
+    assert [p.created for p in store.installed("another")] == [None, None]
 
 
-def test_a_shipped_package_that_was_altered_is_refused(settings: Settings, store: Store) -> None:
-    """At the start, by the name of the file."""
+def test_a_shipped_package_is_found_where_it_is(settings: Settings, store: Store) -> None:
+    """Who only reads needs no store, and makes none."""
+    shipped = toys.write_package(settings.packages_dir, "linear")
+
+    (found,) = store.installed(toys.NAME)
+    loaded = store.load(toys.NAME, shipped.name)
+
+    assert (found.version, found.path, found.created) == (shipped.name, shipped, None)
+    assert loaded.path == shipped
+    assert not settings.state_dir.exists()
+
+
+def test_a_shipped_package_that_was_altered_is_left_out_by_name(
+    settings: Settings, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others are put in, the log names its folder and file, and it is refused when wanted."""
     shipped = toys.write_package(settings.packages_dir, "linear")
     (shipped / "reasons.yaml").write_text("none", encoding="utf-8")
+    other = toys.write_package(settings.packages_dir, "trees")
 
-    with pytest.raises(PackageInvalid, match=r"reasons\.yaml was altered"):
-        store.add_shipped(toys.NAME)
+    store.add_shipped(toys.NAME)
+
+    assert store.load(toys.NAME, other.name).version == other.name
+    (line,) = caplog.messages
+    found = {p.version: p.broken for p in store.installed(toys.NAME)}
+    assert found[other.name] is None
+    with pytest.raises(PackageInvalid) as caught:
+        store.load(toys.NAME, shipped.name)
+    for said in (line, found[shipped.name], str(caught.value)):
+        assert f"{shipped}: package {shipped.name}: reasons.yaml was altered" in str(said)
 
 
 def test_a_damaged_package_in_the_store_does_not_keep_the_others_out(
@@ -270,15 +294,58 @@ def test_a_damaged_package_in_the_store_does_not_keep_the_others_out(
     assert estimators == {damaged: None, new: "written by hand"}
 
 
-def test_a_store_that_bentoml_cannot_read_is_refused(store: Store, source: Path) -> None:
-    """Its own description of a model is gone: an error of ours, with the place."""
-    version = store.add(source)
-    (store.path(toys.NAME, version).parent / "model.yaml").unlink()
+@pytest.mark.parametrize("content", [None, "", "name: [", "name: x", "creation_time: soon", "\0"])
+def test_a_model_without_bentomls_description_is_broken_and_stops_no_other(
+    settings: Settings, store: Store, content: str | None
+) -> None:
+    """Half a model, as a copy that was killed leaves it: listed and refused by its place."""
+    versions = [toys.write_package(settings.packages_dir, k).name for k in ("trees", "linear")]
+    store.add_shipped(toys.NAME)
+    file = store.path(toys.NAME, versions[0]).parent / "model.yaml"
+    file.unlink()
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
 
-    with pytest.raises(PackageInvalid, match=r"bentoml/models: .*model\.yaml"):
-        store.installed(toys.NAME)
-    with pytest.raises(PackageNotFound):
-        store.load(toys.NAME, version)
+    store.add_shipped(toys.NAME)
+
+    broken, whole = store.installed(toys.NAME)
+    assert (broken.version, whole.version, whole.broken) == (*versions, None)
+    assert str(file) in str(broken.broken)
+    assert store.load(toys.NAME, whole.version).version == whole.version
+    with pytest.raises(PackageInvalid, match=re.escape(f"once {file.parent} is deleted")):
+        store.load(toys.NAME, broken.version)
+    shutil.rmtree(file.parent)
+    store.add_shipped(toys.NAME)
+    assert [p.broken for p in store.installed(toys.NAME)] == [None, None]
+
+
+def test_whatever_lies_in_the_store_is_listed_or_left_alone(store: Store, source: Path) -> None:
+    """A folder that is empty or misnamed is broken; a file, or one being written, is nothing."""
+    version = store.add(source)
+    folder = store.path(toys.NAME, version).parents[1]
+    (folder / "000000000000").mkdir()
+    (folder / ".writing-x").mkdir()
+    (folder / "notes.txt").touch()
+    shutil.copytree(folder / version, folder / "111111111111")
+
+    found = {p.version: p.broken for p in store.installed(toys.NAME)}
+
+    assert set(found) == {version, "000000000000", "111111111111"}
+    assert found[version] is None
+    assert "000000000000/model.yaml" in str(found["000000000000"])
+    assert f"111111111111/package: the folder holds {version}" in str(found["111111111111"])
+
+
+def test_a_package_of_a_newer_format_is_listed_as_one_that_is_not_understood(
+    store: Store, tmp_path: Path
+) -> None:
+    """Its sums match, but what is in it is not known here."""
+    version = store.add(toys.write_package(tmp_path, "linear", model_json=b'{"kind": "quantum"}'))
+
+    (found,) = store.installed(toys.NAME)
+
+    assert (found.version, found.estimator) == (version, None)
+    assert str(found.broken).endswith(f"{version}/package: model.json cannot be read")
 
 
 def test_the_default_is_named_beside_the_shipped_packages(settings: Settings, store: Store) -> None:
@@ -308,6 +375,7 @@ def test_who_puts_a_package_in_waits_for_who_does_already(
 ) -> None:
     """One at a time, over all processes of a state directory."""
     adding = threading.Thread(target=store.add, args=(source,))
+    (settings.state_dir / "bentoml").mkdir(parents=True)
     with (settings.state_dir / "bentoml" / "adding.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         adding.start()
