@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 PREFIX = "CREDIT_RISK_"
 
@@ -24,6 +25,9 @@ def _plain(name: str) -> AliasChoices:
 
 
 def _is_url(text: str) -> str:
+    from sqlalchemy import make_url  # noqa: PLC0415 - see `Settings.audit_url`
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
     try:
         make_url(text)
     except (ArgumentError, ValueError):
@@ -138,6 +142,9 @@ class Settings(BaseSettings):
 
         The path of a SQLite file is absolute: the server's processes work in another folder.
         """
+        # Here and not above: what starts the workers needs settings, but no database.
+        from sqlalchemy import URL, make_url  # noqa: PLC0415
+
         if self.database_url is None:
             # Put together by SQLAlchemy: in text, a folder's name would end at its first question
             # mark, and two such state directories would share one database.
