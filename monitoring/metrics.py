@@ -108,6 +108,9 @@ class Metrics:
         if before is not None:
             self.active.labels(before.portfolio, before.version, before.policy_version).set(0)
         self.active.labels(package.portfolio, package.version, package.policy_version).set(1)
+        # At 0 before the first failure, so that a rise is seen; and the workers' files are all
+        # open by now, so that nothing is lost where their folder is taken away later.
+        self.activation_failures.labels(package.portfolio)
 
     def activation_failed(self, portfolio: str) -> None:
         """A wanted package could not be loaded."""

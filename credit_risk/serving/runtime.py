@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from credit_risk.audit import SqlAuditLog
 from credit_risk.batching import Batcher
@@ -16,6 +15,7 @@ from credit_risk.serving import problems
 from credit_risk.serving.activation import ActivePackage
 from credit_risk.serving.app import Calls, Server
 from credit_risk.serving.store import Store
+from monitoring import exposition
 from monitoring.accounts import Accounts
 from monitoring.metrics import Metrics
 
@@ -27,8 +27,8 @@ class Runtime:
     """The server of one worker process, with its collaborators."""
 
     def __init__(self, settings: Settings) -> None:
-        registry = CollectorRegistry()
-        metrics = Metrics(registry)
+        self._registry = CollectorRegistry()
+        metrics = Metrics(self._registry)
         self._accounts = Accounts(metrics)
         store = Store(settings)
         store.add_shipped(settings.portfolio)
@@ -68,6 +68,4 @@ class Runtime:
     def _metrics_text(self) -> tuple[bytes, str]:
         """The metrics of all workers added up, and their media type."""
         self._accounts.flush()
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+        return exposition.text(self._registry), CONTENT_TYPE_PLAIN_0_0_4

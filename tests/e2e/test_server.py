@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,6 +20,7 @@ from credit_risk import package, profile
 from credit_risk.audit import SqlAuditLog
 from credit_risk.serving.store import Store
 from credit_risk.settings import Settings
+from loadtests import machine
 from tests.e2e.conftest import ROOT, RunningServer
 
 if TYPE_CHECKING:
@@ -243,3 +247,45 @@ def test_a_port_that_is_taken_is_one_line(
     assert refused.returncode == 1
     (line,) = refused.stderr.strip().splitlines()
     assert line.startswith(f"error: cannot listen on 127.0.0.1:{server.environment['PORT']}: ")
+
+
+def test_a_killed_worker_is_replaced_and_what_it_counted_stays(
+    start: Callable[..., RunningServer],
+) -> None:
+    """Its counts are added up for ever; what it said of its own state goes with it."""
+    server = start(workers=1)
+    (killed,) = machine.children(server.process.pid)
+    assert httpx.post(f"{server.url}/predict", json=_applicants("personal-loans", 1)[0]).is_success
+    httpx.get(f"{server.url}/metrics")
+    files = Path(server.environment["STATE_DIR"]) / "bentoml" / "prometheus_multiproc_dir"
+    assert list(files.glob(f"gauge_live*_{killed}.db"))
+
+    os.kill(killed, signal.SIGKILL)
+
+    while True:
+        # The connection waits until the next worker takes it.
+        samples = _samples(httpx.get(f"{server.url}/metrics", timeout=60).text)
+        if not list(files.glob(f"gauge_live*_{killed}.db")):
+            break
+    assert machine.children(server.process.pid) != [killed]
+    assert _total(samples, "credit_decisions_total") == 1
+    assert _total(samples, "credit_model_active") == 1
+
+
+def test_without_its_state_directory_it_says_so_and_decides_nothing(
+    start: Callable[..., RunningServer],
+) -> None:
+    """The records' file is gone: nothing more is answered that could not be shown later."""
+    server = start(workers=1)
+    applicant = _applicants("personal-loans", 1)[0]
+    assert httpx.post(f"{server.url}/predict", json=applicant).status_code == 200
+
+    shutil.rmtree(server.environment["STATE_DIR"])
+
+    assert httpx.post(f"{server.url}/predict", json=applicant).status_code == 503
+    assert httpx.get(f"{server.url}/readyz").status_code == 503
+    metrics = httpx.get(f"{server.url}/metrics")
+    assert metrics.status_code == 200
+    assert {series.partition("{")[0] for series in _samples(metrics.text)} == {
+        "credit_model_active"
+    }

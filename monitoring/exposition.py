@@ -1,0 +1,55 @@
+"""The text of ``GET /metrics``: the workers added up.
+
+Each worker writes its values to files of its own in one folder (prometheus_client's multiprocess
+mode), and whichever is asked adds up what is in them. What a dead worker counted stays counted;
+what it said of its present state does not.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_OF_ONE_WORKER = ("credit_model_active",)
+"""What is as true of one worker as of all."""
+
+
+def text(own: CollectorRegistry) -> bytes:
+    """The metrics of all workers, in Prometheus' text format.
+
+    Once the folder is gone only what holds without the other workers is told: a counter that
+    lacks what they counted would look like one that began anew, and rates of it would be made up.
+    Missing series are seen, and ``/readyz`` says what is wrong.
+
+    Args:
+        own: the registry of the worker that is asked.
+    """
+    folder = Path(os.environ[FOLDER])
+    # Ours is among them from the first moment on, unless somebody took it away.
+    if not list(folder.glob(f"*_{os.getpid()}.db")):
+        return generate_latest(own.restricted_registry(_OF_ONE_WORKER))
+    forget_dead(folder)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def forget_dead(folder: Path) -> None:
+    """Remove what workers that no longer run said of their present state."""
+    for pid in {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*_*.db")}:
+        if not _runs(pid):
+            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return False  # somebody else's process, which came to have the number of one of ours
+    return True

@@ -1,0 +1,119 @@
+"""GET /metrics over real processes: prometheus_client chooses its mode when it is imported."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from monitoring.exposition import FOLDER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+WORKER = """
+import sys
+from prometheus_client import CollectorRegistry
+from monitoring import exposition
+from monitoring.metrics import Metrics
+registry = CollectorRegistry()
+metrics = Metrics(registry)
+metrics.active.labels("toys", sys.argv[1], "1").set(1)
+metrics.activation_failures.labels("toys")
+metrics.batch_queue.set(3)
+metrics.records.labels("decision").inc(2)
+for line in sys.stdin:
+    metrics.records.labels("decision").inc()
+    text = exposition.text(registry)
+    print(len(text), flush=True)
+    sys.stdout.buffer.write(text)
+    sys.stdout.buffer.flush()
+"""
+
+
+class Workers:
+    """Processes that count on demand, and share one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, version: str) -> subprocess.Popen[bytes]:
+        """One more, which says that this version decides."""
+        process = subprocess.Popen(  # noqa: S603 - this interpreter, on the program above
+            [sys.executable, "-c", WORKER, version],
+            cwd=ROOT,
+            env={**os.environ, FOLDER: str(self.folder)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.processes.append(process)
+        return process
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[Workers]:
+    """A folder and nobody who writes to it yet."""
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    started = Workers(folder)
+    yield started
+    for process in started.processes:
+        process.kill()
+        process.communicate()
+
+
+def samples(process: subprocess.Popen[bytes]) -> dict[tuple[str, str], float]:
+    """What a worker answers, by name and model version; it counts one record before."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    text = process.stdout.read(int(process.stdout.readline()))
+    return {
+        (sample.name, sample.labels.get("model_version", "")): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def test_a_killed_worker_leaves_its_counts_and_nothing_else(workers: Workers) -> None:
+    """What it decided with is no longer deciding."""
+    killed, living = workers.start("before"), workers.start("after")
+    samples(killed)
+    both = samples(living)
+    assert both["credit_model_active", "before"] == both["credit_model_active", "after"] == 1
+    assert both["credit_batch_queue_rows", ""] == 6
+    assert both["credit_records_written_total", ""] == 6
+
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+
+    left = samples(living)
+    assert ("credit_model_active", "before") not in left
+    assert left["credit_model_active", "after"] == 1
+    assert left["credit_batch_queue_rows", ""] == 3
+    assert left["credit_records_written_total", ""] == 7
+
+
+@pytest.mark.parametrize("made_again", [False, True])
+def test_without_its_folder_only_what_needs_no_adding_up_is_told(
+    workers: Workers,
+    made_again: bool,  # noqa: FBT001 - a case
+) -> None:
+    """No counter falls, and no rate is made up of one that did."""
+    worker = workers.start("one")
+    assert samples(worker)["credit_records_written_total", ""] == 3
+    for path in workers.folder.iterdir():
+        path.unlink()
+    if not made_again:
+        workers.folder.rmdir()
+
+    assert samples(worker) == {("credit_model_active", "one"): 1}
