@@ -25,6 +25,7 @@ from credit_risk.errors import Overloaded
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from credit_risk.decisions import Call
     from credit_risk.package import ModelPackage
     from credit_risk.schema import Application
     from credit_risk.scoring import Decision
@@ -44,8 +45,24 @@ _SMOOTHING = 0.2
 class BatchObserver(Protocol):
     """Who counts batches. Called on the event loop, so it must be quick and never fail."""
 
-    def batched(self, rows: int, waited: float, waiting: int) -> None:
-        """A batch is about to be scored: its rows, the longest wait in it (s), rows left."""
+    def batched(self, batch: Batched) -> None:
+        """A batch was scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """One batch, for who counts.
+
+    ``waited`` is the longest wait in it, seconds, ``waiting`` the rows it left, ``began`` and
+    ``ended`` are `time.perf_counter`, ``traces`` those of its calls that are followed.
+    """
+
+    rows: int
+    waited: float
+    waiting: int
+    began: float
+    ended: float
+    traces: tuple[object, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +73,7 @@ class _Call:
     applications: Sequence[Application]
     explain: bool
     future: asyncio.Future[list[Result]]
+    caller: Call | None
     since: float = field(default_factory=time.perf_counter)
     taken: int = 0
     results: list[Result] = field(default_factory=list)
@@ -66,9 +84,19 @@ class _Batch:
     """Rows of one package, and whose they are."""
 
     package: ModelPackage
+    waited: float
     applications: list[Application] = field(default_factory=list)
     explain: list[bool] = field(default_factory=list)
     parts: list[tuple[_Call, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """The results of a batch, one per row, and when they were made."""
+
+    results: list[Result]
+    began: float
+    ended: float
 
 
 class Batcher:
@@ -115,7 +143,12 @@ class Batcher:
             self._admitted -= rows
 
     async def decide(
-        self, package: ModelPackage, applications: Sequence[Application], *, explain: bool = False
+        self,
+        package: ModelPackage,
+        applications: Sequence[Application],
+        *,
+        explain: bool = False,
+        call: Call | None = None,
     ) -> list[Result]:
         """As `scoring.decide`, but what fails, fails alone.
 
@@ -123,6 +156,7 @@ class Batcher:
             package: what decides.
             applications: as `Schema.validate_application` returns them; may be empty.
             explain: give every decision its explanation.
+            call: the request; it is told the ends of its stages ``wait`` and ``score``.
 
         Returns:
             One result per application, in order: its decision, or why there is none.
@@ -130,14 +164,14 @@ class Batcher:
         if not applications:
             return []
         loop = asyncio.get_running_loop()
-        call = _Call(package, applications, explain, loop.create_future())
-        self._calls.append(call)
+        rows = _Call(package, applications, explain, loop.create_future(), call)
+        self._calls.append(rows)
         self._waiting += len(applications)
         if not self._running:
             self._running = True
             # Not now: whoever is ready in this turn of the loop comes along.
             loop.call_soon(self._turn, loop)
-        return await call.future
+        return await rows.future
 
     def close(self) -> None:
         """End the thread, once what runs there is done."""
@@ -150,7 +184,7 @@ class Batcher:
             self._running = False
             return
         if not batch.package.model.slow:
-            self._settle(batch, *_score(batch))
+            self._settle(batch, _score(batch))
             # After what came in meanwhile, answers to be sent included.
             loop.call_soon(self._turn, loop)
             return
@@ -158,8 +192,8 @@ class Batcher:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="scoring")
         scored = loop.run_in_executor(self._thread, _score, batch)
 
-        def done(future: asyncio.Future[tuple[list[Result], float]]) -> None:
-            self._settle(batch, *future.result())
+        def done(future: asyncio.Future[_Scored]) -> None:
+            self._settle(batch, future.result())
             self._turn(loop)
 
         scored.add_done_callback(done)
@@ -168,7 +202,6 @@ class Batcher:
         """The rows to score next; nothing if none wait."""
         batch: _Batch | None = None
         room = 0
-        waited = 0.0
         calls = self._calls
         later: list[_Call] = []
         while calls:
@@ -178,9 +211,8 @@ class Batcher:
                 calls.popleft()
                 continue
             if batch is None:
-                batch = _Batch(call.package)
+                batch = _Batch(call.package, time.perf_counter() - call.since)
                 room = self._room(call.package)
-                waited = time.perf_counter() - call.since
             if not room or call.package is not batch.package:
                 break
             calls.popleft()
@@ -190,6 +222,8 @@ class Batcher:
             batch.applications += call.applications[start : call.taken]
             batch.explain += [call.explain] * rows
             batch.parts.append((call, rows))
+            if call.caller is not None:
+                call.caller.passed("wait")
             room -= rows
             self._waiting -= rows
             if call.taken < len(call.applications):
@@ -197,8 +231,6 @@ class Batcher:
                 later.append(call)
         # Behind everybody: many rows let others' few pass.
         calls.extend(later)
-        if batch is not None:
-            self._observer.batched(len(batch.applications), waited, self._waiting)
         return batch
 
     def _room(self, package: ModelPackage) -> int:
@@ -212,9 +244,15 @@ class Batcher:
         """How long scoring the rows would take, as far as is known."""
         return rows * self._costs.get(package.version, 0.0)
 
-    def _settle(self, batch: _Batch, results: list[Result], seconds: float) -> None:
+    def _settle(self, batch: _Batch, scored: _Scored) -> None:
+        results = scored.results
+        callers = [call.caller for call, _ in batch.parts if call.caller is not None]
+        traces = tuple(caller.trace for caller in callers if caller.trace is not None)
+        self._observer.batched(
+            Batched(len(results), batch.waited, self._waiting, scored.began, scored.ended, traces)
+        )
         version = batch.package.version
-        cost = seconds / len(results)
+        cost = (scored.ended - scored.began) / len(results)
         known = self._costs.get(version)
         if known is None:
             # The package before has no rows left, or none to speak of.
@@ -225,13 +263,14 @@ class Batcher:
         for call, rows in batch.parts:
             call.results += results[at : at + rows]
             at += rows
+            if call.caller is not None:
+                call.caller.passed("score")
             if len(call.results) == len(call.applications) and not call.future.done():
                 call.future.set_result(call.results)
 
 
-def _score(batch: _Batch) -> tuple[list[Result], float]:
-    """The results of a batch, and the seconds it took."""
-    begin = time.perf_counter()
+def _score(batch: _Batch) -> _Scored:
+    began = time.perf_counter()
     results: list[Result]
     try:
         results = list(scoring.decide(batch.package, batch.applications, explain=batch.explain))
@@ -243,7 +282,7 @@ def _score(batch: _Batch) -> tuple[list[Result], float]:
                 _score_alone(batch.package, application, explain=explain)
                 for application, explain in zip(batch.applications, batch.explain, strict=True)
             ]
-    return results, time.perf_counter() - begin
+    return _Scored(results, began, time.perf_counter())
 
 
 def _score_alone(package: ModelPackage, application: Application, *, explain: bool) -> Result:

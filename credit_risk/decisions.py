@@ -63,13 +63,20 @@ class Call:
     """One request, as the use case sees it.
 
     ``received`` is `time.perf_counter` when the first byte was seen; ``at`` microseconds since
-    the epoch.
+    the epoch. ``stages`` are those passed so far, each with the `time.perf_counter` of its end.
+    ``trace`` is whatever the transport follows the request by.
     """
 
     operation: str
     request_id: str
+    trace: object | None = None
     received: float = field(default_factory=time.perf_counter)
     at: int = field(default_factory=lambda: time.time_ns() // 1_000)
+    stages: list[tuple[str, float]] = field(default_factory=list)
+
+    def passed(self, stage: str) -> None:
+        """A stage ends now."""
+        self.stages.append((stage, time.perf_counter()))
 
     @property
     def latency_ms(self) -> float:
@@ -144,6 +151,7 @@ class Desk:
             RecordingFailed: the decision was not recorded, so it is none.
         """
         application = package.schema.validate_json(body)
+        call.passed("validate")
         seconds = _left(call, self.deadline_seconds)
         with self.batcher.admitted(package, 1, seconds):
             return await _within(
@@ -178,11 +186,12 @@ class Desk:
     async def _predict(
         self, package: ModelPackage, application: Application, call: Call, *, explain: bool
     ) -> dict[str, Any]:
-        (decision,) = await self.batcher.decide(package, (application,), explain=explain)
+        (decision,) = await self.batcher.decide(package, (application,), explain=explain, call=call)
         if isinstance(decision, Exception):
             raise decision
         decision_id = new_id()
         await self._record([_decision_record(package, decision_id, application, decision, call)])
+        call.passed("record")
         self.observer.decided(package, decision)
         return answer(package, decision_id, decision)
 
@@ -199,7 +208,8 @@ class Desk:
                     FieldError(f"/applications/{i}{e.pointer}", e.detail) for e in error.errors
                 )
                 problems[i] = "refusal", self.problem_of(ApplicationInvalid(tuple(places)))
-        decided = await self.batcher.decide(package, list(valid.values()))
+        call.passed("validate")
+        decided = await self.batcher.decide(package, list(valid.values()), call=call)
         failed = [decision for decision in decided if isinstance(decision, Exception)]
         if failed and len(failed) == len(decided):
             raise failed[0]  # not a row that is odd, but a model that is broken
@@ -221,6 +231,7 @@ class Desk:
             records.append(self._problem_record(kind, ids[i], problem, call, row, package, row=i))
             results.append({"problem": problem.to_json(ids[i])})
         await self._record(records)
+        call.passed("record")
         async for decision in _in_turns(decided):
             if not isinstance(decision, Exception):
                 self.observer.decided(package, decision)

@@ -131,6 +131,15 @@ class Settings(BaseSettings):
     activation_poll_seconds: Annotated[
         float, Field(gt=0, description="How often a worker looks for a newly activated version.")
     ] = 0.5
+    trace_ratio: Annotated[
+        float,
+        Field(
+            ge=0.0,
+            le=1.0,
+            description="Share of requests that are traced, where OTEL_EXPORTER_OTLP_ENDPOINT says "
+            "to what collector.",
+        ),
+    ] = 0.1
     log_level: Annotated[
         str,
         Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe line logged."),

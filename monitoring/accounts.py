@@ -1,8 +1,9 @@
 """Counting and telling what happened, beside the event loop that it happened on.
 
 The event loop only notes that something happened. A thread looks several times a second at what
-was noted, adds up what is alike, moves the metrics and logs one line for each request, so that
-neither a metrics file nor a full pipe behind the log keeps an answer waiting. What a process that
+was noted, adds up what is alike, moves the metrics, logs one line for each request and makes the
+spans of those that are sampled, so that neither a metrics file nor a full pipe behind the log
+keeps an answer waiting. What a process that
 is killed had noted in its last moments is lost to metrics and log; the records, which are the
 evidence, do not come this way.
 """
@@ -17,16 +18,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from monitoring.logs import REQUESTS
+from monitoring.traces import Sampled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import prometheus_client
 
     from credit_risk.audit import RecordKind
+    from credit_risk.batching import Batched
+    from credit_risk.decisions import Call
     from credit_risk.package import ModelPackage
     from credit_risk.scoring import Decision
     from monitoring.metrics import Metrics
+    from monitoring.traces import Traces
 
     Counts: TypeAlias = Counter[tuple[prometheus_client.Counter, tuple[str, ...]]]
 
@@ -36,15 +41,17 @@ INTERVAL_SECONDS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One request that was answered; ``seconds`` from its arrival to its answer."""
+    """One request that was answered; ``seconds`` from its arrival to its answer.
 
-    request_id: str
+    ``answer`` is what a scoring call was answered, empty for other calls and for problems.
+    """
+
+    call: Call
     method: str
     route: str
     status: int
     seconds: float
-    decision_id: str | None
-    decision: str | None
+    answer: Mapping[str, Any]
     problem: str | None
     at: float = field(default_factory=time.time)
 
@@ -52,8 +59,9 @@ class Answered:
 class Accounts:
     """Notes what happens; see the module's text. Without `start`, `flush` has to be called."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, traces: Traces) -> None:
         self._metrics = metrics
+        self._traces = traces
         self._noted: deque[tuple[Any, ...]] = deque()
         self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
         self._lock = threading.Lock()
@@ -72,9 +80,9 @@ class Accounts:
         """See `credit_risk.decisions.Observer`."""
         self._noted.append((self._recorded, kind, number))
 
-    def batched(self, rows: int, waited: float, waiting: int) -> None:
+    def batched(self, batch: Batched) -> None:
         """See `credit_risk.batching.BatchObserver`."""
-        self._noted.append((self._batched, rows, waited, waiting))
+        self._noted.append((self._batched, batch))
 
     def start(self) -> None:
         """Flush several times a second until `close`."""
@@ -116,6 +124,9 @@ class Accounts:
         if answered.problem is not None:
             counts[metrics.problems, (answered.problem,)] += 1
         self._child(metrics.duration, (answered.route,)).observe(answered.seconds)
+        sampled = answered.call.trace
+        if isinstance(sampled, Sampled):
+            self._traces.request(sampled, answered)
         if REQUESTS.isEnabledFor(logging.INFO):
             # Made from its parts: the usual way looks for the line of code that logs.
             line = {
@@ -124,13 +135,14 @@ class Accounts:
                 "levelname": "INFO",
                 "msg": "request",
                 "created": answered.at,
-                "request_id": answered.request_id,
+                "request_id": answered.call.request_id,
+                "trace_id": f"{sampled.trace_id:032x}" if isinstance(sampled, Sampled) else None,
                 "method": answered.method,
                 "route": answered.route,
                 "status": answered.status,
                 "ms": round(answered.seconds * 1_000.0, 3),
-                "decision_id": answered.decision_id,
-                "decision": answered.decision,
+                "decision_id": answered.answer.get("decision_id"),
+                "decision": answered.answer.get("decision"),
                 "problem": answered.problem,
             }
             REQUESTS.handle(logging.makeLogRecord(line))
@@ -146,7 +158,10 @@ class Accounts:
     def _recorded(self, counts: Counts, kind: RecordKind, number: int) -> None:
         counts[self._metrics.records, (kind,)] += number
 
-    def _batched(self, _: Counts, rows: int, waited: float, waiting: int) -> None:
-        self._metrics.batch_rows.observe(rows)
-        self._metrics.batch_wait.observe(waited)
-        self._metrics.batch_queue.set(waiting)
+    def _batched(self, _: Counts, batch: Batched) -> None:
+        self._metrics.batch_rows.observe(batch.rows)
+        self._metrics.batch_wait.observe(batch.waited)
+        self._metrics.batch_queue.set(batch.waiting)
+        sampled = [trace for trace in batch.traces if isinstance(trace, Sampled)]
+        if sampled:
+            self._traces.batch(sampled, batch.rows, batch.began, batch.ended)

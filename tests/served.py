@@ -22,6 +22,7 @@ from credit_risk.serving.app import Calls, Server
 from credit_risk.settings import Settings
 from monitoring.accounts import Accounts
 from monitoring.metrics import Metrics
+from monitoring.traces import Traces
 from tests import toys
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     import httpx2
     import numpy.typing as npt
+    from opentelemetry.sdk.trace.export import SpanExporter
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from credit_risk.audit import AuditLog, Record
@@ -113,11 +115,13 @@ class Served:
     audit: AuditLog
     settings: Settings
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    exporter: SpanExporter | None = None
 
     def __post_init__(self) -> None:
         self._earlier = self.audit.count()
         self.metrics = Metrics(self.registry)
-        self.accounts = Accounts(self.metrics)
+        self.traces = Traces(1.0, self.exporter)
+        self.accounts = Accounts(self.metrics, self.traces)
         self.batcher = Batcher(self.accounts, self.settings.waiting_limit)
         desk = Desk(
             self.audit,
@@ -130,7 +134,7 @@ class Served:
         )
         active = cast("ActivePackage", self.active)
         self.calls = Calls(self.settings, active, desk, self._metrics_text)
-        self.app = self._flushing(Server(self.calls, self.accounts))
+        self.app = self._flushing(Server(self.calls, self.accounts, self.traces))
         self.client = TestClient(self.app, follow_redirects=False)
 
     def settings_with(self, **changed: float) -> Served:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit_risk import batching
-from credit_risk.batching import TURN_ROWS_MAX, Batcher
+from credit_risk.batching import TURN_ROWS_MAX, Batched, Batcher
+from credit_risk.decisions import Call
 from credit_risk.errors import Overloaded
 from credit_risk.scoring import Decision, decide
 from tests import toys
@@ -33,10 +34,13 @@ class Seen:
     """The batches so far: rows, longest wait, rows left."""
 
     batches: list[tuple[int, float, int]] = field(default_factory=list)
+    traces: list[tuple[object, ...]] = field(default_factory=list)
 
-    def batched(self, rows: int, waited: float, waiting: int) -> None:
+    def batched(self, batch: Batched) -> None:
         """Note one."""
-        self.batches.append((rows, waited, waiting))
+        assert batch.began <= batch.ended
+        self.batches.append((batch.rows, batch.waited, batch.waiting))
+        self.traces.append(batch.traces)
 
     @property
     def rows(self) -> list[int]:
@@ -348,3 +352,23 @@ def test_who_would_wait_too_long_is_turned_away(trees_package: ModelPackage, see
         batcher.close()
 
     run(main())
+
+
+def test_callers_learn_their_stages_and_the_batch_its_callers(
+    trees_package: ModelPackage, seen: Seen
+) -> None:
+    """Whoever is followed is named; everybody is told when waiting and scoring ended."""
+    calls = [Call("/predict", str(i), trace=i if i % 2 else None) for i in range(4)]
+
+    async def main() -> None:
+        batcher = Batcher(seen, 100)
+        await asyncio.gather(
+            *(batcher.decide(trees_package, PEOPLE[:1], call=call) for call in calls)
+        )
+
+    run(main())
+
+    assert seen.traces == [(1, 3)]
+    for call in calls:
+        assert [stage for stage, _ in call.stages] == ["wait", "score"]
+        assert call.received <= call.stages[0][1] <= call.stages[1][1]

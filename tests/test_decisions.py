@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit_risk.batching import Batcher
+from credit_risk.batching import Batched, Batcher
 from credit_risk.decisions import RECORDED_INPUT_MAX, Call, Desk, Problem, answer, new_id
 from credit_risk.errors import (
     ApplicationInvalid,
@@ -63,11 +63,11 @@ class Events:
         assert package.version
         self.order.append(decision.outcome.decision)
 
-    def batched(self, rows: int, waited: float, waiting: int) -> None:
+    def batched(self, batch: Batched) -> None:
         """Check what is told of a batch."""
-        assert rows > 0
-        assert waited >= 0.0
-        assert waiting >= 0
+        assert batch.rows > 0
+        assert batch.waited >= 0.0
+        assert batch.waiting >= 0
 
     def recorded(self, kind: RecordKind, number: int) -> None:
         """Count records."""
@@ -621,3 +621,15 @@ async def _beside(small: Desk, package: ModelPackage) -> None:
         await small.predict_batch(package, batch(EXAMPLE, EXAMPLE), call(), 5)
     finally:
         await single
+
+
+def test_a_call_knows_its_stages(trees_package: ModelPackage) -> None:
+    """In their order, each with its end."""
+    single, many = call(), call("/predict/batch")
+    run(desk(Events()).predict(trees_package, RISKY, single))
+    run(desk(Events()).predict_batch(trees_package, batch(EXAMPLE, {}), many, 5))
+
+    for asked in (single, many):
+        assert [stage for stage, _ in asked.stages] == ["validate", "wait", "score", "record"]
+        ends = [asked.received, *(end for _, end in asked.stages)]
+        assert ends == sorted(ends)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from credit_risk.serving.problems import Kind
     from credit_risk.settings import Settings
     from monitoring.accounts import Accounts
+    from monitoring.traces import Traces
 
     Answer = dict[str, Any]
     Operation = Callable[[ModelPackage, bytes, Call], Awaitable[Answer]]
@@ -184,6 +185,7 @@ class Calls:
         body = None
         try:
             body = await _body(request, self._settings.body_limit)
+            call.passed("read")
             answer = await operation(package, body, call)
         except (Rejected, ApplicationInvalid) as error:
             record = self._desk.refuse
@@ -264,8 +266,9 @@ def routes(calls: Calls) -> list[Route]:
 class Server:
     """The ASGI application."""
 
-    def __init__(self, calls: Calls, accounts: Accounts) -> None:
+    def __init__(self, calls: Calls, accounts: Accounts, traces: Traces) -> None:
         self._accounts = accounts
+        self._traces = traces
         listed = routes(calls)
         self._templates = {route.path for route in listed}
         assets = Mount("/docs/assets", StaticFiles(directory=pages.assets()))
@@ -280,11 +283,15 @@ class Server:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request; other kinds of scope are not ours."""
-        given = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"").decode(
-            "latin-1"
-        )
-        request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
-        call = scope["call"] = Call(operation=scope["path"], request_id=request_id)
+        given = trace_parent = None
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and given is None:
+                given = value.decode("latin-1")
+            elif name == b"traceparent":
+                trace_parent = value
+        request_id = given if given and _REQUEST_ID.fullmatch(given) else new_id()
+        call = Call(scope["path"], request_id, self._traces.sample(trace_parent))
+        scope["call"] = call
         status = 0
 
         async def sending(message: Message) -> None:
@@ -303,16 +310,14 @@ class Server:
             self._account(scope, call, status)
 
     def _account(self, scope: Scope, call: Call, status: int) -> None:
-        answer = scope.get("answer", _NOTHING)
         self._accounts.answered(
             Answered(
-                call.request_id,
+                call,
                 scope["method"],
                 self._template(scope["path"]),
                 status,
                 time.perf_counter() - call.received,
-                answer.get("decision_id"),
-                answer.get("decision"),
+                scope.get("answer", _NOTHING),
                 scope.get("problem"),
             )
         )

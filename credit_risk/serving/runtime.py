@@ -18,6 +18,7 @@ from credit_risk.serving.store import Store
 from monitoring import exposition
 from monitoring.accounts import Accounts
 from monitoring.metrics import Metrics
+from monitoring.traces import Traces, exporter
 
 if TYPE_CHECKING:
     from credit_risk.settings import Settings
@@ -29,7 +30,8 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self._registry = CollectorRegistry()
         metrics = Metrics(self._registry)
-        self._accounts = Accounts(metrics)
+        self._traces = Traces(settings.trace_ratio, exporter())
+        self._accounts = Accounts(metrics, self._traces)
         store = Store(settings)
         store.add_shipped(settings.portfolio)
         # Room for everything the batcher lets in, so that what was decided finds a place.
@@ -47,7 +49,7 @@ class Runtime:
             settings.batch_deadline_seconds,
         )
         calls = Calls(settings, self._active, desk, self._metrics_text)
-        self.server = Server(calls, self._accounts)
+        self.server = Server(calls, self._accounts, self._traces)
 
     def start(self) -> None:
         """Begin to follow activations, and to count."""
@@ -64,6 +66,7 @@ class Runtime:
         self._batcher.close()
         self._audit.close()
         self._accounts.close()
+        self._traces.close()
 
     def _metrics_text(self) -> tuple[bytes, str]:
         """The metrics of all workers added up, and their media type."""

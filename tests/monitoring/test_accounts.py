@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry
 
+from credit_risk.batching import Batched
+from credit_risk.decisions import Call
 from credit_risk.scoring import decide
 from monitoring.accounts import Accounts, Answered
 from monitoring.metrics import Metrics
+from monitoring.traces import Traces
 from tests import toys
 
 if TYPE_CHECKING:
     from credit_risk.package import ModelPackage
 
-ANSWERED = Answered("r-1", "POST", "/predict", 200, 0.0021, "d-1", "DECLINE", None)
-REFUSED = Answered("r-2", "POST", "/predict", 422, 0.0003, None, None, "/problems/x")
+DECIDED = {"decision_id": "d-1", "decision": "DECLINE"}
+ANSWERED = Answered(Call("/predict", "r-1"), "POST", "/predict", 200, 0.0021, DECIDED, None)
+REFUSED = Answered(Call("/predict", "r-2"), "POST", "/predict", 422, 0.0003, {}, "/problems/x")
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def registry() -> CollectorRegistry:
 @pytest.fixture
 def accounts(registry: CollectorRegistry) -> Accounts:
     """Nothing noted yet."""
-    return Accounts(Metrics(registry))
+    return Accounts(Metrics(registry), Traces(1.0, None))
 
 
 def test_nothing_is_counted_before_its_time(
@@ -60,7 +64,7 @@ def test_everything_is_counted_once(
             accounts.decided(any_package, decision)
         accounts.answered(REFUSED)
         accounts.recorded("decision", 5)
-        accounts.batched(5, 0.001, 2)
+        accounts.batched(Batched(5, 0.001, 2, 1.0, 2.0, ()))
         accounts.flush()
         accounts.flush()
 
@@ -88,7 +92,9 @@ def test_a_line_tells_when_it_happened(
 ) -> None:
     """And not when somebody came to write it."""
     caplog.set_level(logging.INFO)
-    accounts.answered(Answered("r-3", "GET", "/livez", 200, 0.1, None, None, None, at=1_000.5))
+    accounts.answered(
+        Answered(Call("/livez", "r-3"), "GET", "/livez", 200, 0.1, {}, None, at=1_000.5)
+    )
     accounts.flush()
 
     (line,) = caplog.records

@@ -93,6 +93,7 @@ def test_a_request_is_one_line_with_the_documented_fields(server: Served, lines:
         "logger": "credit_risk.requests",
         "message": "request",
         "request_id": "desk-7",
+        "trace_id": None,
         "method": "POST",
         "route": "/predict",
         "status": 200,

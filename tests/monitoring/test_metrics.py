@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from credit_risk.batching import Batched
 from credit_risk.serving import app
 from credit_risk.serving.problems import KINDS
 from monitoring.metrics import LATENCY_BUCKETS, Metrics
@@ -51,7 +52,7 @@ def move_all(server: Served) -> None:
     server.active.current = replace(package, model=Broken(ZeroDivisionError))
     server.post("/predict", toys.SAFE)
     server.active.current = package
-    server.accounts.batched(1, 0.1, 7)
+    server.accounts.batched(Batched(1, 0.1, 7, 0.0, 1.0, ()))
     server.accounts.flush()
 
 
