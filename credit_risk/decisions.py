@@ -15,9 +15,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import pydantic_core
 import uuid_utils
 
+from credit_risk import bodies
 from credit_risk.audit import Record
 from credit_risk.errors import (
     ApplicationInvalid,
@@ -25,7 +25,7 @@ from credit_risk.errors import (
     FieldError,
     RecordingFailed,
 )
-from credit_risk.schema import pointer
+from credit_risk.schema import given_again, pointer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -453,13 +453,17 @@ def _batch(body: bytes, rows_max: int) -> list[Any]:
     Raises:
         ApplicationInvalid: not JSON, not of that shape, none, or more than ``rows_max``.
     """
+    errors: list[FieldError] = []
     try:
-        document = pydantic_core.from_json(body)
+        document = bodies.parse(body)
     except ValueError as error:
         raise ApplicationInvalid((FieldError("", f"Invalid JSON: {error}"),)) from None
+    if isinstance(document, bodies.Repeating):
+        errors += given_again(document.repeated)
+        document = dict(document)
     if not isinstance(document, dict):
         raise ApplicationInvalid((FieldError("", "Input should be an object"),))
-    errors = [
+    errors += [
         FieldError(pointer((name,)), "Unknown field") for name in document if name != "applications"
     ]
     rows = document.get("applications")
@@ -475,10 +479,13 @@ def _batch(body: bytes, rows_max: int) -> list[Any]:
 
 
 def _kept(body: bytes) -> object:
-    """What is recorded of a refused body: itself when it is small JSON, else what it was."""
+    """What is recorded of a refused body: itself when it is small JSON, else what it was.
+
+    An object that gives a name more than once is recorded as the list of its members.
+    """
     if len(body) <= RECORDED_INPUT_MAX:
         try:
-            return pydantic_core.from_json(body)
+            return bodies.parse(body)
         except ValueError:
             pass
     return {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}

@@ -25,11 +25,12 @@ from pydantic import (
 from pydantic import Field as Constraint
 from typing_extensions import TypedDict
 
+from credit_risk import bodies
 from credit_risk.documents import Document
 from credit_risk.errors import ApplicationInvalid, FieldError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pydantic_core import ErrorDetails
 
@@ -188,16 +189,28 @@ class Schema(Document):
                 JSON at all has the single pointer ``""`` and a detail beginning "Invalid JSON".
         """
         try:
-            return self._adapter.validate_json(body)
+            application = self._adapter.validate_json(body)
         except ValidationError as error:
-            raise _invalid(error) from None
+            again = () if _is_malformed(error) else given_again(bodies.repeated(body))
+            raise ApplicationInvalid(_faults(error) + again) from None
+        if not bodies.is_plain(body, bodies.strings(application)):
+            again = given_again(bodies.repeated(body))
+            if again:
+                raise ApplicationInvalid(again)
+        return application
 
     def validate_application(self, application: object) -> Application:
-        """Check one application that is already parsed; raises as `validate_json` does."""
+        """Check one application as `bodies.parse` has it; raises as `validate_json` does."""
+        again: tuple[FieldError, ...] = ()
+        if isinstance(application, bodies.Repeating):
+            again, application = given_again(application.repeated), dict(application)
         try:
-            return self._adapter.validate_python(application)
+            valid = self._adapter.validate_python(application)
         except ValidationError as error:
-            raise _invalid(error) from None
+            raise ApplicationInvalid(_faults(error) + again) from None
+        if again:
+            raise ApplicationInvalid(again)
+        return valid
 
     def json_schema(self) -> dict[str, Any]:
         """The application as JSON Schema (draft 2020-12), with units, titles and examples."""
@@ -284,13 +297,19 @@ def _annotation(spec: FieldSpec) -> Any:  # noqa: ANN401 - annotations have no c
     return NotRequired[described] if spec.nullable else Required[described]
 
 
-def _invalid(error: ValidationError) -> ApplicationInvalid:
-    return ApplicationInvalid(
-        tuple(
-            FieldError(pointer(e["loc"]), _detail(e))
-            for e in error.errors(include_url=False, include_input=False)
-        )
-    )
+def given_again(names: Iterable[str]) -> tuple[FieldError, ...]:
+    """What is wrong with an object that gives these names more than once."""
+    return tuple(FieldError(pointer((name,)), "Given more than once") for name in names)
+
+
+def _faults(error: ValidationError) -> tuple[FieldError, ...]:
+    faults = error.errors(include_url=False, include_input=False)
+    # Once each: an unknown field given twice is two errors to pydantic.
+    return tuple(dict.fromkeys(FieldError(pointer(e["loc"]), _detail(e)) for e in faults))
+
+
+def _is_malformed(error: ValidationError) -> bool:
+    return any(e["type"] == "json_invalid" for e in error.errors(include_url=False))
 
 
 def _detail(error: ErrorDetails) -> str:

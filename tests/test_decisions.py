@@ -288,13 +288,15 @@ def test_a_rules_hit_is_on_record_beside_what_the_score_called_for(
 
 
 def test_what_is_recorded_is_what_was_decided_about(trees_package: ModelPackage) -> None:
-    """A key that was sent twice counts once: the last one, in both."""
+    """As the schema has it: 34.0 years are 34, in both."""
     events = Events()
-    twice = b'{"price": 1, ' + RISKY[1:]
+    sent = json.dumps(toys.RISKY | {"age": float(toys.RISKY["age"])}).encode()
 
-    answered = run(desk(events).predict(trees_package, twice, call()))
+    answered = run(desk(events).predict(trees_package, sent, call()))
 
-    assert events.records[0].body["input"] == toys.RISKY
+    recorded = events.records[0].body["input"]
+    assert recorded == toys.RISKY
+    assert type(recorded["age"]) is int
     (decision,) = decide(trees_package, [toys.RISKY])
     assert answered["probability_of_default"] == decision.probability_of_default
 
@@ -366,6 +368,24 @@ def test_a_rows_places_lead_into_the_batch(trees_package: ModelPackage) -> None:
     assert pointers == ["/applications/1/age", "/applications/1/a~1b"]
 
 
+def test_a_row_that_gives_a_name_again_is_refused_alone_and_kept_as_sent(
+    trees_package: ModelPackage,
+) -> None:
+    """Which of the two values was meant nobody can say afterwards either."""
+    again = json.dumps(EXAMPLE).encode()[:-1] + b', "age": 35}'
+    sent = batch(EXAMPLE)[:-2] + b"," + again + b"]}"
+    events = Events()
+
+    answered = run(desk(events).predict_batch(trees_package, sent, call(), 5))
+
+    assert "decision" in answered["results"][0]
+    assert answered["results"][1]["problem"]["errors"] == [
+        {"pointer": "/applications/1/age", "detail": "Given more than once"}
+    ]
+    (refusal,) = (r for group in events.groups for r in group if r.kind == "refusal")
+    assert refusal.body["input"] == [*EXAMPLE.items(), ("age", 35)]
+
+
 @pytest.mark.parametrize(
     ("body", "rows_max", "places"),
     [
@@ -378,6 +398,11 @@ def test_a_rows_places_lead_into_the_batch(trees_package: ModelPackage) -> None:
             b'{"x": 1, "~": 2, "applications": [1]}',
             5,
             [("/x", "Unknown field"), ("/~0", "Unknown field")],
+        ),
+        (
+            b'{"applications": [1], "applications": [2]}',
+            5,
+            [("/applications", "Given more than once")],
         ),
     ],
 )
@@ -476,7 +501,7 @@ def test_without_a_package_no_version_is_on_record() -> None:
         (None, None),
         (b"", "digest"),
         (b"null", None),
-        (b'{"a": 1, "a": 2}', {"a": 2}),
+        (b'{"a": 1, "a": 2}', [("a", 1), ("a", 2)]),
         (b'"' + b"x" * (RECORDED_INPUT_MAX - 2) + b'"', "x" * (RECORDED_INPUT_MAX - 2)),
         (b'"' + b"x" * (RECORDED_INPUT_MAX - 1) + b'"', "digest"),
         (b'{"a": ', "digest"),

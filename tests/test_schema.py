@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit_risk import documents
+from credit_risk import bodies, documents
 from credit_risk.errors import ApplicationInvalid, PortfolioInvalid
 from credit_risk.schema import UNSEEN, Schema, pointer
 from tests import strategies, toys
@@ -198,6 +198,43 @@ def test_an_unknown_field_is_named_by_an_escaped_pointer(name: str, expected: st
 
     assert [(e.pointer, e.detail) for e in error.errors] == [(expected, "Unknown field")]
     assert "a secret" not in str(error)
+
+
+def test_a_field_given_again_is_refused_whichever_value_is_right() -> None:
+    """Two readers of the body could take either; a value in an unknown field is no better."""
+    again = body()[:-1] + b', "age": 35, "shoe_size": 1, "shoe_size": 2}'
+
+    error = refusal(again)
+
+    assert [(e.pointer, e.detail) for e in error.errors] == [
+        ("/shoe_size", "Unknown field"),
+        ("/age", "Given more than once"),
+        ("/shoe_size", "Given more than once"),
+    ]
+    assert pointers(refusal(body()[:-1] + rb', "\u0061ge": 34}')) == ["/age"]
+
+
+def test_a_row_that_gives_a_field_again_is_held_to_the_same() -> None:
+    """A row of a batch is refused like a body of its own."""
+    row = bodies.parse(body()[:-1] + b', "age": 35}')
+
+    with pytest.raises(ApplicationInvalid) as caught:
+        TOY.validate_application(row)
+
+    assert [(e.pointer, e.detail) for e in caught.value.errors] == [
+        ("/age", "Given more than once")
+    ]
+
+
+def test_quotation_marks_in_a_category_repeat_nothing() -> None:
+    """They are what a quick count takes for a name given again."""
+    document = toys.schema().model_dump(mode="json")
+    use = next(f for f in document["fields"] if f["name"] == "use")
+    use["categories"] = [*use["categories"], 'so-called "racing"']
+    schema = Schema.model_validate(document)
+    application = schema.example | {"use": 'so-called "racing"'}
+
+    assert schema.validate_json(json.dumps(application).encode()) == application
 
 
 @pytest.mark.parametrize(

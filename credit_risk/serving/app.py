@@ -11,6 +11,7 @@ import logging
 import math
 import re
 import time
+from email.message import Message as Header
 from importlib.metadata import version as library_version
 from typing import TYPE_CHECKING, Any
 
@@ -448,9 +449,8 @@ async def _body(request: Request, limit: int) -> bytes:
     Raises:
         Rejected: wrong media type or encoding, more than ``limit`` bytes, or not all of it came.
     """
-    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
-    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
-    if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8"):
+    content_type = request.headers.get("content-type", "")
+    if content_type != "application/json" and not _is_json(content_type):
         raise Rejected(
             problems.KINDS["unsupported-media-type"].problem(
                 "Content-Type is not application/json in UTF-8"
@@ -476,3 +476,13 @@ async def _body(request: Request, limit: int) -> bytes:
             problems.KINDS["malformed-json"].problem("The connection ended within the body")
         ) from None
     return bytes(body)
+
+
+def _is_json(content_type: str) -> bool:
+    """Whether a Content-Type is JSON in UTF-8; parameters that mean nothing to JSON are let be."""
+    header = Header()
+    header["Content-Type"] = content_type
+    # What it cannot read at all is text/plain to the standard library.
+    parameters = header.get_params([])
+    charsets = {str(value).lower() for name, value in parameters if name.lower() == "charset"}
+    return header.get_content_type() == "application/json" and charsets <= {"utf-8"}

@@ -426,7 +426,10 @@ BAD_FIELDS: dict[str, tuple[bytes, list[str]]] = {
     "a slash and a tilde in a name": (named('"a/b~c"'), ["/a~1b~0c"]),
     "a name of a hundred thousand letters": (named(f'"{"n" * 100_000}"'), ["/" + "n" * 64]),
     "a name of nothing": (named('""'), ["/"]),
-    "a key twice, the second wrong": (body()[:-1] + b', "age": 5}', ["/age"]),
+    "a key twice, the second wrong": (body()[:-1] + b', "age": 5}', ["/age", "/age"]),
+    "a key twice, both right": (body()[:-1] + b', "age": 35}', ["/age"]),
+    "a key twice, escaped": (body()[:-1] + rb', "\u0061ge": 35}', ["/age"]),
+    "an unknown field twice": (body()[:-1] + b', "x": 1, "x": 1}', ["/x", "/x"]),
 }
 MALFORMED: dict[str, bytes] = {
     "no JSON": SENTINEL.encode(),
@@ -605,6 +608,11 @@ def test_a_body_of_nothing_but_unknown_fields_does_not_come_back_larger(server: 
         {"content-type": "application/jsonp"},
         {"content-type": "application/json; charset=latin-1"},
         {"content-type": 'application/json; charset="utf-16"'},
+        {"content-type": "application/json; x=1; charset=utf-16"},
+        {"content-type": "application/json; charset=utf-8; charset=utf-16"},
+        {"content-type": "application/json; charset"},
+        {"content-type": "application/json, application/json"},
+        {"content-type": "; charset=utf-8"},
         {"content-type": "caf\xe9/json"},
         {"content-type": "application/vnd.bentoml+pickle"},
         {**JSON, "content-encoding": "gzip"},
@@ -635,6 +643,11 @@ def test_another_media_type_or_encoding_is_415(
         "Application/JSON",
         "application/json; charset=utf-8",
         'application/json;charset="UTF-8"',
+        'application/json;Charset = "UTF-8"',
+        "application/json; charset=utf-8; x=1",
+        'application/json; x="a; charset=utf-16"',
+        "application/json;",
+        "application/json; version=2",
     ],
 )
 def test_json_may_be_announced_in_several_ways(server: Served, content_type: str) -> None:
