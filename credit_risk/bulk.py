@@ -145,8 +145,8 @@ class Scorer:
         self._text = text
         self._model = for_many(package.model)
 
-    def check(self, columns: Sequence[str]) -> None:
-        """Check a table's column names.
+    def check(self, columns: Sequence[str], source: Path) -> None:
+        """Check the column names of a table, which comes from ``source``.
 
         Raises:
             DataInvalid: a field or a column to keep is missing or there twice, a kept one has the
@@ -156,17 +156,20 @@ class Scorer:
         keep = self.options.keep
         missing = [name for name in dict.fromkeys((*names, *keep)) if name not in columns]
         if missing:
-            raise DataInvalid(f"the input has no column {', '.join(missing)}")
+            told = f"{source} has no column {', '.join(missing)}"
+            if len(columns) == 1:
+                told += "; it has a single one: are its values separated by commas?"
+            raise DataInvalid(told)
         present = Counter(columns)
         twice = [name for name in dict.fromkeys((*names, *keep)) if present[name] > 1]
         if twice:
-            raise DataInvalid(f"the input has column {', '.join(twice)} more than once")
+            raise DataInvalid(f"{source} has column {', '.join(twice)} more than once")
         taken = [name for name in keep if name in ANSWER_COLUMNS or keep.count(name) > 1]
         if taken:
             raise DataInvalid(f"column {taken[0]} cannot be kept: the output has one of that name")
         unknown = [name for name in columns if name not in names and name not in keep]
         if unknown and self.options.strict:
-            raise DataInvalid(f"the input has unknown columns: {', '.join(unknown)}")
+            raise DataInvalid(f"{source} has unknown columns: {', '.join(unknown)}")
 
     @cached_property
     def columns(self) -> list[str]:
@@ -441,7 +444,7 @@ def _open(path: Path, scorer: Scorer, rows_at_once: int) -> _Input:
         DataInvalid: not one that can be read, or see `Scorer.check`.
     """
     opened = (_csv if _suffix(path) == "csv" else _parquet)(path, scorer, rows_at_once)
-    scorer.check(opened.names)
+    scorer.check(opened.names, path)
     return opened
 
 
@@ -456,7 +459,7 @@ def _suffix(path: Path) -> Literal["csv", "parquet"]:
         return "csv"
     if suffix == "parquet":
         return "parquet"
-    raise DataInvalid(f"{path}: the name ends in neither .parquet nor .csv")
+    raise DataInvalid(f"{path}: its name ends in neither .parquet nor .csv")
 
 
 def _parquet(path: Path, scorer: Scorer, rows_at_once: int) -> _Input:
@@ -471,7 +474,7 @@ def _parquet(path: Path, scorer: Scorer, rows_at_once: int) -> _Input:
         ]
         file = pa.parquet.ParquetFile(path, read_dictionary=coded)
     except (pa.ArrowException, OSError) as error:
-        raise DataInvalid(f"{path}: cannot be read as Parquet: {error}") from error
+        raise _unreadable(path, error) from error
     sizes = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
 
     def batches(wanted: Callable[[int, int], bool]) -> Iterator[tuple[int, pa.Table]]:
@@ -498,8 +501,12 @@ def _csv(path: Path, scorer: Scorer, _rows_at_once: int) -> _Input:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             names = tuple(next(csv.reader(file), ()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataInvalid(f"{path}: cannot be read as CSV in UTF-8") from error
+    except OSError as error:
+        raise DataInvalid(f"{path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataInvalid(f"{path} is not CSV in UTF-8") from error
+    if not names:
+        raise DataInvalid(f"{path} is empty")
 
     def batches(_wanted: Callable[[int, int], bool]) -> Iterator[tuple[int, pa.Table]]:
         # Arrow's own message quotes the row.
@@ -535,7 +542,7 @@ def _csv(path: Path, scorer: Scorer, _rows_at_once: int) -> _Input:
                 detail = (
                     f"has a row of {row.actual_columns} values for {row.expected_columns} names"
                 )
-            raise DataInvalid(f"{path}: {detail}") from None
+            raise DataInvalid(f"{path} {detail}") from None
 
     return _Input(names, None, batches)
 
@@ -544,7 +551,14 @@ def _read(batches: Iterator[pa.RecordBatch], path: Path) -> Iterator[pa.RecordBa
     try:
         yield from batches
     except (pa.ArrowException, OSError) as error:
-        raise DataInvalid(f"{path}: cannot be read as Parquet: {error}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataInvalid:
+    """Arrow's errors of a damaged file are for those who know the format, and have no number."""
+    if isinstance(error, OSError) and error.errno:
+        return DataInvalid(f"{path} cannot be read: {os.strerror(error.errno)}")
+    return DataInvalid(f"{path} is not a Parquet file, or not a whole one")
 
 
 def _parts(opened: _Input, size: int, done: set[int]) -> Iterator[tuple[int, pa.Table]]:

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 
 from credit_risk import package as packages
 from credit_risk.bulk import ERRORS_SUFFIX, RowError, Scorer, Summary
-from credit_risk.errors import DataInvalid, OutputRefused
+from credit_risk.errors import DataInvalid, FileNotFound, OutputRefused
 from credit_risk.policy import BAND_ORDER, DECISIONS
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def score_file(package: ModelPackage, source: Path, output: Path, options: Optio
     if ".csv" in (source.suffix, output.suffix):
         raise DataInvalid("scoring on Spark reads and writes Parquet; CSV is for the local engine")
     if not source.exists():
-        raise DataInvalid(f"{source}: no such file or folder")
+        raise FileNotFound(f"{source} does not exist")
     if output.exists():
         raise OutputRefused(f"{output} exists: delete it, or name another output")
     spark = SparkSession.builder.appName("credit-risk score").getOrCreate()
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", ROWS_PER_BATCH)
     table = spark.read.parquet(_uri(source))
     scorer = Scorer(package, options)
-    scorer.check(table.columns)
+    scorer.check(table.columns, source)
     files = [
         (row[_FILE], row["count"])
         for row in table.groupBy(sql.col("_metadata.file_path").alias(_FILE)).count().collect()

@@ -8,6 +8,7 @@ compiled models, and `PipelineModel.method` says which one was used.
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -151,6 +152,9 @@ def read_skops(content: bytes, name: str) -> Any:  # noqa: ANN401 - any classifi
     Raises:
         PackageInvalid: it cannot be read, holds types that are not trusted, or is no classifier.
     """
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        msg = f"{name}: cannot be read: not a skops file, or not a whole one"
+        raise PackageInvalid(msg)
     try:
         strangers = untrusted_types(content)
         if strangers:

@@ -16,7 +16,7 @@ import pytest
 
 from credit_risk import bulk, bulk_spark, package
 from credit_risk.bulk import Options
-from credit_risk.errors import DataInvalid, OutputRefused
+from credit_risk.errors import DataInvalid, FileNotFound, OutputRefused
 from tests import toys
 
 if TYPE_CHECKING:
@@ -129,14 +129,21 @@ def test_what_a_killed_run_left_is_not_taken_for_its_output(
 
 
 @needs_spark
-@pytest.mark.parametrize(("source", "output"), [("in.csv", "out"), ("in", "out.csv"), ("no", "o")])
+@pytest.mark.parametrize(
+    ("source", "output", "error"),
+    [
+        ("in.csv", "out", DataInvalid),
+        ("in", "out.csv", DataInvalid),
+        ("no", "o", FileNotFound),
+    ],
+)
 def test_spark_reads_and_writes_parquet_only(
-    source: str, output: str, loaded: ModelPackage, tmp_path: Path
+    source: str, output: str, error: type[Exception], loaded: ModelPackage, tmp_path: Path
 ) -> None:
     """Rows of CSV have no numbers there; a path that leads nowhere is told as well."""
     (tmp_path / "in").mkdir()
 
-    with pytest.raises(DataInvalid, match=r"CSV|no such"):
+    with pytest.raises(error, match=r"CSV|does not exist"):
         bulk_spark.score_file(loaded, tmp_path / source, tmp_path / output, Options())
 
 

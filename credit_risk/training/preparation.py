@@ -8,6 +8,7 @@ in any importable module) in ``training.yaml``.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from credit_risk.errors import DataInvalid, PortfolioInvalid
 from credit_risk.pipeline_model import frame
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from credit_risk.schema import Schema
     from credit_risk.training.settings import Training
 
+_PARSER = "Error tokenizing data. C error: "
 _MONTHS = 6
 _SERIOUS_DELAY = 2
 
@@ -191,21 +194,43 @@ def _categories(schema: Schema) -> list[str]:
 def _table(path: Path, text: Sequence[str]) -> pd.DataFrame:
     """The raw table, with the columns named by ``text`` as text: "1" is a name like any other."""
     try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-            return table.astype({c: "string" for c in text if c in table.columns})
-        return pd.read_csv(
-            path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(text, "string")
-        )
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        msg = f"{path}: cannot be read: {error}"
-        raise DataInvalid(msg) from error
+        with path.open("rb") as file:
+            if path.suffix.lower() == ".parquet":
+                table = pd.read_parquet(file)
+                return table.astype({c: "string" for c in text if c in table.columns})
+            table = pd.read_csv(
+                file,
+                keep_default_na=False,
+                na_values=[""],
+                dtype=dict.fromkeys(text, "string"),
+            )
+    except pd.errors.EmptyDataError:
+        fault = "is empty"
+    except pd.errors.ParserError as error:
+        fault = f"is not CSV: {str(error).removeprefix(_PARSER).strip()}"
+    except UnicodeDecodeError:
+        fault = "is not text in UTF-8"
+    except (OSError, pa.ArrowInvalid) as error:
+        # Arrow's errors of a damaged file are for those who know the format, and have no number.
+        number = getattr(error, "errno", None)
+        known = f"cannot be read: {os.strerror(number)}" if number else None
+        fault = known or "is not a Parquet file, or not a whole one"
+    else:
+        if isinstance(table.index, pd.RangeIndex):
+            return table
+        # pandas takes the first values of longer rows for names of the rows, and shifts the others.
+        fault = "has more values in a row than names in its first line"
+    msg = f"{path} {fault}"
+    raise DataInvalid(msg)
 
 
 def _require(table: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
     absent = [c for c in columns if c not in table.columns]
     if absent:
-        msg = f"{path}: column {absent[0]} is missing"
+        verb = "is" if len(absent) == 1 else "are"
+        msg = f"{path}: column {', '.join(absent)} {verb} missing"
+        if len(table.columns) == 1:
+            msg += "; there is one column only: are the values separated by commas?"
         raise DataInvalid(msg)
 
 

@@ -33,15 +33,13 @@ if TYPE_CHECKING:
     from credit_risk.training.settings import Training
 
 
-# What unpickling a file that is no pickle, a damaged one or one of a missing class raises.
+# What unpickling a file that is no pickle, or a damaged one, raises.
 _UNREADABLE = (
     OSError,
     ValueError,
     TypeError,
     KeyError,
     EOFError,
-    ImportError,
-    AttributeError,
     IndexError,
     MemoryError,
     pickle.UnpicklingError,
@@ -62,19 +60,20 @@ def read_pipeline(file: Path, *, run_pickle_code: bool) -> Any:  # noqa: ANN401 
         PackageInvalid: the file cannot be read, or offers no ``predict_proba``.
     """
     try:
-        if file.suffix == ".skops":
-            pipeline = read_skops(file.read_bytes(), str(file))
-        elif run_pickle_code:
-            pipeline = joblib.load(file)
-        else:
-            msg = (
-                f"{file} is a pickle: loading it runs whatever code is in it. Say "
-                "--run-pickle-code if you made the file, or save it with skops.io.dump"
-            )
-            raise PickleRefused(msg)
-    except _UNREADABLE as error:
-        msg = f"{file}: cannot be read: {error}"
+        content = file.read_bytes()
+    except OSError as error:
+        msg = f"{file}: cannot be read: {error.strerror}"
         raise PackageInvalid(msg) from error
+    if file.suffix == ".skops":
+        pipeline = read_skops(content, str(file))
+    elif run_pickle_code:
+        pipeline = _unpickled(file)
+    else:
+        msg = (
+            f"{file} is a pickle: loading it runs whatever code is in it. Say "
+            "--run-pickle-code if you made the file, or save it with skops.io.dump"
+        )
+        raise PickleRefused(msg)
     if not hasattr(pipeline, "predict_proba"):
         msg = f"{file}: it has no predict_proba"
         raise PackageInvalid(msg)
@@ -82,6 +81,18 @@ def read_pipeline(file: Path, *, run_pickle_code: bool) -> Any:  # noqa: ANN401 
         msg = f"{file}: it is not fitted on the classes 0 and 1"
         raise PackageInvalid(msg)
     return pipeline
+
+
+def _unpickled(file: Path) -> Any:  # noqa: ANN401 - any classifier
+    try:
+        return joblib.load(file)
+    except (ImportError, AttributeError) as error:  # a class of a module that is not here
+        msg = f"{file}: cannot be read: {error}"
+        raise PackageInvalid(msg) from error
+    except _UNREADABLE as error:
+        # What it says of a file that is no pickle is a riddle, or the beginning of the file.
+        msg = f"{file}: cannot be read: not a pickle, or not a whole one"
+        raise PackageInvalid(msg) from error
 
 
 def wrap(

@@ -15,7 +15,7 @@ from credit_risk import documents, portfolio
 from credit_risk.errors import DataInvalid, PortfolioInvalid
 from credit_risk.schema import Schema
 from credit_risk.training import preparation, settings
-from tests import toys
+from tests import leases, toys
 
 if TYPE_CHECKING:
     from credit_risk.training.preparation import Prepared
@@ -364,7 +364,8 @@ def test_a_field_the_file_does_not_have_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "leases.csv"
     path.write_text("age,income,late\n34,2500,0\n", encoding="utf-8")
 
-    with pytest.raises(DataInvalid, match=r"leases\.csv: column price is missing"):
+    told = r"leases\.csv: column price, years_employed, history, use are missing"
+    with pytest.raises(DataInvalid, match=told):
         preparation.read(path, toys.schema(), LEASES, unique=False)
 
 
@@ -384,27 +385,43 @@ def test_a_file_of_which_no_row_is_left_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "told"),
     [
-        ("empty.csv", b""),
-        ("binary.csv", b"\xff\xfe\x00\x01"),
-        ("ragged.csv", b"a,b\n1,2,3\n1,2,3,4\n"),
-        ("no.parquet", b"age,income\n34,2500\n"),
-        ("empty.parquet", b""),
-        ("absent.csv", None),
-        ("absent.parquet", None),
+        ("a.csv", b"", "is empty"),
+        ("a.csv", b"\xff\xfe\x00\x01", "is not text in UTF-8"),
+        ("a.csv", b"a,b\n1,2\n1,2,3,4\n", "is not CSV: Expected 2 fields in line 3, saw 4"),
+        ("a.csv", b'a,b\n1,"2\n', "is not CSV: EOF inside string"),
+        ("a.csv", b"a,b\n1,2,3\n1,2,3\n", "has more values in a row than names"),
+        ("a.csv", b"age;late\n34;0\n", "column late is missing; there is one column only"),
+        ("a.parquet", b"age,late\n34,0\n", "is not a Parquet file, or not a whole one"),
+        ("a.PARQUET", b"", "is not a Parquet file, or not a whole one"),
+        ("a.csv", None, "cannot be read: No such file"),
+        ("a.parquet", None, "cannot be read: No such file"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(
-    tmp_path: Path, name: str, content: bytes | None
+    tmp_path: Path, name: str, content: bytes | None, told: str
 ) -> None:
-    """Missing, empty, binary, ragged, or Parquet by name alone: one kind of error, naming it."""
+    """Missing, empty, binary, ragged, of other separators: one line in our words, naming it."""
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
 
-    with pytest.raises(DataInvalid, match=rf"{name}: cannot be read: "):
+    with pytest.raises(DataInvalid, match=rf"{name}:? {told}") as caught:
         preparation.read(path, toys.schema(), LEASES, unique=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parquet_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    """Whether its end is gone or something in the middle of it."""
+    path = tmp_path / "leases.parquet"
+    leases.labelled(500).to_parquet(path)
+    whole = path.read_bytes()
+    for damaged in (whole[:-100], whole[:100] + bytes(len(whole) - 1_500) + whole[-1_400:]):
+        path.write_bytes(damaged)
+
+        with pytest.raises(DataInvalid, match=r"leases\.parquet is not a Parquet file"):
+            preparation.read(path, toys.schema(), LEASES, unique=False)
 
 
 def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:

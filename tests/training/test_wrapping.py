@@ -345,6 +345,23 @@ def test_a_file_that_cannot_be_read_is_refused(
         wrapping.read_pipeline(file, run_pickle_code=True)
 
 
+def test_what_is_no_pickle_is_refused_without_what_is_in_it(tmp_path: Path) -> None:
+    """A data file given by mistake would be quoted by the library that tries to read it."""
+    file = tmp_path / "mine.joblib"
+    leases.write_labelled(file, rows=20)
+
+    with pytest.raises(PackageInvalid, match="not a pickle, or not a whole one") as caught:
+        wrapping.read_pipeline(file, run_pickle_code=True)
+    assert "income" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_not_called_a_pickle(tmp_path: Path) -> None:
+    """Whatever is said about pickles."""
+    for flag in (False, True):
+        with pytest.raises(PackageInvalid, match=r"mine\.pkl: cannot be read: No such file"):
+            wrapping.read_pipeline(tmp_path / "mine.pkl", run_pickle_code=flag)
+
+
 def test_a_pipeline_of_other_fields_is_refused(
     wrap: Callable[..., Packaged], tmp_path: Path
 ) -> None:
