@@ -3,10 +3,27 @@
 The model gives risk; the policy decides. A policy is a versioned data file: bands by PD, each with
 its decision, and declarative rules. A knock-out rule declines, a referral rule asks for a person;
 a rule can make the band's decision stricter, never milder.
+
+A rule's conditions compare fields, or quantities computed from them, with values::
+
+    when:
+      - {field: person_emp_length, op: missing}
+    when:
+      - {quantity: {difference: [person_age, cb_person_cred_hist_length]}, op: lt, value: 16}
+    when:
+      - quantity: {distance: [loan_percent_income, {ratio: [loan_amnt, person_income]}]}
+        op: gt
+        value: 0.0051
+
+Quantities are for fields that cannot all be true at once, and a tolerance is the value compared
+with. A quantity is missing where one of its fields is, and a comparison with a missing value is
+false: that a field is missing is a condition of its own. Nothing can be divided by zero, because a
+ratio whose denominator could be zero within the ranges of the schema is refused on load.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -28,6 +45,8 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
     Mask = npt.NDArray[np.bool_]
+    Reader = Callable[[Mapping[str, Any]], Any]
+    Test = Callable[[Any], bool]
 
 DecisionName = Literal["APPROVE", "REVIEW", "DECLINE"]
 BandName = Literal["LOW", "MEDIUM", "HIGH", "VERY_HIGH"]
@@ -49,12 +68,76 @@ class Band(Document):
     decision: DecisionName
 
 
-class Condition(Document):
-    """One comparison. A comparison with a missing value is false; ``missing`` is true for it."""
+class Quantity(Document):
+    """A number computed from two others, each a numeric field or a quantity again.
 
-    field: str
+    ``ratio`` is the first over the second, ``difference`` the first less the second, and
+    ``distance`` their difference without its sign.
+    """
+
+    ratio: tuple[str | Quantity, str | Quantity] | None = None
+    difference: tuple[str | Quantity, str | Quantity] | None = None
+    distance: tuple[str | Quantity, str | Quantity] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_the_three(self) -> Quantity:
+        if len(self.model_fields_set) != 1 or self.operands is None:
+            msg = "a quantity is a ratio, a difference or a distance"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def operation(self) -> str:
+        """Which of the three it is."""
+        return next(iter(self.model_fields_set))
+
+    @property
+    def operands(self) -> tuple[str | Quantity, str | Quantity]:
+        """The two numbers it is computed from."""
+        both: tuple[str | Quantity, str | Quantity] = getattr(self, self.operation)
+        return both
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields it is computed from, in order."""
+        named = ((o,) if isinstance(o, str) else o.fields for o in self.operands)
+        return tuple(name for names in named for name in names)
+
+    def of(self, number: Callable[[str], Any]) -> Any:  # noqa: ANN401 - a number or a column
+        """Its value, NaN where missing; ``number`` gives a field's, alone or as a column."""
+        first, second = (number(o) if isinstance(o, str) else o.of(number) for o in self.operands)
+        return _OPERATIONS[self.operation](first, second)
+
+    def __str__(self) -> str:
+        first, second = self.operands
+        return f"{self.operation} of {first} and {second}"
+
+
+class Condition(Document):
+    """One comparison, of a field or a quantity with a value.
+
+    A comparison with a missing value is false; ``missing`` is true for it.
+    """
+
+    field: str | None = None
+    quantity: Quantity | None = None
     op: Literal["eq", "ne", "lt", "le", "gt", "ge", "in", "not-in", "missing"]
     value: float | str | tuple[float | str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _compares_one_thing(self) -> Condition:
+        if (self.field is None) == (self.quantity is None):
+            msg = "a condition compares either a field or a quantity"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields it looks at."""
+        return self.quantity.fields if self.quantity else (str(self.field),)
+
+    def __str__(self) -> str:
+        return str(self.quantity) if self.quantity else f"field {self.field}"
 
 
 class Rule(Document):
@@ -153,20 +236,16 @@ class Policy(Document):
         """Check every rule against the schema.
 
         Raises:
-            PortfolioInvalid: a rule names an unknown field, or compares it with a value that
-                the field can never hold or by an operator that has no meaning for it.
+            PortfolioInvalid: a rule names an unknown field, compares a field or a quantity with a
+                value that it can never hold or by an operator that has no meaning for it, or
+                divides by what may be zero.
         """
         by_name = {f.name: f for f in schema.fields}
         for rule in self.rules:
             for condition in rule.when:
-                where = f"policy rule {rule.name}, field {condition.field}"
-                spec = by_name.get(condition.field)
-                if spec is None:
-                    msg = f"{where}: not in the schema"
-                    raise PortfolioInvalid(msg)
-                fault = _fault(condition, spec)
+                fault = _fault(condition, by_name)
                 if fault is not None:
-                    msg = f"{where}: {fault}"
+                    msg = f"policy rule {rule.name}, {condition}: {fault}"
                     raise PortfolioInvalid(msg)
 
     def band_of(self, probability: float) -> Band:
@@ -178,13 +257,13 @@ class Policy(Document):
 
         Args:
             probability: PD in [0, 1].
-            application: a checked application.
+            application: a checked application, of a schema that the policy was checked against.
         """
         band = self.band_of(probability)
         decision = band.decision
         fired: list[Rule] = []
         for rule, tests in self._tests:
-            if all(test(application.get(field)) for field, test in tests):
+            if all(test(read(application)) for read, test in tests):
                 fired.append(rule)
                 if SEVERITY[rule.decision] > SEVERITY[decision]:
                     decision = rule.decision
@@ -204,11 +283,21 @@ class Policy(Document):
             rows: checked applications, shape (n, fields), see `Schema.vector`.
             schema: the schema of the rows, which the policy was checked against.
         """
+
+        def column(field: str) -> Floats:
+            return rows[:, schema.index[field]]
+
         fired = np.ones((len(rows), len(self.rules)), dtype=np.bool_)
         for place, rule in enumerate(self.rules):
             for condition in rule.when:
-                field = schema.index[condition.field]
-                fired[:, place] &= _column_test(condition, schema.fields[field])(rows[:, field])
+                if condition.quantity:
+                    compared = condition.quantity.of(column)
+                    test = _column_test(condition)
+                else:
+                    spec = schema.fields[schema.index[condition.fields[0]]]
+                    compared = column(spec.name)
+                    test = _column_test(condition, spec.categories)
+                fired[:, place] &= test(compared)
         bands = np.searchsorted(np.array(self._edges), probabilities, side="right")
         scored = np.array([SEVERITY[band.decision] for band in self.bands], dtype=np.int8)[bands]
         called_for = np.array([SEVERITY[rule.decision] for rule in self.rules], dtype=np.int8)
@@ -227,11 +316,16 @@ class Policy(Document):
         return [band.upper for band in self.bands[:-1]]
 
     @cached_property
-    def _tests(self) -> list[tuple[Rule, list[tuple[str, Callable[[Any], bool]]]]]:
-        return [(rule, [(c.field, _test(c)) for c in rule.when]) for rule in self.rules]
+    def _tests(self) -> list[tuple[Rule, list[tuple[Reader, Test]]]]:
+        return [(rule, [(_reader(c), _test(c)) for c in rule.when]) for rule in self.rules]
 
 
 # Of one value or of a whole column: Python's operators mean the same for both.
+_OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "ratio": operator.truediv,
+    "difference": operator.sub,
+    "distance": lambda first, second: abs(first - second),
+}
 _ORDERINGS: dict[str, Callable[[Any, Any], Any]] = {
     "lt": operator.lt,
     "le": operator.le,
@@ -241,7 +335,24 @@ _ORDERINGS: dict[str, Callable[[Any, Any], Any]] = {
 _EQUALITIES: dict[str, Callable[[Any, Any], Any]] = {"eq": operator.eq, "ne": operator.ne}
 
 
-def _test(condition: Condition) -> Callable[[Any], bool]:
+def _reader(condition: Condition) -> Reader:
+    """What a condition compares, of one application."""
+    quantity = condition.quantity
+    if quantity is None:
+        (field,) = condition.fields
+        return lambda application: application.get(field)
+
+    def read(application: Mapping[str, Any]) -> float:
+        def number(field: str) -> float:
+            value = application.get(field)
+            return math.nan if value is None else float(value)
+
+        return float(quantity.of(number))
+
+    return read
+
+
+def _test(condition: Condition) -> Test:
     value = condition.value
     if condition.op == "missing":
         return lambda actual: actual is None
@@ -253,12 +364,14 @@ def _test(condition: Condition) -> Callable[[Any], bool]:
     return lambda actual: actual is not None and compare(actual, value)
 
 
-def _column_test(condition: Condition, spec: FieldSpec) -> Callable[[Floats], Mask]:
+def _column_test(
+    condition: Condition, categories: tuple[str, ...] = ()
+) -> Callable[[Floats], Mask]:
     """`_test` for a column of numbers: categories as their codes, NaN for a missing value."""
     if condition.op == "missing":
         return np.isnan
     given = condition.value if isinstance(condition.value, tuple) else (condition.value,)
-    codes = [spec.categories.index(str(v)) if spec.is_category else v for v in given]
+    codes = [categories.index(str(v)) if categories else v for v in given]
     values = np.array(codes, dtype=np.float64)
     if condition.op in ("in", "not-in"):
         wanted = condition.op == "in"
@@ -267,7 +380,60 @@ def _column_test(condition: Condition, spec: FieldSpec) -> Callable[[Floats], Ma
     return lambda column: ~np.isnan(column) & compare(column, values[0])
 
 
-def _fault(condition: Condition, spec: FieldSpec) -> str | None:  # noqa: C901, PLR0911 - a list
+def _fault(condition: Condition, by_name: Mapping[str, FieldSpec]) -> str | None:
+    """What is wrong with a condition, or None."""
+    unknown = [name for name in condition.fields if name not in by_name]
+    if unknown:
+        return "not in the schema" if condition.field else f"{unknown[0]} is not in the schema"
+    if condition.quantity:
+        return _quantity_fault(condition, condition.quantity, by_name)
+    return _field_fault(condition, by_name[condition.fields[0]])
+
+
+def _quantity_fault(
+    condition: Condition, quantity: Quantity, by_name: Mapping[str, FieldSpec]
+) -> str | None:
+    """What is wrong with comparing this quantity so, or None."""
+    categories = [name for name in quantity.fields if by_name[name].is_category]
+    if categories:
+        return f"{categories[0]} is not a number"
+    # Numbers that were computed are hardly ever equal to anything.
+    if condition.op not in _ORDERINGS:
+        return f"{condition.op} has no meaning for a quantity"
+    if not isinstance(condition.value, float):
+        return f"{condition.op} takes one number"
+    try:
+        lower, upper = _bounds(quantity, by_name)
+    except ZeroDivisionError:
+        return "the denominator may be 0"
+    if not lower <= condition.value <= upper:
+        return f"{condition.value} is outside the range {lower:g} to {upper:g}"
+    return None
+
+
+def _bounds(operand: str | Quantity, by_name: Mapping[str, FieldSpec]) -> tuple[float, float]:
+    """Between what a numeric field or a quantity lies, by interval arithmetic.
+
+    Raises:
+        ZeroDivisionError: the denominator of a ratio may be zero.
+    """
+    if isinstance(operand, str):
+        spec = by_name[operand]
+        return spec.minimum or 0.0, spec.maximum or 0.0
+    (a, b), (c, d) = (_bounds(o, by_name) for o in operand.operands)
+    if operand.operation == "ratio":
+        if c <= 0.0 <= d:
+            raise ZeroDivisionError
+        corners = (a / c, a / d, b / c, b / d)
+        return min(corners), max(corners)
+    if operand.operation == "difference":
+        return a - d, b - c
+    return max(0.0, a - d, c - b), max(b - c, d - a)
+
+
+def _field_fault(  # noqa: C901, PLR0911 - a list
+    condition: Condition, spec: FieldSpec
+) -> str | None:
     """What is wrong with comparing this field so, or None."""
     if condition.op == "missing":
         if condition.value is not None:

@@ -153,7 +153,9 @@ class Grouping:
             return ()
         by_code: dict[str, Reason] = {}
         for rule in outcome.rules:
-            fields = tuple(dict.fromkeys(condition.field for condition in rule.when))
+            fields = tuple(
+                dict.fromkeys(name for condition in rule.when for name in condition.fields)
+            )
             text = self._dictionary.texts[rule.reason]
             by_code.setdefault(rule.reason, Reason(rule.reason, text, fields, None))
         if outcome.scored == outcome.decision and contributions is not None:

@@ -195,6 +195,39 @@ def test_categories_are_compared_by_name(op: str, value: object, *, fires: bool)
     assert (policy.decide(0.05, EXAMPLE).decision == "DECLINE") is fires
 
 
+@pytest.mark.parametrize(
+    ("quantity", "op", "value", "fires"),
+    [
+        # The example is 34 years old, earns 2500, employed for 4.5 years; the bicycle costs 1200.
+        ({"difference": ["age", "years_employed"]}, "le", 29.5, True),
+        ({"difference": ["age", "years_employed"]}, "lt", 29.5, False),
+        ({"difference": ["years_employed", "age"]}, "lt", 0, True),
+        ({"distance": ["years_employed", "age"]}, "ge", 29.5, True),
+        ({"distance": ["age", "years_employed"]}, "gt", 29.5, False),
+        ({"ratio": ["price", "income"]}, "ge", 0.48, True),
+        ({"ratio": ["price", "income"]}, "gt", 0.48, False),
+        ({"distance": [{"ratio": ["price", "income"]}, "years_employed"]}, "gt", 4.0, True),
+        ({"ratio": ["price", {"difference": ["income", "years_employed"]}]}, "gt", 0.48, True),
+    ],
+)
+def test_a_quantity_is_computed_from_the_fields_it_names(
+    quantity: dict[str, Any], op: str, value: float, *, fires: bool
+) -> None:
+    """Worked out by hand."""
+    policy = with_rule(quantity=quantity, op=op, value=value)
+    policy.check(toys.schema())
+
+    assert (policy.decide(0.05, EXAMPLE).decision == "DECLINE") is fires
+
+
+@pytest.mark.parametrize("op", ["lt", "le", "gt", "ge"])
+def test_a_comparison_with_a_quantity_that_lacks_a_field_is_false(op: str) -> None:
+    """Nobody is declined for the length of an employment that was never stated."""
+    policy = with_rule(quantity={"difference": ["age", "years_employed"]}, op=op, value=18)
+
+    assert policy.decide(0.05, EXAMPLE | {"years_employed": None}).decision == "APPROVE"
+
+
 # What holds for every probability, application and policy.
 
 
@@ -374,6 +407,105 @@ def test_a_rule_that_could_never_mean_anything_is_refused(
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ({"quantity": {"ratio": ["price", "wage"]}, "op": "gt", "value": 1}, "wage is not in the"),
+        ({"quantity": {"ratio": ["price", "use"]}, "op": "gt", "value": 1}, "use is not a number"),
+        (
+            {"quantity": {"ratio": ["price", "years_employed"]}, "op": "gt", "value": 1},
+            "the denominator may be 0",
+        ),
+        (
+            {
+                "quantity": {"ratio": ["price", {"difference": ["income", "price"]}]},
+                "op": "gt",
+                "value": 1,
+            },
+            "the denominator may be 0",
+        ),
+        (
+            {"quantity": {"difference": ["age", "years_employed"]}, "op": "eq", "value": 1},
+            "eq has no meaning for a quantity",
+        ),
+        (
+            {"quantity": {"difference": ["age", "years_employed"]}, "op": "missing"},
+            "missing has no meaning for a quantity",
+        ),
+        (
+            {"quantity": {"difference": ["age", "years_employed"]}, "op": "gt", "value": "one"},
+            "gt takes one number",
+        ),
+        (
+            {"quantity": {"difference": ["age", "years_employed"]}, "op": "gt", "value": 101},
+            "101.0 is outside the range -32 to 100",
+        ),
+        (
+            {"quantity": {"distance": ["age", "years_employed"]}, "op": "lt", "value": -1},
+            "-1.0 is outside the range 0 to 100",
+        ),
+        (
+            {"quantity": {"distance": ["age", "income"]}, "op": "lt", "value": float("nan")},
+            "nan is outside the range 0 to 99982",
+        ),
+        (
+            {"quantity": {"ratio": ["price", "income"]}, "op": "gt", "value": 201},
+            "201.0 is outside the range 0.0005 to 200",
+        ),
+    ],
+)
+def test_a_quantity_that_could_never_mean_anything_is_refused(
+    condition: dict[str, Any], message: str
+) -> None:
+    """Also one that may divide by zero; the message names the rule and the quantity."""
+    policy = with_rule(**condition)
+
+    with pytest.raises(PortfolioInvalid) as caught:
+        policy.check(toys.schema())
+
+    (operation,) = condition["quantity"]
+    assert str(caught.value).startswith(f"policy rule the-rule, {operation} of ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"op": "gt", "value": 1},
+        {"field": "age", "quantity": {"ratio": ["price", "income"]}, "op": "gt", "value": 1},
+    ],
+)
+def test_a_condition_compares_either_a_field_or_a_quantity(condition: dict[str, Any]) -> None:
+    """Neither nothing nor two things."""
+    with pytest.raises(
+        PortfolioInvalid, match=r"rules\.0\.when\.0: .*either a field or a quantity"
+    ):
+        with_rule(**condition)
+
+
+@pytest.mark.parametrize(
+    "quantity",
+    [
+        {},
+        {"ratio": None},
+        {"ratio": ["price", "income"], "difference": ["price", "income"]},
+    ],
+)
+def test_a_quantity_is_of_one_kind(quantity: dict[str, Any]) -> None:
+    """A ratio, a difference or a distance."""
+    with pytest.raises(PortfolioInvalid, match="a quantity is a ratio, a difference or a distance"):
+        with_rule(quantity=quantity, op="gt", value=1)
+
+
+@pytest.mark.parametrize(
+    "quantity", [{"sum": ["price", "income"]}, {"ratio": ["price"]}, {"ratio": ["price", 2]}]
+)
+def test_a_quantity_of_no_known_shape_is_refused(quantity: dict[str, Any]) -> None:
+    """Two operands, each a field or a quantity."""
+    with pytest.raises(PortfolioInvalid, match=r"rules\.0\.when\.0\.quantity"):
+        with_rule(quantity=quantity, op="gt", value=1)
+
+
 def test_an_integer_may_be_compared_with_a_number_between_two() -> None:
     """Older than 30.5 is a question that an integer answers."""
     policy = with_rule(field="age", op="gt", value=30.5)
@@ -391,6 +523,15 @@ CONDITIONS = [
     *({"field": "years_employed", "op": op, "value": [5, 0]} for op in ("in", "not-in")),
     *({"field": "use", "op": op, "value": "racing"} for op in ("eq", "ne")),
     *({"field": "use", "op": op, "value": ["cargo", "racing"]} for op in ("in", "not-in")),
+    *(
+        {"quantity": {"difference": ["age", "years_employed"]}, "op": op, "value": 35}
+        for op in ("lt", "le", "gt", "ge")
+    ),
+    {
+        "quantity": {"distance": [{"ratio": ["price", "income"]}, "years_employed"]},
+        "op": "gt",
+        "value": 2.5,
+    },
 ]
 ROUND = st.fixed_dictionaries(
     {

@@ -210,6 +210,7 @@ def test_a_field_that_a_rule_asks_twice_is_named_once() -> None:
             {"field": "price", "op": "gt", "value": 100},
             {"field": "age", "op": "lt", "value": 30},
             {"field": "price", "op": "lt", "value": 200},
+            {"quantity": {"ratio": ["price", "income"]}, "op": "lt", "value": 0.1},
         ],
         "reason": "AMOUNT_REQUESTED",
     }
@@ -218,7 +219,7 @@ def test_a_field_that_a_rule_asks_twice_is_named_once() -> None:
 
     (reason,) = Grouping(toys.schema(), toys.reasons()).give(result, None)
 
-    assert reason.fields == ("price", "age")
+    assert reason.fields == ("price", "age", "income")
 
 
 def test_a_decision_by_both_gives_the_rules_factor_first() -> None:

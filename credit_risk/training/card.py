@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from credit_risk.package import ReferenceGroup
-    from credit_risk.policy import Condition, Policy, Rule
+    from credit_risk.policy import Condition, Policy, Quantity, Rule
     from credit_risk.reasons import ReasonDictionary
     from credit_risk.schema import FieldSpec, Ratio, Schema
     from credit_risk.training.evaluation import Evaluation, Floats, Labels
@@ -366,6 +366,11 @@ def _policy(policy: Policy, e: Evaluation) -> list[str]:
     ]
 
 
+_FORMULAS = {
+    "ratio": "{} / {}",
+    "difference": "{} - {}",
+    "distance": "distance of {} and {}",
+}
 _SIGNS = {"eq": "=", "ne": "is not", "lt": "<", "le": "at most", "gt": ">", "ge": "at least"}
 
 
@@ -374,14 +379,24 @@ def _conditions(rule: Rule) -> str:
 
 
 def _condition(condition: Condition) -> str:
-    field = _code(condition.field)
+    subject = _operand(condition.quantity or str(condition.field))
     if condition.op == "missing":
-        return f"{field} is missing"
+        return f"{subject} is missing"
     values = condition.value if isinstance(condition.value, tuple) else (condition.value,)
     named = ", ".join(_code(v if isinstance(v, str) else f"{v:g}") for v in values)
     if condition.op in ("in", "not-in"):
-        return f"{field} is {'one' if condition.op == 'in' else 'none'} of {named}"
-    return f"{field} {_SIGNS[condition.op]} {named}"
+        return f"{subject} is {'one' if condition.op == 'in' else 'none'} of {named}"
+    return f"{subject} {_SIGNS[condition.op]} {named}"
+
+
+def _operand(operand: str | Quantity) -> str:
+    """A field, or a quantity as a formula; within another it stands in brackets."""
+    if isinstance(operand, str):
+        return _code(operand)
+    first, second = (
+        _operand(o) if isinstance(o, str) else f"({_operand(o)})" for o in operand.operands
+    )
+    return _FORMULAS[operand.operation].format(first, second)
 
 
 def _reasons(facts: CardFacts) -> list[str]:

@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from credit_risk.package import ReferenceGroup
+from credit_risk.policy import Rule
 from credit_risk.schema import Schema
 from credit_risk.training.card import CardFacts, render
 from credit_risk.training.evaluation import evaluate
@@ -341,6 +342,30 @@ def test_the_card_puts_the_policys_rules_in_words(text: str) -> None:
             "EMPLOYMENT_NOT_STATED",
         ],
     ]
+
+
+def test_the_card_writes_a_quantity_as_a_formula() -> None:
+    """What is divided or subtracted, and a quantity within another in brackets."""
+    rule = {
+        "name": "the-rule",
+        "kind": "referral",
+        "when": [
+            {"quantity": {"difference": ["age", "years_employed"]}, "op": "lt", "value": 14},
+            {
+                "quantity": {"distance": ["years_employed", {"ratio": ["price", "income"]}]},
+                "op": "gt",
+                "value": 0.5,
+            },
+        ],
+        "reason": "APPLICANT_AGE",
+    }
+    policy = toys.policy().model_copy(update={"rules": (Rule.model_validate(rule),)})
+
+    text = render(replace(_facts(), policy=policy))["card.md"].decode()
+
+    assert _table(text, "Rule")[1][3] == (
+        "age - years_employed < 14 and distance of years_employed and (price / income) > 0.5"
+    )
 
 
 def test_the_card_gives_the_reasons_their_group_and_how_true_they_are(
