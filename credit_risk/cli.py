@@ -290,6 +290,11 @@ def evaluate(
         _print_line(f"  not scored: {rows:,} rows, {reason}")
     for reason, values in result["values_set_to_missing"].items():
         _print_line(f"  mended: {values:,} values, {reason}")
+    if result["rows_trained_on"]:
+        _print_line(
+            "  warning: the package was trained on this very file, so these figures flatter it; "
+            "its card has those of rows that were held out"
+        )
     known = {k: v for k, v in result.items() if k in evaluation.Evaluation.model_fields}
     out.print(evaluation.table(evaluation.Evaluation.model_validate(known)))
 

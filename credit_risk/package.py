@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, RootModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError, model_validator
 
 from credit_risk import documents, model
 from credit_risk.documents import Document
@@ -102,12 +102,25 @@ class ReferenceGroup(Document):
 
 
 class Provenance(Document):
-    """Where a package came from."""
+    """Where a package came from.
 
-    trained_on: dict[str, Any]
+    ``trained_on`` is the data that a model trained here was fitted to. A model that was fitted
+    elsewhere has ``evaluated_on`` instead: the data that its figures, its profile and its
+    reference group come from.
+    """
+
+    trained_on: dict[str, Any] | None = None
+    evaluated_on: dict[str, Any] | None = None
     settings: dict[str, Any]
     libraries: dict[str, str]
     reference: ReferenceGroup
+
+    @model_validator(mode="after")
+    def _names_the_data(self) -> Provenance:
+        if (self.trained_on is None) == (self.evaluated_on is None):
+            msg = "give either trained_on or evaluated_on"
+            raise ValueError(msg)
+        return self
 
 
 class Metrics(RootModel[dict[str, Any]]):

@@ -13,7 +13,7 @@ import numpy as np
 
 from credit_risk.errors import ExplanationFailed, PackageInvalid
 from credit_risk.model import check_additivity, probability
-from credit_risk.package import GOLDEN_TOLERANCE
+from credit_risk.package import GOLDEN_TOLERANCE, Golden, GoldenRecords
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,6 +110,23 @@ def _contributions(
     values = package.model.contributions(rows[explained])
     check_additivity(log_odds[explained], package.model.base_value, values)
     return dict(zip(explained, values, strict=True))
+
+
+def golden_records(package: Parts, applications: Sequence[Application]) -> GoldenRecords:
+    """What the parts answer to some applications, to be kept and compared with; see `decide`."""
+    decisions = decide(package, applications)
+    return GoldenRecords(
+        records=tuple(
+            Golden(
+                application=application,
+                probability_of_default=decision.probability_of_default,
+                band=decision.outcome.band,
+                decision=decision.outcome.decision,
+                reasons=tuple(reason.code for reason in decision.reasons),
+            )
+            for application, decision in zip(applications, decisions, strict=True)
+        )
+    )
 
 
 def check_golden(package: ModelPackage, most: int | None = None) -> None:

@@ -977,6 +977,20 @@ def test_a_labelled_file_is_evaluated_with_the_active_package(
     assert f"{figures['roc_auc']:.3f}" in table
 
 
+def test_figures_of_the_file_that_was_trained_on_come_with_a_warning(
+    run: Callable[..., Outcome], data: Path
+) -> None:
+    """They flatter the model; the table says so, and so does the JSON."""
+    trained = run("train", "--data", str(data), "--estimator", "logistic-regression", "--json")
+    command = ("evaluate", "--model-version", trained.json()["version"], "--data")
+    rows = data.read_text(encoding="utf-8").splitlines(keepends=True)
+    (data.parent / "others.csv").write_text("".join(rows[:-1]), encoding="utf-8")
+
+    assert run(*command, str(data), "--json").json()["rows_trained_on"] is True
+    assert "trained on this very file" in run(*command, str(data)).out
+    assert "trained on this very file" not in run(*command, str(data.parent / "others.csv")).out
+
+
 def test_another_package_is_evaluated_when_it_is_named(
     run: Callable[..., Outcome], place: Place, data: Path
 ) -> None:

@@ -269,6 +269,7 @@ CIRCLE = {name: array.copy() for name, array in FOREST.items()}
 CIRCLE["left"][0] = 0
 SPEC = toys.package_files("trees")["model.json"]
 GOLDEN = toys.package_files("trees")["golden.json"]
+PROVENANCE = toys.package_files("trees")["provenance.json"]
 PROFILE = toys.package_files("trees")["profile.json"].decode()
 OBJECTS = np.array([{"a": "pickle"}], dtype=object)
 LONE = io.BytesIO()
@@ -372,7 +373,17 @@ np.save(LONE, toys.reference())
         ("metrics_json", b"[1, 2]", r"metrics\.json: "),
         ("metrics_json", b"roc_auc: 1", r"metrics\.json: : Invalid JSON"),
         ("provenance_json", None, r"provenance\.json: cannot be read"),
-        ("provenance_json", b"{}", r"provenance\.json: trained_on: Field required"),
+        ("provenance_json", b"{}", r"provenance\.json: settings: Field required"),
+        (
+            "provenance_json",
+            toys.edited(PROVENANCE, {"trained_on": None}),
+            r"provenance\.json: .*give either trained_on or evaluated_on",
+        ),
+        (
+            "provenance_json",
+            toys.edited(PROVENANCE, {"evaluated_on": {"name": "the same"}}),
+            r"provenance\.json: .*give either trained_on or evaluated_on",
+        ),
     ],
 )
 def test_content_that_cannot_be_used_is_refused_by_name(

@@ -36,7 +36,7 @@ from credit_risk.pipeline_model import (
     untrusted_types,
 )
 from credit_risk.schema import UNSEEN, Schema
-from credit_risk.scoring import check_golden, decide
+from credit_risk.scoring import check_golden, decide, golden_records
 from tests import enumeration, toys
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def test_a_package_may_hold_a_pipeline(tmp_path: Path) -> None:
     files = toys.package_files("linear") | {
         "model.json": spec.model_dump_json().encode(),
         "pipeline.skops": skops.io.dumps(pipeline),
-        "golden.json": toys.golden(parts, records).model_dump_json().encode(),
+        "golden.json": golden_records(parts, records).model_dump_json().encode(),
     }
 
     loaded = package.load(package.write(tmp_path, toys.NAME, files))

@@ -57,6 +57,7 @@ def figure_row(name: str) -> str:
     loaded = shipped(name)
     held_out = loaded.metrics["hold_out"]
     data = loaded.provenance.trained_on
+    assert data is not None
     return (
         f"| `{name}` | {data['name']}, {data['licence']} | {held_out['rows']:,} "
         f"| {held_out['roc_auc']:.4f} | {held_out['brier']:.4f} "

@@ -182,6 +182,7 @@ def test_a_row_alone_gets_the_answer_it_gets_among_all_others(
 def test_rows_that_do_not_pass_are_counted_and_each_has_its_reason(real: Real) -> None:
     """In preparation by the schema's cleaning rules, in training also as duplicates."""
     trained_on = real.trained.provenance.trained_on
+    assert trained_on is not None
 
     assert real.prepared.rows_read == ROWS[real.name]
     assert real.prepared.dropped == DROPPED[real.name]
@@ -221,6 +222,7 @@ def test_the_hold_out_figures_reach_what_was_asked(real: Real) -> None:
         assert figures["brier"] <= most_brier
         assert figures["ece_equal_count"] <= 0.015
         assert figures["ece_equal_width"] <= 0.015
+        assert real.shipped.provenance.trained_on is not None
         assert figures["rows"] == round(0.2 * real.shipped.provenance.trained_on["rows_used"])
 
 

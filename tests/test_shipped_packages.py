@@ -99,6 +99,7 @@ def test_the_reference_group_satisfies_the_schema(shipped: ModelPackage) -> None
 def test_a_package_says_what_it_was_made_of(shipped: ModelPackage) -> None:
     """The data set's name, licence and SHA-256 are in its provenance and in its card."""
     trained_on = shipped.provenance.trained_on
+    assert trained_on is not None
     card = (shipped.path / "card.md").read_text(encoding="utf-8")
 
     assert len(trained_on["sha256"]) == 64

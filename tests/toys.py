@@ -18,12 +18,12 @@ import numpy as np
 from credit_risk import documents, model, package, profile
 from credit_risk.encoder import Column, Encoder
 from credit_risk.model import Calibration, Linear, ModelSpec
-from credit_risk.package import Golden, GoldenRecords, ModelPackage, Parts, Provenance
+from credit_risk.package import ModelPackage, Parts, Provenance
 from credit_risk.policy import Policy
 from credit_risk.profile import Marginal, Profile
 from credit_risk.reasons import ReasonDictionary
 from credit_risk.schema import Schema
-from credit_risk.scoring import decide
+from credit_risk.scoring import golden_records
 from credit_risk.trees import LEAF, Ensemble
 
 if TYPE_CHECKING:
@@ -347,22 +347,6 @@ def build(kind: Kind) -> Model:
     return model.build(spec(kind), schema(), arrays, reference())
 
 
-def golden(parts: Parts, records: list[Application]) -> GoldenRecords:
-    """Golden records: what ``parts`` answer to ``records`` now."""
-    return GoldenRecords(
-        records=tuple(
-            Golden(
-                application=application,
-                probability_of_default=decision.probability_of_default,
-                band=decision.outcome.band,
-                decision=decision.outcome.decision,
-                reasons=tuple(reason.code for reason in decision.reasons),
-            )
-            for application, decision in zip(records, decide(parts, records), strict=True)
-        )
-    )
-
-
 def package_files(kind: Kind) -> dict[str, bytes]:
     """Every file of a toy package but its manifest, ready to be altered."""
     return dict(_package_files(kind))
@@ -371,6 +355,7 @@ def package_files(kind: Kind) -> dict[str, bytes]:
 @cache
 def _package_files(kind: Kind) -> dict[str, bytes]:
     records = [SAFE, RISKY, *applications(6)]
+    parts = Parts(schema(), policy(), reasons(), build(kind))
     provenance = Provenance(
         trained_on={"name": "nothing: the numbers were written down"},
         settings={},
@@ -386,7 +371,7 @@ def _package_files(kind: Kind) -> dict[str, bytes]:
         "model.json": _json(spec(kind)),
         "profile.json": _json(population()),
         "reference.npz": package.npz({"rows": reference()}),
-        "golden.json": _json(golden(Parts(schema(), policy(), reasons(), build(kind)), records)),
+        "golden.json": _json(golden_records(parts, records)),
         "metrics.json": json.dumps({"rows": 0}).encode(),
         "provenance.json": _json(provenance),
         "card.md": b"# A toy\n",

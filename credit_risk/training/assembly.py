@@ -19,10 +19,10 @@ import numpy as np
 from credit_risk import documents, model, package, profile
 from credit_risk.errors import CreditRiskError, DataInvalid, PortfolioInvalid
 from credit_risk.model import probability
-from credit_risk.package import Golden, GoldenRecords, Parts, Provenance, ReferenceGroup
+from credit_risk.package import Parts, Provenance, ReferenceGroup
 from credit_risk.pipeline_model import PipelineModel
 from credit_risk.policy import BAND_ORDER
-from credit_risk.scoring import decide
+from credit_risk.scoring import golden_records
 from credit_risk.training import card, profiling
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from credit_risk.model import Model, ModelSpec
+    from credit_risk.package import GoldenRecords
     from credit_risk.portfolio import Portfolio
     from credit_risk.profile import Profile
     from credit_risk.schema import Schema
@@ -71,6 +72,8 @@ class Candidate:
     """A fitted model, in the package's terms, with the figures it earned.
 
     ``arrays`` are the trees', ``pipeline`` and ``skops`` a user's own pipeline and its bytes.
+    ``fitted_here`` says that it was fitted to the prepared rows; of a model from elsewhere nobody
+    here knows what it was fitted to.
     ``held_out_labels`` and ``held_out_pds`` are of rows the model was not fitted on; ``pds`` are
     the pipeline's own for every prepared row.
     """
@@ -84,6 +87,7 @@ class Candidate:
     held_out_pds: Floats
     evaluation: Evaluation
     settings: dict[str, Any]
+    fitted_here: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,8 @@ def assemble(
         mended=prepared.mended,
     )
     provenance = Provenance(
-        trained_on=dict(data),
+        trained_on=dict(data) if candidate.fitted_here else None,
+        evaluated_on=None if candidate.fitted_here else dict(data),
         settings=candidate.settings,
         libraries={library: version(library) for library in _LIBRARIES},
         reference=reference,
@@ -248,18 +253,7 @@ def _golden(parts: Parts, drawn: Floats, number: int) -> GoldenRecords:
     while len(chosen) < min(number, len(drawn)):
         chosen += [places.pop(0) for places in by_band.values() if places]
     applications = [parts.schema.application(drawn[i].tolist()) for i in chosen[:number]]
-    return GoldenRecords(
-        records=tuple(
-            Golden(
-                application=application,
-                probability_of_default=decision.probability_of_default,
-                band=decision.outcome.band,
-                decision=decision.outcome.decision,
-                reasons=tuple(reason.code for reason in decision.reasons),
-            )
-            for application, decision in zip(applications, decide(parts, applications), strict=True)
-        )
-    )
+    return golden_records(parts, applications)
 
 
 def _in_group(pds: Floats, training: Training, portfolio: Portfolio) -> npt.NDArray[np.bool_]:
@@ -289,7 +283,7 @@ def _draw_reference(
     drawn = _made_up(described, portfolio.schema, settings.rows, seed, real)
     description = (
         f"{settings.rows} made-up applicants, drawn from the distributions and rank correlations "
-        f"of {words} in the training data ({len(real_group)} rows)"
+        f"of {words} in the data ({len(real_group)} rows)"
     )
     return drawn, ReferenceGroup(name=name, description=description, rows=settings.rows, seed=seed)
 

@@ -121,7 +121,8 @@ def read(  # noqa: C901 - one cleaning rule after another
         drop(raw[column].isna().to_numpy(), f"{column} missing")
     kept = np.flatnonzero(keep)
     if len(kept) == 0:
-        msg = f"{path}: no row satisfies the schema"
+        counts = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items())
+        msg = f"{path}: no row satisfies the schema: {len(raw):,} rows read, {counts or 'none'}"
         raise DataInvalid(msg)
     return Prepared(
         frame=frame(rows[kept], schema),

@@ -96,6 +96,7 @@ def train(
             "hold_out": training.hold_out.model_dump(),
             "rows_held_out": len(held_out),
         },
+        fitted_here=True,
     )
     return assembly.assemble(portfolio, training, prepared, candidate, out, step=step)
 
@@ -137,6 +138,7 @@ def evaluate_package(loaded: ModelPackage, training: Training, data: Path) -> di
 
     Returns:
         The evaluation's figures, the rows read and scored, and the others counted by reason.
+        ``rows_trained_on`` is true where the file is the very one the package was trained on.
 
     Raises:
         DataInvalid: the file cannot be used.
@@ -149,6 +151,7 @@ def evaluate_package(loaded: ModelPackage, training: Training, data: Path) -> di
         "model_version": loaded.version,
         "policy_version": loaded.policy_version,
         "data_sha256": prepared.sha256,
+        "rows_trained_on": prepared.sha256 == (loaded.provenance.trained_on or {}).get("sha256"),
         "rows_read": prepared.rows_read,
         "rows_scored": len(pds),
         "rows_not_scored": prepared.dropped,

@@ -145,6 +145,7 @@ def wrap(
             held_out_pds=pds,
             evaluation=evaluate(prepared.labels, pds, portfolio.policy),
             settings=settings,
+            fitted_here=False,
         )
         return assembly.assemble(portfolio, training, prepared, candidate, out, step=step)
 

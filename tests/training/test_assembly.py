@@ -71,6 +71,7 @@ def candidate(leasing: tuple[Portfolio, Training], prepared: Prepared) -> Candid
         held_out_pds=pds,
         evaluation=evaluate(prepared.labels, pds, leasing[0].policy),
         settings={},
+        fitted_here=True,
     )
 
 

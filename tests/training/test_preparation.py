@@ -377,10 +377,15 @@ def test_a_label_other_than_0_and_1_is_refused(tmp_path: Path, label: str) -> No
 
 
 def test_a_file_of_which_no_row_is_left_is_refused(tmp_path: Path) -> None:
-    """Whether it had rows or only a header."""
-    with pytest.raises(DataInvalid, match="no row satisfies the schema"):
-        _read(tmp_path, "17,2500,1200,4.5,mixed,commuting,0")
-    with pytest.raises(DataInvalid, match="no row satisfies the schema"):
+    """Whether it had rows, which are counted by what was wrong, or only a header."""
+    counted = "no row satisfies the schema: 2 rows read, 1 age outside its range, 1 price outside"
+    with pytest.raises(DataInvalid, match=counted):
+        _read(
+            tmp_path,
+            "17,2500,1200,4.5,mixed,commuting,0",
+            "27,2500,1200000,4.5,mixed,commuting,0",
+        )
+    with pytest.raises(DataInvalid, match="no row satisfies the schema: 0 rows read"):
         _read(tmp_path)
 
 

@@ -134,6 +134,8 @@ def test_a_package_says_where_it_comes_from(
 ) -> None:
     """The data by name, licence and sum; the settings; the libraries; the figures."""
     trained_on = loaded.provenance.trained_on
+    assert trained_on is not None
+    assert loaded.provenance.evaluated_on is None
     assert trained_on["sha256"] == hashlib.sha256(data.read_bytes()).hexdigest()
     assert trained_on["name"] == "Made-up leases"
     assert trained_on["licence"] == "CC0 1.0"
@@ -455,11 +457,14 @@ def test_a_third_portfolio_needs_data_files_and_one_function(
     made = training_run.train(leasing, training, tmp_path / "list.csv", tmp_path / "packages")
     loaded = package.load(made.path)
     figures = training_run.evaluate_package(loaded, training, tmp_path / "list.csv")
+    _raw_list(1_200).iloc[1:].to_csv(tmp_path / "shorter.csv", index=False)
+    of_other_rows = training_run.evaluate_package(loaded, training, tmp_path / "shorter.csv")
 
     assert made.evaluation.rows == 240
     assert made.evaluation.roc_auc > 0.7
     assert figures["rows_scored"] == 1_200
     assert figures["roc_auc"] > 0.75
+    assert (figures["rows_trained_on"], of_other_rows["rows_trained_on"]) == (True, False)
     check_golden(loaded)
     (safe,), (risky,) = (
         decide(loaded, [application], explain=True) for application in (toys.SAFE, toys.RISKY)

@@ -178,6 +178,9 @@ def test_a_pipeline_with_equivalents_is_compiled(
     answers = [d.probability_of_default for d in decide(loaded, _applications(later))]
     np.testing.assert_allclose(answers, fitted.predict_proba(later)[:, 1], atol=1e-6)
     assert loaded.provenance.settings == {"own_pipeline": f"mine.{kind}", "seed": 7}
+    assert loaded.provenance.trained_on is None
+    assert loaded.provenance.evaluated_on is not None
+    assert loaded.provenance.evaluated_on["rows_used"] == 800
     assert "fitted elsewhere" in (made.path / "card.md").read_text(encoding="utf-8")
 
 
