@@ -4,8 +4,8 @@ Callers hand over groups of records. One writer thread per process takes whateve
 commits it in one transaction, so concurrent requests share the cost of a commit; a group is
 recorded whole or not at all. Reading uses connections of its own and never waits for writing.
 
-The database is whatever the SQLAlchemy URL names. Nothing here is SQLite's own but the settings
-of its connections.
+The database is whatever the SQLAlchemy URL names; what is SQLite's own is in
+`credit_risk.sqlite`.
 """
 
 from __future__ import annotations
@@ -14,27 +14,23 @@ import asyncio
 import concurrent.futures
 import sqlite3
 import threading
-import time
 from collections import defaultdict
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, Unpack
-from urllib.parse import quote
 
 import pydantic_core
 import sqlalchemy as sa
-from sqlalchemy import event, exc
+from sqlalchemy import exc
 
+from credit_risk import sqlite
 from credit_risk.errors import RecordingFailed, RecordNotFound
 from credit_risk.policy import DecisionName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from sqlalchemy.pool import ConnectionPoolEntry
 
 RecordKind = Literal["decision", "refusal", "failure", "activation"]
 
@@ -83,8 +79,7 @@ _FAULTS_OF_A_GROUP = (
 
 _TURN_RECORDS = 64
 """Records made ready on an event loop before others there have their turn."""
-_LOCK_INTERVAL = 0.000_25
-"""Seconds between two tries for the lock of a SQLite file."""
+
 
 _Row: TypeAlias = tuple[str | int | None, ...]
 _Future: TypeAlias = "concurrent.futures.Future[None] | asyncio.Future[None]"
@@ -340,6 +335,7 @@ class SqlAuditLog(SqlRecords):
             .inline()
             .compile(self._writing, column_keys=[column.name for column in _FIELDS])
         )
+        self._checkpoints = sqlite.Checkpoints(self._writing)
         self._lock = threading.Lock()
         self._waiting = 0
         self._closed = False
@@ -377,8 +373,10 @@ class SqlAuditLog(SqlRecords):
         """See `AuditLog.close`."""
         self._stop_accepting()
         self._writer.join()
-        self._writing.dispose()
+        self._checkpoints.close()
+        # Reading first: only a connection that may write can empty SQLite's log as the last one.
         super().close()
+        self._writing.dispose()
 
     def _submit(
         self,
@@ -442,6 +440,7 @@ class SqlAuditLog(SqlRecords):
             with self._writing.begin() as connection:
                 if rows:
                     connection.exec_driver_sql(self._insert, rows)
+                    self._checkpoints.are_due()
                 else:
                     connection.execute(_PROBE)
         except _FAULTS as error:
@@ -529,82 +528,6 @@ def _conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:
 
 def _engine(url: sa.URL, busy_timeout: float, *, writes: bool) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
-        return _sqlite_engine(url, busy_timeout, writes=writes)
+        return sqlite.engine(url, busy_timeout, writes=writes)
     # Positional, as `_write` wants it; without parameters in errors: they are an applicant's.
     return sa.create_engine(url, paramstyle="format", hide_parameters=True)
-
-
-def _sqlite_engine(url: sa.URL, busy_timeout: float, *, writes: bool) -> sa.Engine:
-    if url.database in {None, "", ":memory:"}:
-        raise RecordingFailed("records in memory are no evidence: name a file")
-    path = Path(str(url.database)).absolute()
-    if writes:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    elif not path.exists():
-        raise RecordNotFound(f"no records yet: {path} does not exist")
-    # Made here and never again: a connection that is opened when the file is gone must not begin
-    # an empty one beside what the lost one left, its write-ahead log.
-    existing = {"mode": "rw" if writes else "ro", "uri": "true"}
-    engine = sa.create_engine(
-        url.set(database=f"file:{quote(str(path))}").update_query_dict(existing),
-        connect_args={"timeout": busy_timeout},
-        hide_parameters=True,
-    )
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
-        # The driver would begin transactions late and by itself. `begin` does it for writing;
-        # reading needs none, for every query stands alone.
-        connection.isolation_level = None
-        if writes:
-            _locked(connection, "PRAGMA journal_mode = WAL", busy_timeout)
-            connection.execute("PRAGMA synchronous = FULL")  # every commit is fsynced
-            connection.execute("PRAGMA busy_timeout = 0")  # `_locked` waits
-        record.info["file"] = _file(path)
-
-    @event.listens_for(engine, "checkout")
-    def check_file(
-        _connection: sqlite3.Connection, record: ConnectionPoolEntry, _proxy: object
-    ) -> None:
-        # A file that was moved or removed takes commits as long as it is open, and loses them.
-        here = _file(path)
-        if here is None or here != record.info["file"]:
-            raise exc.DisconnectionError
-
-    def begin(connection: sa.Connection) -> None:
-        driver: Any = connection.connection.driver_connection
-        _locked(driver, "BEGIN IMMEDIATE", busy_timeout)
-
-    if writes:
-        event.listen(engine, "begin", begin)
-    return engine
-
-
-def _locked(connection: sqlite3.Connection, statement: str, busy_timeout: float) -> None:
-    """Execute a statement that needs a lock of the file, and wait for the lock.
-
-    SQLite's own wait sleeps longer each time, up to 0.1 s, so that a busy process starves its
-    neighbour; and when several processes open a new file, it does not wait at all. Asking at a
-    steady, short interval is fair.
-    """
-    deadline = time.monotonic() + busy_timeout
-    while True:
-        try:
-            connection.execute(statement)
-        except sqlite3.OperationalError as error:
-            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-            if not busy or time.monotonic() >= deadline:
-                raise
-            time.sleep(_LOCK_INTERVAL)
-        else:
-            return
-
-
-def _file(path: Path) -> tuple[int, int] | None:
-    """Which file is at the path now; None if there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
