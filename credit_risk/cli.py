@@ -390,8 +390,11 @@ def list_models(portfolio_name: PortfolioName = None, as_json: AsJson = False) -
         return
     table = Table("version", "active", "estimator", "installed", box=None)
     for p in found:
-        state = "broken" if p.broken else p.estimator
-        table.add_row(p.version, "*" if p.version == active else "", state, p.created or "shipped")
+        mark = "*" if p.version == active else ""
+        if p.broken:
+            table.add_row(p.version, mark, "broken", p.created or "")
+        else:
+            table.add_row(p.version, mark, p.estimator, p.created or "shipped")
     wide.print(table, highlight=False)
     for p in found:
         if p.broken:

@@ -1,8 +1,8 @@
 """From a raw data file to the schema's fields: engineering, cleaning, and a count of what went.
 
 Training and evaluation read files only through `read`, so a row is prepared the same way for
-both. A portfolio whose raw table has other columns than its schema names one function here (or
-in any importable module) in ``training.yaml``.
+both. A portfolio whose raw table has other columns than its schema names one function in
+``training.yaml``, of this module or of any other that Python can import.
 """
 
 from __future__ import annotations
@@ -265,6 +265,9 @@ def _function(name: str) -> Callable[[pd.DataFrame, Path], pd.DataFrame]:
             import_module(module), attribute
         )
     except (ImportError, AttributeError, TypeError) as error:
-        msg = f"training.yaml: preparation {name} cannot be imported: {error}"
+        msg = (
+            f"training.yaml: preparation {name} cannot be imported: {error}. Is the folder of "
+            "its module on PYTHONPATH?"
+        )
         raise PortfolioInvalid(msg) from error
     return function
