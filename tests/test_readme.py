@@ -65,10 +65,10 @@ def figure_row(name: str) -> str:
     )
 
 
-def example_call() -> dict[str, object]:
-    """The application in the README's curl."""
+def application_sent(page: str) -> dict[str, object]:
+    """The application in the page's curl."""
     pattern = r"^curl -s http://localhost:3000/predict.*?}'$"
-    command = re.search(pattern, README, re.MULTILINE | re.DOTALL)
+    command = re.search(pattern, page, re.MULTILINE | re.DOTALL)
     assert command is not None
     words = shlex.split(command.group())
     application: dict[str, object] = json.loads(words[words.index("-d") + 1])
@@ -80,7 +80,7 @@ def test_the_curl_gives_the_answer_shown() -> None:
     blocks = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     shown = json.loads(blocks[0])
     loaded = shipped("personal-loans")
-    application = loaded.schema.validate_application(example_call())
+    application = loaded.schema.validate_application(application_sent(README))
 
     (decision,) = scoring.decide(loaded, [application])
 
@@ -133,11 +133,17 @@ def test_the_exit_codes_are_those_that_the_command_line_tells() -> None:
     assert codes == {0, 2, 130} | {code for _, code in cli.EXIT_CODES}
 
 
-def test_every_command_shown_exists() -> None:
+def shell(page: str) -> str:
+    """Everything that a page has to paste into a shell."""
+    return "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/portfolios.md", "docs/operation.md"])
+def test_every_command_shown_exists(name: str) -> None:
     """Each `credit-risk` line in a shell block parses with its options."""
-    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
-    commands = re.findall(r"^credit-risk (.*?)(?:\s+#.*)?$", blocks, re.MULTILINE)
-    assert len(commands) >= 8
+    page = (ROOT / name).read_text(encoding="utf-8")
+    commands = re.findall(r"^(?:\w+=\S+ )*credit-risk (.*?)(?:\s+#.*)?$", shell(page), re.MULTILINE)
+    assert commands
     for line in commands:
         words = shlex.split(line)
         group = get_command(app)
@@ -146,6 +152,15 @@ def test_every_command_shown_exists() -> None:
             path.append(words[0])
             group = group.commands[words.pop(0)]  # type: ignore[attr-defined]
         helped = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"}).output
-        assert path
+        assert path or words == ["--help"]
         for option in (w for w in words if w.startswith("--")):
             assert option in helped
+
+
+def test_the_programs_are_put_on_the_path_before_they_are_named() -> None:
+    """What is pasted works in the shell in which everything above was pasted."""
+    lines = shell(README).splitlines()
+    made = [line.split()[0] for line in lines if re.match(r"(credit-risk|python|bentoml) ", line)]
+    first = next(i for i, line in enumerate(lines) if line.startswith(made[0]))
+
+    assert any(line.startswith('export PATH="$PWD/.venv/bin:') for line in lines[:first])
