@@ -42,7 +42,7 @@ from credit_risk.errors import (
     FieldError,
     OutputRefused,
 )
-from credit_risk.model import check_additivity, for_many, probability
+from credit_risk.model import check_additivity, probability, unlocked
 from credit_risk.policy import BAND_ORDER, DECISIONS
 from credit_risk.schema import UNSEEN
 
@@ -143,7 +143,7 @@ class Scorer:
         self.package = package
         self.options = options
         self._text = text
-        self._model = for_many(package.model)
+        self._model = unlocked(package.model)
 
     def check(self, columns: Sequence[str], source: Path) -> None:
         """Check the column names of a table, which comes from ``source``.

@@ -100,7 +100,7 @@ class TreesModel:
 
     plan: Plan
     calibration: Calibration
-    ensemble: trees.Ensemble | trees.LeafMasks | trees.Walks
+    scorer: trees.Scorer
     shapley: shapley.Tables | shapley.Counting
     reference_rows: int
 
@@ -117,7 +117,7 @@ class TreesModel:
         return isinstance(self.shapley, shapley.Counting)
 
     def log_odds(self, rows: Floats) -> Floats:  # noqa: D102
-        margins = self.ensemble.margins(self.plan.encode(rows))
+        margins = self.scorer.margins(self.plan.encode(rows))
         return self.calibration.slope * margins + self.calibration.intercept
 
     def contributions(self, rows: Floats) -> Floats:  # noqa: D102
@@ -213,7 +213,8 @@ def build(
             msg = "explanation: the counts are of a reference group of another size"
             raise PackageInvalid(msg)
         prepared = shapley.prepare(ensemble, counts, plan.factors, factors)
-        return TreesModel(plan, calibration, ensemble, prepared, len(reference))
+        scorer = trees.scorer(ensemble)
+        return TreesModel(plan, calibration, scorer, prepared, len(reference))
     if spec.linear is None or len(spec.linear.coefficients) != columns.shape[1]:
         msg = "model: a linear model needs one coefficient for each column"
         raise PackageInvalid(msg)
@@ -230,14 +231,11 @@ def build(
     )
 
 
-def for_many(model: Model) -> Model:
-    """The same model for thousands of rows at a time, and for threads side by side.
-
-    Its log-odds are the same to the last bit.
-    """
-    if isinstance(model, TreesModel) and isinstance(model.ensemble, trees.Ensemble):
-        many = trees.for_many(model.ensemble)
-        return replace(model, plan=model.plan.unlocked(), ensemble=many)
+def unlocked(model: Model) -> Model:
+    """The same model, scoring without the interpreter's lock where it can: for bulk work."""
+    if isinstance(model, TreesModel):
+        scorer = replace(model.scorer, unlocked=True)
+        return replace(model, plan=model.plan.unlocked(), scorer=scorer)
     if isinstance(model, LinearModel):
         return replace(model, plan=model.plan.unlocked())
     return model

@@ -4,8 +4,8 @@ An ensemble is a few numbers per node, loaded without running code. A row goes t
 when ``value < threshold``, with the value in float32 as XGBoost compares it; a missing value goes
 where the node's default says.
 
-Many rows at a time are scored by `for_many`: the same numbers to the last bit, several times as
-fast, and without the interpreter's lock, so that threads can share the work.
+A `Scorer` finds the scores of one row by walking down each tree, and those of several by leaf
+masks: the same numbers to the last bit, many times as fast.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ LEAF = -1
 LEAVES_MAX = 32
 """Most leaves of a tree that `LeafMasks` takes: the bits of one number."""
 
+MASKED_ROWS_MIN = 8
+"""Fewer rows are scored sooner by walking."""
+
 _BLOCK = 512
+_LANES = 16
+"""Rows to one instruction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +69,10 @@ class Ensemble:
             "value": self.value,
         }
 
-    def margins(self, columns: Columns) -> Floats:
+    def margins(self, columns: Columns, *, unlocked: bool = False) -> Floats:
         """Sum of the reached leaves plus base, shape (n,), for ``columns`` of shape (n, c)."""
-        margins: Floats = _margins(
+        walk = _margins_unlocked if unlocked else _margins
+        margins: Floats = walk(
             columns,
             self.roots,
             self.column,
@@ -81,31 +87,8 @@ class Ensemble:
 
 
 @dataclass(frozen=True, slots=True)
-class Walks:
-    """An ensemble whose margins are found without the interpreter's lock."""
-
-    ensemble: Ensemble
-
-    def margins(self, columns: Columns) -> Floats:
-        """As `Ensemble.margins`."""
-        e = self.ensemble
-        margins: Floats = _margins_unlocked(
-            columns,
-            e.roots,
-            e.column,
-            e.threshold,
-            e.default_left,
-            e.left,
-            e.right,
-            e.value,
-            e.base,
-        )
-        return margins
-
-
-@dataclass(frozen=True, slots=True)
 class LeafMasks:
-    """An ensemble of trees of at most `LEAVES_MAX` leaves, for many rows at a time.
+    """An ensemble of trees of at most `LEAVES_MAX` leaves, for several rows at a time.
 
     A leaf is a bit of its tree's 32, and a split says which leaves a row can still reach from
     either side. Taking every split's part away from all leaves, whether the row comes by or not,
@@ -127,25 +110,46 @@ class LeafMasks:
     if_right: npt.NDArray[np.int32]
     value: Floats
 
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """An ensemble ready to score; ``masks`` is None where a tree has more than `LEAVES_MAX` leaves.
+
+    ``unlocked`` lets go of the interpreter's lock meanwhile: for threads side by side, and not
+    for an event loop, which would wait to have it back.
+    """
+
+    ensemble: Ensemble
+    masks: LeafMasks | None
+    unlocked: bool = False
+
     def margins(self, columns: Columns) -> Floats:
         """As `Ensemble.margins`, the leaves added up in the same order."""
-        margins: Floats = _masked_margins(
+        if self.masks is None or len(columns) < MASKED_ROWS_MIN:
+            return self.ensemble.margins(columns, unlocked=self.unlocked)
+        masked = _masked_margins_unlocked if self.unlocked else _masked_margins
+        m = self.masks
+        margins: Floats = masked(
             columns,
-            self.first,
-            self.leaves,
-            self.column,
-            self.threshold,
-            self.default_left,
-            self.if_left,
-            self.if_right,
-            self.value,
-            self.base,
+            m.first,
+            m.leaves,
+            m.column,
+            m.threshold,
+            m.default_left,
+            m.if_left,
+            m.if_right,
+            m.value,
+            m.base,
         )
         return margins
 
 
-def for_many(ensemble: Ensemble) -> LeafMasks | Walks:
-    """The fastest form of an ensemble for thousands of rows at a time."""
+def scorer(ensemble: Ensemble) -> Scorer:
+    """The ensemble, ready to score."""
+    return Scorer(ensemble, _leaf_masks(ensemble))
+
+
+def _leaf_masks(ensemble: Ensemble) -> LeafMasks | None:
     nodes = len(ensemble.column)
     splits = ensemble.column != LEAF
     left, right = ensemble.left, ensemble.right
@@ -153,7 +157,7 @@ def for_many(ensemble: Ensemble) -> LeafMasks | Walks:
     for node in np.flatnonzero(splits)[::-1]:
         count[node] = count[left[node]] + count[right[node]]
     if len(ensemble.roots) == 0 or count[ensemble.roots].max() > LEAVES_MAX:
-        return Walks(ensemble)
+        return None
     tree = np.full(nodes, -1, dtype=np.int64)
     place = np.zeros(nodes, dtype=np.int64)
     tree[ensemble.roots] = np.arange(len(ensemble.roots))
@@ -265,20 +269,21 @@ def _margins_unlocked(columns, roots, column, threshold, default_left, left, rig
     return _margins(columns, roots, column, threshold, default_left, left, right, value, base)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _masked_margins(  # type: ignore[no-untyped-def]  # noqa: PLR0917, C901
     columns, first, leaves, column, threshold, default_left, if_left, if_right, value, base
 ):
     rows, width = columns.shape
     out = np.empty(rows, dtype=np.float64)
     # One block of rows, column by column, so that a split reads its rows side by side.
-    block = np.zeros((width, _BLOCK), dtype=np.float32)
-    reach = np.empty(_BLOCK, dtype=np.int32)
-    reached = np.empty(_BLOCK, dtype=np.float32)
+    most = min((rows + _LANES - 1) // _LANES * _LANES, _BLOCK)
+    block = np.zeros((width, most), dtype=np.float32)
+    reach = np.empty(most, dtype=np.int32)
+    reached = np.empty(most, dtype=np.float32)
     exponent = reached.view(np.int32)
-    total = np.empty(_BLOCK, dtype=np.float64)
-    for start in range(0, rows, _BLOCK):
-        size = min(_BLOCK, rows - start)
+    total = np.empty(most, dtype=np.float64)
+    for start in range(0, rows, most):
+        size = min(most, rows - start)
         for r in range(size):
             for c in range(width):
                 block[c, r] = columns[start + r, c]
@@ -289,16 +294,25 @@ def _masked_margins(  # type: ignore[no-untyped-def]  # noqa: PLR0917, C901
                 x = block[column[split]]
                 t, a, b = threshold[split], if_left[split], if_right[split]
                 if default_left[split]:
-                    for r in range(_BLOCK):
+                    for r in range(most):
                         reach[r] &= b if x[r] >= t else a
                 else:
-                    for r in range(_BLOCK):
+                    for r in range(most):
                         reach[r] &= a if x[r] < t else b
             # The number of a lone bit is the exponent of that power of two as a float.
-            for r in range(_BLOCK):
+            for r in range(most):
                 reached[r] = np.float32(reach[r])
             values = value[tree]
-            for r in range(_BLOCK):
+            for r in range(most):
                 total[r] += values[((exponent[r] >> 23) & 255) - 127]
         out[start : start + size] = total[:size]
     return out
+
+
+@njit(cache=True, nogil=True)
+def _masked_margins_unlocked(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    columns, first, leaves, column, threshold, default_left, if_left, if_right, value, base
+):
+    return _masked_margins(
+        columns, first, leaves, column, threshold, default_left, if_left, if_right, value, base
+    )

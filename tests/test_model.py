@@ -46,7 +46,7 @@ def column_values(kind: toys.Kind, row: Floats, reference: Floats) -> Floats:
 
     def log_odds(columns: npt.NDArray[np.float64]) -> Floats:
         if isinstance(built, TreesModel):
-            score = built.ensemble.margins(columns.astype(np.float32))
+            score = built.scorer.margins(columns.astype(np.float32))
         else:
             score = columns @ built.coefficients + built.intercept
         return built.calibration.slope * score + built.calibration.intercept
@@ -290,14 +290,14 @@ def test_a_score_that_is_not_a_number_has_no_explanation() -> None:
 
 
 @pytest.mark.parametrize("kind", toys.KINDS)
-def test_for_many_rows_a_model_gives_the_same_log_odds_to_the_last_bit(kind: toys.Kind) -> None:
+def test_unlocked_a_model_gives_the_same_log_odds_to_the_last_bit(kind: toys.Kind) -> None:
     """However they are cut into blocks; explained alike."""
     built = toys.build(kind)
     rows = toys.schema().matrix(toys.applications(1_100))
 
-    many = model.for_many(built)
+    many = model.unlocked(built)
 
     assert many.log_odds(rows).tobytes() == built.log_odds(rows).tobytes()
     assert many.log_odds(rows[700:]).tobytes() == built.log_odds(rows)[700:].tobytes()
     assert many.contributions(rows[:9]).tobytes() == built.contributions(rows[:9]).tobytes()
-    assert model.for_many(many).log_odds(rows[:9]).tobytes() == built.log_odds(rows[:9]).tobytes()
+    assert model.unlocked(many).log_odds(rows[:9]).tobytes() == built.log_odds(rows[:9]).tobytes()

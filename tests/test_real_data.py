@@ -328,7 +328,7 @@ def test_setting_the_named_factors_to_their_reference_values_lowers_the_pd(
     for place, column in enumerate(loaded.spec.encoder.columns):
         if column.kind == "ratio":
             columns[named[:, schema.index[column.factor]], place] = typical[place]
-    margins = loaded.model.ensemble.margins(columns)
+    margins = loaded.model.scorer.margins(columns)
     calibration = loaded.model.calibration
     with_ratios = float(
         (probability(calibration.slope * margins + calibration.intercept) < pds).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,7 @@ def test_a_base_that_is_not_one_number_is_refused(base: npt.NDArray[Any]) -> Non
 
 @given(
     st.lists(trees_of(3), min_size=1, max_size=4) | st.lists(trees_of(6), min_size=1, max_size=2),
-    rows(5),
+    rows(18),
     st.floats(-5, 5),
 )
 def test_many_rows_at_a_time_get_the_same_margins_to_the_last_bit(
@@ -181,14 +182,20 @@ def test_many_rows_at_a_time_get_the_same_margins_to_the_last_bit(
     """Missing values, repeated columns and lone leaves included."""
     grown = ensemble(forest, base)
 
-    many = trees.for_many(grown).margins(applicants)
+    scorer = trees.scorer(grown)
 
-    assert many.tobytes() == grown.margins(applicants).tobytes()
+    walked = grown.margins(applicants)
+    for rows_at_a_time in (1, 7, 8, 16, 17, 18):
+        together = applicants[:rows_at_a_time]
+        assert scorer.margins(together).tobytes() == walked[:rows_at_a_time].tobytes()
+        unlocked = replace(scorer, unlocked=True)
+        assert unlocked.margins(together).tobytes() == walked[:rows_at_a_time].tobytes()
 
 
-@pytest.mark.parametrize(("depth", "form"), [(5, trees.LeafMasks), (6, trees.Walks)])
+@pytest.mark.parametrize(("depth", "by_masks"), [(5, True), (6, False)])
 def test_full_trees_of_32_leaves_are_scored_by_masks_and_larger_ones_by_walking(
-    depth: int, form: type
+    depth: int,
+    by_masks: bool,  # noqa: FBT001
 ) -> None:
     """A leaf is a bit of 32; the last of them is the sign of the number."""
 
@@ -207,9 +214,11 @@ def test_full_trees_of_32_leaves_are_scored_by_masks_and_larger_ones_by_walking(
     grown = ensemble([full(depth, 0.0), (7.0,)], base=0.5)
     applicants = np.random.default_rng(5).normal(size=(1_300, 7)).astype(np.float32)
 
-    many = trees.for_many(grown)
+    many = trees.scorer(grown)
 
-    assert isinstance(many, form)
-    assert many.margins(applicants).tobytes() == grown.margins(applicants).tobytes()
+    assert (many.masks is not None) == by_masks
+    walked = grown.margins(applicants)
+    for number in (1, 7, 8, 15, 16, 17, 511, 512, 513, 1_024, 1_300):
+        assert many.margins(applicants[:number]).tobytes() == walked[:number].tobytes()
     assert many.margins(applicants[:0]).shape == (0,)
     assert len(np.unique(many.margins(applicants))) == 2**depth
