@@ -16,7 +16,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test test-spark lint types loadtest soak packages lock clean
+.PHONY: help install serve test test-spark lint types loadtest soak bench-peers packages lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ loadtest: $(INSTALLED) ## load a server of its own, hold it to loadtests/objecti
 soak: $(INSTALLED) ## five minutes of mixed traffic: memory and p99 stay flat; SOAK_SECONDS=300
 	$(BIN)/python -m loadtests --soak $(SOAK_SECONDS)
 
+bench-peers: $(INSTALLED) ## this server beside others: needs wrk, and the machine to itself
+	$(BIN)/python -m benchmarks
+
 packages: $(INSTALLED) ## retrain the shipped packages: PERSONAL_LOANS=file.csv CREDIT_CARDS=file.csv
 	$(if $(PERSONAL_LOANS)$(CREDIT_CARDS),,$(error name the data: PERSONAL_LOANS=FILE, CREDIT_CARDS=FILE or both))
 	$(if $(PERSONAL_LOANS),$(BIN)/credit-risk train --ship --portfolio personal-loans --data $(PERSONAL_LOANS))
@@ -68,6 +71,9 @@ lock: $(INSTALLED) ## renew requirements/*.txt; LOCK_FLAGS=--upgrade for newer v
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
 	$(COMPILE) --group spark -c requirements/dev.txt -o requirements/spark.txt
 	$(COMPILE) --group bootstrap -c requirements/dev.txt -o requirements/uv.txt
+	set -e; for peer in $(patsubst %/requirements.in,%,$(wildcard benchmarks/peers/*/requirements.in)); do \
+		grep -E '^(bentoml|joblib|numpy|pandas|scikit-learn|scipy|xgboost-cpu)==' requirements/dev.txt \
+			| sed 's/ .*//' | $(COMPILE) --no-annotate $$peer/requirements.in -c - -o $$peer/requirements.txt; done
 
 clean: ## remove everything made here but the records in ./var
 	rm -rf .venv .tools .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

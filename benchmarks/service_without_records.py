@@ -1,0 +1,32 @@
+"""This server with its records thrown away, to measure what keeping them costs.
+
+Only for the benchmark: everything else is put together as ``service.py`` does it. The product has
+no such switch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from credit_risk.audit import SqlAuditLog
+from credit_risk.serving import runtime
+from service import CreditRiskServer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from credit_risk.audit import Record
+
+
+class Forgetting(SqlAuditLog):
+    """An audit log that says it has recorded a decision, and has not."""
+
+    async def record(self, records: Sequence[Record]) -> None:
+        """Keep nothing."""
+
+
+# The service makes its runtime when a worker starts, and that takes whatever audit log has this
+# name. The run looks into the database afterwards: it has to be empty.
+runtime.SqlAuditLog = Forgetting  # type: ignore[attr-defined]
+
+__all__ = ["CreditRiskServer"]
