@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client import Metric
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _OF_ONE_WORKER = ("credit_model_active",)
@@ -34,15 +40,25 @@ def text(own: CollectorRegistry) -> bytes:
         return generate_latest(own.restricted_registry(_OF_ONE_WORKER))
     forget_dead(folder)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+    _Workers(registry, str(folder))  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+class _Workers(MultiProcessCollector):
+    """The files of a folder of any name; the library takes a name with brackets for a pattern."""
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics of all workers."""
+        files = [str(path) for path in Path(self._path).glob("*.db")]
+        merged: Iterable[Metric] = self.merge(files)  # type: ignore[no-untyped-call]
+        return merged
 
 
 def forget_dead(folder: Path) -> None:
     """Remove what workers that no longer run said of their present state."""
-    for pid in {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*_*.db")}:
-        if not _runs(pid):
-            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+    for path in folder.glob("gauge_live*_*.db"):
+        if not _runs(int(path.stem.rpartition("_")[2])):
+            path.unlink(missing_ok=True)  # another worker may be at it as well
 
 
 def _runs(pid: int) -> bool:

@@ -60,7 +60,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
             "PORT": str(port),
             "WORKERS": str(workers),
             "PORTFOLIO": portfolio,
-            "STATE_DIR": str(tmp_path / f"state-{number}"),
+            # Any name will do for a folder, also one that means something to a URL, a pattern,
+            # a shell or the library that starts the workers.
+            "STATE_DIR": str(tmp_path / f"state {number} ?mode=x#y %20 [a-z]* $(circus.pid) é"),
         }
         log = tmp_path / f"server-{number}.log"
         process = server.launched(environment, log)

@@ -60,8 +60,8 @@ class Workers:
 
 @pytest.fixture
 def workers(tmp_path: Path) -> Iterator[Workers]:
-    """A folder and nobody who writes to it yet."""
-    folder = tmp_path / "metrics"
+    """A folder and nobody who writes to it yet; its name would be a pattern to some."""
+    folder = tmp_path / "metrics [0-9]*?"
     folder.mkdir()
     started = Workers(folder)
     yield started
