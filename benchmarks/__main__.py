@@ -73,6 +73,8 @@ def bench(
     (folder / "peers.md").write_text(text, encoding="utf-8")
     (folder / "peers.json").write_text(document, encoding="utf-8")
     sys.stdout.write(document if as_json else text)
+    if any(one.wrong for one in found.measured):
+        raise typer.Exit(NOT_MEASURED)
     # Of a server alone there may be nothing to judge.
     raise typer.Exit(exit_code(found.findings) if found.findings else MET)
 

@@ -64,12 +64,14 @@ class Plan:
 class Measured:
     """One server's figures, each a list over rounds; ``failure`` says why there are none.
 
+    ``wrong`` means that it answered, but with an error, or with something else than the pipeline.
     ``times`` by kind of load and connections; memory in bytes, see `process.Memory`; ``starts``
     in seconds, on one core; ``others`` is how many cores other programs used under each load.
     """
 
     peer: Peer
     failure: str | None = None
+    wrong: bool = False
     times: dict[tuple[LoadName, int], list[Times]] = field(default_factory=dict)
     together: list[int] = field(default_factory=list)
     largest: list[int] = field(default_factory=list)
@@ -117,7 +119,7 @@ class Reasons:
 def compare(
     plan: Plan, peers: Sequence[Peer], material: Material, failures: Mapping[str, str]
 ) -> list[Measured]:
-    """Measure every peer; one that cannot be installed or started is left out with its reason.
+    """Measure every peer; one that cannot be measured is left out with its reason.
 
     Args:
         plan: how much.
@@ -126,9 +128,7 @@ def compare(
         failures: why a peer cannot be measured, by its name.
 
     Raises:
-        WrongAnswer: see there.
-        DidNotStart: it is this server that did not start.
-        NotMeasured: see `wrk.run`.
+        WrongAnswer, DidNotStart, NotMeasured: it is this server that cannot be.
     """
     found = [Measured(peer, failures.get(peer.name)) for peer in peers]
     for number in range(1, plan.rounds + 1):
@@ -137,10 +137,11 @@ def compare(
                 plan.say(f"round {number} of {plan.rounds}: {one.peer.title}")
                 try:
                     _round(plan, one, material)
-                except DidNotStart as error:
+                except (DidNotStart, WrongAnswer, NotMeasured) as error:
                     if one.peer.description.package is None:
                         raise
-                    one.failure = str(error)
+                    one.failure, one.wrong = str(error), not isinstance(error, DidNotStart)
+                    one.times.clear()
                     plan.say(one.failure)
     return found
 

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from benchmarks.model import Material
 
 ENDS = "title: ends\ncommand: [python, -c, 'raise SystemExit(3)']\npath: /\nloads: {predict: [1]}\n"
+ALWAYS_HALF = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"probability_of_default": 0.5}')
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
 
 
 @pytest.fixture
@@ -74,7 +84,28 @@ def test_a_server_that_does_not_start_is_left_out_with_its_reason(
         "ends did not start: it ended with exit code 3\n",
         "no such package",
     ]
-    assert all(one.times == {} for one in found)
+    assert all(one.times == {} and not one.wrong for one in found)
+
+
+def test_a_server_that_answers_otherwise_is_left_out_as_wrong(
+    tmp_path: Path, plan: Plan, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever ran it learns of that from the exit code."""
+    lines = (
+        "title: same\npackage: other\ncommand: [python, '{here}/server.py', '{port}']\n"
+        "path: /\nloads: {predict: [1]}\n"
+    )
+    same = write_peer(tmp_path, "same", lines)
+    (same.folder / "server.py").write_text(ALWAYS_HALF, encoding="utf-8")
+    (same.folder / "requirements.txt").write_text("other==1\n", encoding="utf-8")
+    monkeypatch.setattr(type(same), "bin", tmp_path)
+    (tmp_path / "python").symlink_to(sys.executable)
+
+    (found,) = run.compare(plan, [same], material, {})
+
+    assert found.failure == "same: predict: request 0: a PD is not the pipeline's"
+    assert found.wrong
+    assert found.times == {}
 
 
 def test_without_this_server_there_is_nothing_to_compare(
