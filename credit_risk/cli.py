@@ -161,6 +161,8 @@ def serve() -> None:
             *(sys.executable, "-m", "bentoml", "serve", "service:CreditRiskServer"),
             *("--working-dir", str(root)),
             *("--host", settings.host, "--port", str(settings.port)),
+            *("--timeout-keep-alive", str(settings.keep_alive_seconds)),
+            *("--timeout-graceful-shutdown", str(settings.shutdown_seconds)),
         ]
         os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter
 

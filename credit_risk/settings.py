@@ -128,6 +128,34 @@ class Settings(BaseSettings):
             "at once. Never less than the rows of two batch calls.",
         ),
     ] = 1_000
+    request_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="A request's head, and its body, each arrive within so long; otherwise "
+            "the answer is 408.",
+        ),
+    ] = 10.0
+    keep_alive_seconds: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="An idle connection is closed after so long: later than a load balancer "
+            "in front, whose limit is often 60, would.",
+        ),
+    ] = 75
+    drain_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="From SIGTERM on, so long, /readyz answers 503 and every other call as "
+            "ever; then the server stops.",
+        ),
+    ] = 0.0
+    shutdown_seconds: Annotated[
+        int,
+        Field(ge=1, description="Requests in hand when the server stops have so long to end."),
+    ] = 30
     activation_poll_seconds: Annotated[
         float, Field(gt=0, description="How often a worker looks for a newly activated version.")
     ] = 0.5

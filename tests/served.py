@@ -19,6 +19,7 @@ from credit_risk.decisions import Desk
 from credit_risk.errors import RecordingFailed
 from credit_risk.serving import problems
 from credit_risk.serving.app import Calls, Server
+from credit_risk.serving.stopping import Stopping
 from credit_risk.settings import Settings
 from monitoring.accounts import Accounts
 from monitoring.metrics import Metrics
@@ -45,6 +46,7 @@ JSON = {"content-type": "application/json"}
 SCORING = ("/predict", "/explain", "/predict/explain", "/predict/batch")
 ROWS_MAX = 20
 BODY_MAX = 262_144
+PATIENT = 600.0
 MODEL_SAYS = "not-for-callers-4711"
 """The text of a failing model's error; it is for the server's log alone."""
 
@@ -119,6 +121,7 @@ class Served:
 
     def __post_init__(self) -> None:
         self._earlier = self.audit.count()
+        self.stopping = Stopping(0.0)
         self.metrics = Metrics(self.registry)
         self.traces = Traces(1.0, self.exporter)
         self.accounts = Accounts(self.metrics, self.traces)
@@ -133,7 +136,7 @@ class Served:
             self.settings.batch_deadline_seconds,
         )
         active = cast("ActivePackage", self.active)
-        self.calls = Calls(self.settings, active, desk, self._metrics_text)
+        self.calls = Calls(self.settings, active, desk, self._metrics_text, self.stopping)
         self.app = self._flushing(Server(self.calls, self.accounts, self.traces))
         self.client = TestClient(self.app, follow_redirects=False)
 
@@ -183,17 +186,21 @@ class Served:
         body: bytes | list[Message] = b"",
         headers: Sequence[tuple[bytes, bytes]] = ((b"content-type", b"application/json"),),
         method: str = "POST",
+        *,
+        stays: bool = False,
     ) -> Answer:
         """One request over ASGI itself: quick, and for what no client would send.
 
         ``body`` may be the messages to receive; those read are taken off the list, and after the
-        last one the client is gone.
+        last one the client is gone, or ``stays`` and sends nothing more.
         """
         whole: Message = {"type": "http.request", "body": body, "more_body": False}
         waiting = body if isinstance(body, list) else [whole]
         answer = Answer(0, {}, b"")
 
         async def receive() -> Message:
+            if stays and not waiting:
+                await asyncio.Event().wait()
             return waiting.pop(0) if waiting else {"type": "http.disconnect"}
 
         async def send(message: Message) -> None:
@@ -228,7 +235,14 @@ class Served:
 def settings(folder: Path) -> Settings:
     """Settings of a server of the toy portfolio, its state in the folder."""
     return Settings(
-        portfolio=toys.NAME, state_dir=folder, batch_rows_max=ROWS_MAX, body_bytes_max=BODY_MAX
+        portfolio=toys.NAME,
+        state_dir=folder,
+        batch_rows_max=ROWS_MAX,
+        body_bytes_max=BODY_MAX,
+        # A busy machine is no reason to fail.
+        request_seconds=PATIENT,
+        deadline_seconds=PATIENT,
+        batch_deadline_seconds=PATIENT,
     )
 
 

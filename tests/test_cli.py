@@ -671,6 +671,7 @@ def test_every_setting_is_shown_with_a_variable_that_sets_it(
         "packages_dir": "/srv/packages",
         "database_url": "sqlite:////srv/records.db",
         "body_bytes_max": 2_048,
+        "drain_seconds": 15.0,
         "log_level": "DEBUG",
     }
     assert set(before) == set(other) == set(Settings.model_fields)
@@ -897,8 +898,10 @@ def test_serving_hands_over_to_bentoml(
     executed: list[tuple[list[str], dict[str, str]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With host and port, and a home of BentoML's under the state directory."""
+    """With host, port and times, and a home of BentoML's under the state directory."""
     monkeypatch.setenv("PORT", "4321")
+    monkeypatch.setenv("CREDIT_RISK_KEEP_ALIVE_SECONDS", "20")
+    monkeypatch.setenv("CREDIT_RISK_SHUTDOWN_SECONDS", "45")
     monkeypatch.setenv("CREDIT_RISK_WORKERS", "1")
     monkeypatch.chdir(place.folder)
     monkeypatch.setenv("STATE_DIR", "state")
@@ -915,7 +918,13 @@ def test_serving_hands_over_to_bentoml(
     ((command, environment),) = executed
     assert command[1:5] == ["-m", "bentoml", "serve", "service:CreditRiskServer"]
     options = dict(zip(command[5::2], command[6::2], strict=True))
-    assert options == {"--working-dir": str(ROOT), "--host": "127.0.0.1", "--port": "4321"}
+    assert options == {
+        "--working-dir": str(ROOT),
+        "--host": "127.0.0.1",
+        "--port": "4321",
+        "--timeout-keep-alive": "20",
+        "--timeout-graceful-shutdown": "45",
+    }
     assert environment["CREDIT_RISK_STATE_DIR"] == str(place.state)
     assert environment["BENTOML_HOME"] == str(place.state / "bentoml")
     assert environment["BENTOML_DO_NOT_TRACK"] == "True"

@@ -12,6 +12,7 @@ import math
 import re
 import time
 from email.message import Message as Header
+from http import HTTPStatus
 from importlib.metadata import version as library_version
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from credit_risk.package import ModelPackage
     from credit_risk.serving.activation import ActivePackage
     from credit_risk.serving.problems import Kind
+    from credit_risk.serving.stopping import Stopping
     from credit_risk.settings import Settings
     from monitoring.accounts import Accounts
     from monitoring.traces import Traces
@@ -84,7 +86,9 @@ class Calls:
         active: ActivePackage,
         desk: Desk,
         metrics_text: Callable[[], tuple[bytes, str]],
+        stopping: Stopping,
     ) -> None:
+        self.stopping = stopping
         self._settings = settings
         self._active = active
         self._desk = desk
@@ -124,6 +128,8 @@ class Calls:
 
     async def readyz(self, _: Request) -> Response:
         """GET /readyz: golden records get their golden answers, and records can be written."""
+        if self.stopping.begun:
+            return _problem(problems.KINDS["not-ready"].problem("The server is about to stop"))
         checks = await self._checks()
         failed = [f"{name}: {state}" for name, state in checks.items() if state != "ok"]
         if failed:
@@ -185,7 +191,7 @@ class Calls:
         package = self._active.current
         body = None
         try:
-            body = await _body(request, self._settings.body_limit)
+            body = await _body(request, self._settings.body_limit, self._settings.request_seconds)
             call.passed("read")
             answer = await operation(package, body, call)
         except (Rejected, ApplicationInvalid) as error:
@@ -270,6 +276,7 @@ class Server:
     def __init__(self, calls: Calls, accounts: Accounts, traces: Traces) -> None:
         self._accounts = accounts
         self._traces = traces
+        self._stopping = calls.stopping
         listed = routes(calls)
         self._templates = {route.path for route in listed}
         assets = Mount("/docs/assets", StaticFiles(directory=pages.assets()))
@@ -300,6 +307,8 @@ class Server:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"].append((b"x-request-id", request_id.encode("latin-1")))
+                if self._stopping.begun or status == HTTPStatus.REQUEST_TIMEOUT:
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
@@ -443,11 +452,12 @@ async def _failure(_: Request, error: Exception) -> Response:
     return _problem(problems.of(error))
 
 
-async def _body(request: Request, limit: int) -> bytes:
+async def _body(request: Request, limit: int, seconds: float) -> bytes:
     """The request's body.
 
     Raises:
-        Rejected: wrong media type or encoding, more than ``limit`` bytes, or not all of it came.
+        Rejected: wrong media type or encoding, more than ``limit`` bytes, or not all of it came,
+            or not within so many seconds.
     """
     content_type = request.headers.get("content-type", "")
     if content_type != "application/json" and not _is_json(content_type):
@@ -467,10 +477,14 @@ async def _body(request: Request, limit: int) -> bytes:
         raise Rejected(too_large)
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise Rejected(too_large)
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise Rejected(too_large)
+    except TimeoutError:
+        late = f"The body did not arrive within {seconds:g} seconds"
+        raise Rejected(problems.KINDS["request-timeout"].problem(late)) from None
     except ClientDisconnect:
         raise Rejected(
             problems.KINDS["malformed-json"].problem("The connection ended within the body")

@@ -7,9 +7,12 @@ go past them to the application; start-up and shut-down stay BentoML's.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from _bentoml_sdk import Service
+
+from credit_risk.settings import Settings
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,7 +27,14 @@ class DirectService(Service[T]):  # type: ignore[misc]  # BentoML's SDK is untyp
         """BentoML's application for its life cycle, ours for HTTP."""
         # Only a worker gets here: the process that starts the workers need not wait for it.
         from _bentoml_impl.server.app import ServiceAppFactory  # noqa: PLC0415
+        from uvicorn.config import HTTP_PROTOCOLS  # noqa: PLC0415
 
+        from credit_risk.serving.connection import Connection  # noqa: PLC0415
+
+        # BentoML lets uvicorn choose, and this is what it chooses from.
+        seconds = Settings().request_seconds
+        protocol: Any = partial(Connection, request_seconds=seconds)
+        HTTP_PROTOCOLS["auto"] = protocol
         self.inject_config()
         factory = ServiceAppFactory(self, is_main=is_main)
         lifecycle: Any = factory()

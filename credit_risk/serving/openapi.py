@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 _EXAMPLE_ID = "01936b2e-7c40-7cc3-98c4-dc0c0c07398f"
 _SCORING_PROBLEMS = (
     "malformed-json",
+    "request-timeout",
     "body-too-large",
     "unsupported-media-type",
     "invalid-application",
     "internal-error",
     "explanation-failed",
     "not-recorded",
+    "overloaded",
+    "deadline-exceeded",
 )
 
 

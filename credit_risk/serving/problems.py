@@ -52,6 +52,12 @@ def _kinds(*kinds: Kind) -> dict[str, Kind]:
 
 KINDS: Mapping[str, Kind] = _kinds(
     Kind(
+        "malformed-request",
+        400,
+        "The request is not HTTP",
+        "Send HTTP/1.1 as RFC 9112 has it. The connection is closed.",
+    ),
+    Kind(
         "malformed-json",
         400,
         "The body is not JSON",
@@ -70,6 +76,12 @@ KINDS: Mapping[str, Kind] = _kinds(
         "Use a method that the Allow header names.",
     ),
     Kind(
+        "request-timeout",
+        408,
+        "The request did not arrive in time",
+        "Send it again, at once and whole. The connection is closed.",
+    ),
+    Kind(
         "body-too-large",
         413,
         "The body is too large",
@@ -86,6 +98,12 @@ KINDS: Mapping[str, Kind] = _kinds(
         422,
         "The application is not valid",
         "errors names each place by JSON pointer; /schema has the fields, units and ranges.",
+    ),
+    Kind(
+        "head-too-large",
+        431,
+        "The request's line and headers are too large",
+        "Send less than 16 KiB of them. The connection is closed.",
     ),
     Kind(
         "internal-error",

@@ -14,6 +14,7 @@ from credit_risk.decisions import Desk
 from credit_risk.serving import problems
 from credit_risk.serving.activation import ActivePackage
 from credit_risk.serving.app import Calls, Server
+from credit_risk.serving.stopping import Stopping
 from credit_risk.serving.store import Store
 from monitoring import exposition
 from monitoring.accounts import Accounts
@@ -48,11 +49,13 @@ class Runtime:
             settings.deadline_seconds,
             settings.batch_deadline_seconds,
         )
-        calls = Calls(settings, self._active, desk, self._metrics_text)
+        self._stopping = Stopping(settings.drain_seconds)
+        calls = Calls(settings, self._active, desk, self._metrics_text, self._stopping)
         self.server = Server(calls, self._accounts, self._traces)
 
     def start(self) -> None:
-        """Begin to follow activations, and to count."""
+        """Begin to follow activations, to count, and to listen to signals."""
+        self._stopping.listen()
         self._active.follow()
         self._accounts.start()
         # What is loaded by now lives as long as the process; looking through it again at each

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from credit_risk.settings import PREFIX
 from loadtests import server
 
 if TYPE_CHECKING:
@@ -52,26 +53,14 @@ def start(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
     """Start servers; whatever still runs at the end is stopped."""
     started: list[RunningServer] = []
 
-    def starting(*, portfolio: str = "personal-loans", workers: int = 2) -> RunningServer:
+    def starting(
+        *, portfolio: str = "personal-loans", workers: int = 2, **more: str
+    ) -> RunningServer:
         number = len(started)
         port = server.free_port()
         environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("CREDIT_RISK_")},
+            **{k: v for k, v in os.environ.items() if not k.startswith(PREFIX)},
             "PORT": str(port),
             "WORKERS": str(workers),
             "PORTFOLIO": portfolio,
-            # Any name will do for a folder, also one that means something to a URL, a pattern,
-            # a shell or the library that starts the workers.
-            "STATE_DIR": str(tmp_path / f"state {number} ?mode=x#y %20 [a-z]* $(circus.pid) é"),
-        }
-        log = tmp_path / f"server-{number}.log"
-        process = server.launched(environment, log)
-        running = RunningServer(f"http://127.0.0.1:{port}", process, environment, log)
-        started.append(running)
-        server.when_ready(process, running.url, log)
-        return running
-
-    yield starting
-    for running in started:
-        if running.process.poll() is None:
-            running.stop()
+            **{f"{PREFIX}{name.upper()}": value for name, value in more.items()},

@@ -7,9 +7,12 @@ import os
 import re
 import shutil
 import signal
+import socket
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +24,7 @@ from credit_risk.audit import SqlAuditLog
 from credit_risk.serving.store import Store
 from credit_risk.settings import Settings
 from loadtests import machine
-from tests.e2e.conftest import ROOT, RunningServer
+from tests.e2e.conftest import ROOT, STOP_SECONDS, RunningServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -289,3 +292,95 @@ def test_without_its_state_directory_it_says_so_and_decides_nothing(
     assert {series.partition("{")[0] for series in _samples(metrics.text)} == {
         "credit_model_active"
     }
+
+
+def _connected(server: RunningServer, data: bytes) -> socket.socket:
+    """A connection on which some bytes were sent."""
+    connection = socket.create_connection(("127.0.0.1", int(server.environment["PORT"])))
+    connection.sendall(data)
+    return connection
+
+
+def _read(connection: socket.socket) -> str:
+    """Everything that comes until the server closes the connection."""
+    with connection:
+        return b"".join(iter(partial(connection.recv, 65_536), b"")).decode()
+
+
+HALF_A_BODY = (
+    b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 1000\r\n\r\n{"
+)
+
+
+def test_requests_that_never_end_are_ended(start: Callable[..., RunningServer]) -> None:
+    """In the head, in the body, or by their size; a body's refusal is on record."""
+    server = start(workers=1, request_seconds="0.2")
+
+    in_head = _read(_connected(server, b"GET /livez HTTP/1.1\r\nHos"))
+    in_body = _read(_connected(server, HALF_A_BODY))
+    too_large = _read(_connected(server, b"GET /livez HTTP/1.1\r\nX: " + b"x" * 20_000))
+    no_http = _read(_connected(server, b"?\r\n\r\n"))
+
+    for answer, status, slug in (
+        (in_head, 408, "request-timeout"),
+        (in_body, 408, "request-timeout"),
+        (too_large, 431, "head-too-large"),
+        (no_http, 400, "malformed-request"),
+    ):
+        head, _, content = answer.partition("\r\n\r\n")
+        assert head.startswith(f"HTTP/1.1 {status} ")
+        assert "content-type: application/problem+json" in head
+        assert "connection: close" in head
+        assert json.loads(content)["type"] == f"/problems/{slug}"
+    listed = server.command("decisions", "list", "--kind", "refusal", "--json")
+    assert [record["status"] for record in json.loads(listed.stdout)] == [408]
+
+
+def test_connections_that_stay_open_do_not_hold_up_the_stop(
+    start: Callable[..., RunningServer],
+) -> None:
+    """Idle ones are closed, and what is still on its way has a set time."""
+    server = start(workers=1, request_seconds="3600", shutdown_seconds="1")
+    waiting = [_connected(server, data) for data in (b"", b"GET / HTT", HALF_A_BODY)]
+    assert httpx.get(f"{server.url}/livez").status_code == 200
+
+    assert server.stop() == 0
+
+    for connection in waiting:
+        connection.close()
+
+
+def test_a_server_that_drains_loses_no_request(start: Callable[..., RunningServer]) -> None:
+    """Clients that heed /readyz, as a load balancer does, meet no error at all."""
+    server = start(drain_seconds="5")
+    applicants = _applicants("personal-loans", 50)
+    leave = threading.Event()
+
+    def send(number: int) -> int:
+        sent = 0
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            while not leave.is_set():
+                answer = client.post("/predict", json=applicants[(number + sent) % 50])
+                assert answer.status_code == 200, answer.text
+                sent += 1
+        return sent
+
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(send, i) for i in range(4)]
+        server.process.send_signal(signal.SIGTERM)
+        # Each worker hears of it in its own time, and either may answer.
+        while (ready := httpx.get(f"{server.url}/readyz")).status_code == 200:
+            pass
+        assert ready.json()["type"] == "/problems/not-ready"
+        assert ready.headers["connection"] == "close"
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+        leave.set()
+        answered = sum(future.result() for future in futures)
+
+    assert server.process.wait(STOP_SECONDS) == 0
+    log = _log(server)
+    try:
+        assert log.count(kind="decision") == answered > 0
+    finally:
+        log.close()

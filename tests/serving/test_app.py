@@ -715,6 +715,24 @@ def test_a_caller_who_leaves_within_the_body_is_refused_not_failed(
     assert server.only_record().body["input"] is None
 
 
+@pytest.mark.parametrize("path", SCORING)
+def test_a_body_that_does_not_come_is_408_and_ends_the_connection(
+    server: Served, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    """Whoever holds a connection open that way holds it no longer."""
+    hasty = server.settings.model_copy(update={"request_seconds": 0.01})
+    server = Served(server.active, server.audit, hasty)
+    sent: list[Message] = [{"type": "http.request", "body": body(), "more_body": True}]
+
+    answer = server.send(path, sent, stays=True)
+
+    document = only_refusal(server, caplog, answer, path)
+    assert (document["status"], document["type"]) == (408, "/problems/request-timeout")
+    assert document["detail"] == "The body did not arrive within 0.01 seconds"
+    assert answer.headers["connection"] == "close"
+    assert server.only_record().body["input"] is None
+
+
 @pytest.mark.parametrize(
     ("path", "methods", "allowed"),
     [(path, ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"], {"POST"}) for path in SCORING]
@@ -1086,6 +1104,19 @@ def test_readiness_does_not_wait_for_ever(
 
         assert ready.status_code == 503
         assert "the record database does not answer" in problem_of(ready)["detail"]
+
+
+def test_a_server_that_is_about_to_stop_is_not_ready_but_decides(server: Served) -> None:
+    """So nobody sends it more, and what is sent all the same is answered: for the last time."""
+    assert "connection" not in server.get("/readyz").headers
+    server.stopping.begun = True
+
+    ready, decided = server.get("/readyz"), server.post("/predict", body())
+
+    assert problem_of(ready)["type"] == "/problems/not-ready"
+    assert ready.headers["retry-after"] == "1"
+    assert (server.get("/livez").status_code, decided.status_code) == (200, 200)
+    assert decided.headers["connection"] == ready.headers["connection"] == "close"
 
 
 def test_a_fault_of_activation_is_told_but_the_server_is_well(server: Served) -> None:

@@ -109,7 +109,7 @@ def test_every_call_says_what_it_does_and_answers(document: Json) -> None:
                 assert media_type == "application/problem+json"
     for path in SCORING:
         statuses = set(document["paths"][path]["post"]["responses"])
-        assert statuses == {"200", "400", "413", "415", "422", "500", "503"}
+        assert statuses == {"200", "400", "408", "413", "415", "422", "500", "503"}
 
 
 def test_every_kind_of_problem_that_a_call_can_have_is_told(document: Json) -> None:
@@ -117,7 +117,8 @@ def test_every_kind_of_problem_that_a_call_can_have_is_told(document: Json) -> N
     for path in SCORING:
         responses = document["paths"][path]["post"]["responses"]
         for slug in (
-            *("malformed-json", "body-too-large", "unsupported-media-type"),
+            *("malformed-json", "request-timeout", "body-too-large", "unsupported-media-type"),
+            *("overloaded", "deadline-exceeded"),
             *("invalid-application", "internal-error", "explanation-failed", "not-recorded"),
         ):
             kind = problems.KINDS[slug]
