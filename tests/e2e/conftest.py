@@ -63,4 +63,19 @@ def start(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
             "PORT": str(port),
             "WORKERS": str(workers),
             "PORTFOLIO": portfolio,
+            # Any name will do for a folder, also one that means something to a URL, a pattern,
+            # a shell or the library that starts the workers.
+            "STATE_DIR": str(tmp_path / f"state {number} ?mode=x#y %20 [a-z]* $(circus.pid) é"),
             **{f"{PREFIX}{name.upper()}": value for name, value in more.items()},
+        }
+        log = tmp_path / f"server-{number}.log"
+        process = server.launched(environment, log)
+        running = RunningServer(f"http://127.0.0.1:{port}", process, environment, log)
+        started.append(running)
+        server.when_ready(process, running.url, log)
+        return running
+
+    yield starting
+    for running in started:
+        if running.process.poll() is None:
+            running.stop()
