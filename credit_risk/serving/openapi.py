@@ -22,6 +22,22 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 _EXAMPLE_ID = "01936b2e-7c40-7cc3-98c4-dc0c0c07398f"
+_NAMES = {
+    "/predict": "predict",
+    "/predict/batch": "predict_batch",
+    "/explain": "explain",
+    "/predict/explain": "predict_explain",
+    "/": "about",
+    "/health": "health",
+    "/livez": "livez",
+    "/readyz": "readyz",
+    "/version": "version",
+    "/schema": "schema",
+    "/problems/{slug}": "problem",
+    "/openapi.json": "openapi",
+    "/metrics": "metrics",
+}
+"""What generated clients call their functions."""
 _SCORING_PROBLEMS = (
     "malformed-json",
     "request-timeout",
@@ -93,6 +109,9 @@ def document(package: ModelPackage, settings: Settings, answers: Mapping[str, Js
     for path, answered in answers.items():
         (content,) = paths[path]["get"]["responses"]["200"]["content"].values()
         content["example"] = answered
+    for path, calls in paths.items():
+        for call in calls.values():
+            call["operationId"] = _NAMES[path]
     paths["/"]["get"]["responses"]["307"] = {"description": "To a browser: see /docs"}
     failing = {"application/json": {"schema": _HEALTH}}
     paths["/health"]["get"]["responses"]["503"] = {

@@ -18,6 +18,8 @@ body { margin: 0; font-family: system-ui, sans-serif; color: #1b1b1b; background
 main { max-width: 42rem; margin: 3rem auto; padding: 0 1rem; line-height: 1.5; }
 main code { background: #f2f2f2; padding: 0.1rem 0.3rem; border-radius: 3px; }
 .swagger-ui .info { margin: 1.5rem 0; }
+/* There is one server, the one that is asked, and no answer has links. */
+.swagger-ui .operation-servers, .swagger-ui .response-col_links { display: none; }
 """
 
 

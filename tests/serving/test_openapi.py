@@ -112,6 +112,20 @@ def test_every_call_says_what_it_does_and_answers(document: Json) -> None:
         assert statuses == {"200", "400", "408", "413", "415", "422", "500", "503"}
 
 
+def test_every_call_has_a_name_of_its_own(document: Json) -> None:
+    """Generated clients call their functions by it, so it stays."""
+    names = {path: operation["operationId"] for path, _, operation in operations(document)}
+
+    assert len(set(names.values())) == len(names)
+    assert all(re.fullmatch("[a-z_]+", name) for name in names.values())
+    assert {path: names[path] for path in SCORING} == {
+        "/predict": "predict",
+        "/explain": "explain",
+        "/predict/explain": "predict_explain",
+        "/predict/batch": "predict_batch",
+    }
+
+
 def test_every_kind_of_problem_that_a_call_can_have_is_told(document: Json) -> None:
     """In the words of its title, where the status is described."""
     for path in SCORING:
