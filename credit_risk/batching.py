@@ -134,7 +134,11 @@ class Batcher:
         """
         if self._admitted and self._admitted + rows > self._rows_max:
             raise Overloaded(self._seconds(package, self._waiting))
-        if self._waiting and self._seconds(package, self._waiting + rows) > seconds:
+        if (
+            self._waiting
+            and self._seconds(package, self._waiting + rows) > seconds
+            and self._seconds(package, self._before(package, rows) + rows) > seconds
+        ):
             raise Overloaded(self._seconds(package, self._waiting))
         self._admitted += rows
         try:
@@ -239,6 +243,12 @@ class Batcher:
             return FIRST_TURN_ROWS if not package.model.slow else 1
         turn = SLOW_TURN_SECONDS if package.model.slow else TURN_SECONDS
         return min(max(int(turn / cost), 1), TURN_ROWS_MAX)
+
+    def _before(self, package: ModelPackage, rows: int) -> int:
+        """Rows scored before so many that come now: of each call, what its turns have room for."""
+        room = self._room(package)
+        turns = -(-rows // room)
+        return sum(min(len(c.applications) - c.taken, turns * room) for c in self._calls)
 
     def _seconds(self, package: ModelPackage, rows: int) -> float:
         """How long scoring the rows would take, as far as is known."""

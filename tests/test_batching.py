@@ -372,3 +372,28 @@ def test_callers_learn_their_stages_and_the_batch_its_callers(
     for call in calls:
         assert [stage for stage, _ in call.stages] == ["wait", "score"]
         assert call.received <= call.stages[0][1] <= call.stages[1][1]
+
+
+def test_few_rows_are_not_turned_away_for_many_that_wait(
+    trees_package: ModelPackage, seen: Seen
+) -> None:
+    """They have their turn long before the many are done; as many again would be too late."""
+    package, model = wrapped(trees_package, slow=True)
+    model.seconds = 0.01
+    people = [person | {"age": 40} for person in PEOPLE]
+
+    async def main() -> None:
+        batcher = Batcher(seen, 10_000)
+        await batcher.decide(package, people[:1])
+        many = asyncio.create_task(batcher.decide(package, people))
+        await asyncio.sleep(0.05)
+        with pytest.raises(Overloaded), batcher.admitted(package, 600, 4.0):
+            pass
+        with batcher.admitted(package, 1, 4.0):
+            (one,) = await batcher.decide(package, people[:1])
+        assert isinstance(one, Decision)
+        assert not many.done()
+        many.cancel()
+        batcher.close()
+
+    run(main())
