@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_SECONDS = 1.0
-LOG_PAGES_MAX = 16_000
-"""Pages of 4 KiB in the write-ahead log before it is begun anew."""
+CHECKPOINT_SECONDS = 0.25
+LOG_PAGES_MAX = 1_000
+"""Pages of 4 KiB in the write-ahead log before it is begun anew.
+
+A short one is soon written over in place, whose fsync is cheaper than that of a file that grows.
+"""
+RESTART_SECONDS = 1.0
+"""How long to ask for the lock that beginning anew needs; then the next checkpoint tries."""
 _LOCK_INTERVAL = 0.000_25
 """Seconds between two tries for the lock of a SQLite file."""
 
@@ -162,7 +167,7 @@ class Checkpoints:
             _, pages, _ = driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if pages < LOG_PAGES_MAX:
                 return
-            until = time.monotonic() + CHECKPOINT_SECONDS
+            until = time.monotonic() + RESTART_SECONDS
             while time.monotonic() < until:
                 busy, _, _ = driver.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
                 if not busy:
