@@ -16,7 +16,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test test-spark lint types loadtest soak bench-peers packages lock clean
+.PHONY: help install serve test test-spark lint types loadtest soak bench-peers bench-scorers packages lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,11 @@ soak: $(INSTALLED) ## five minutes of mixed traffic: memory and p99 stay flat; S
 bench-peers: $(INSTALLED) ## this server beside others: needs wrk, and the machine to itself
 	$(BIN)/python -m benchmarks
 
+bench-scorers: $(INSTALLED) ## one model's trees in our kernels, XGBoost and ONNX Runtime
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .tools/scorers --no-deps \
+		--require-hashes -r requirements/scorers.txt
+	PYTHONPATH=$(CURDIR)/.tools/scorers $(BIN)/python -m benchmarks.scorers
+
 packages: $(INSTALLED) ## retrain the shipped packages: PERSONAL_LOANS=file.csv CREDIT_CARDS=file.csv
 	$(if $(PERSONAL_LOANS)$(CREDIT_CARDS),,$(error name the data: PERSONAL_LOANS=FILE, CREDIT_CARDS=FILE or both))
 	$(if $(PERSONAL_LOANS),$(BIN)/credit-risk train --ship --portfolio personal-loans --data $(PERSONAL_LOANS))
@@ -70,6 +75,7 @@ lock: $(INSTALLED) ## renew requirements/*.txt; LOCK_FLAGS=--upgrade for newer v
 	$(COMPILE) pyproject.toml --extra train --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
 	$(COMPILE) --group spark -c requirements/dev.txt -o requirements/spark.txt
+	$(COMPILE) --group scorers -c requirements/dev.txt -o requirements/scorers.txt
 	$(COMPILE) --group bootstrap -c requirements/dev.txt -o requirements/uv.txt
 	set -e; for peer in $(patsubst %/requirements.in,%,$(wildcard benchmarks/peers/*/requirements.in)); do \
 		grep -E '^(bentoml|joblib|numpy|pandas|scikit-learn|scipy|xgboost-cpu)==' requirements/dev.txt \

@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING
 
 import joblib
 import numpy as np
-import onnx
-import onnxruntime
 import typer
-from onnx import TensorProto, helper
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import model
 from credit_risk import package, trees
+from credit_risk.model import TreesModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +31,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Columns = npt.NDArray[np.float32]
-    Scorer = Callable[[Columns], npt.NDArray[np.floating]]
+    Scores = npt.NDArray[np.floating]
+    Scorer = Callable[[Columns], Scores]
 
 SIZES = (1, 32, 500)
 ROUNDS = 15
@@ -47,21 +46,21 @@ def main(*, as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -
     with tempfile.TemporaryDirectory() as folder:
         material = model.make(Path(folder))
         loaded, fitted = package.load(material.package), joblib.load(material.pipeline)
-    scorer = loaded.model.scorer
-    ensemble = scorer.ensemble
+    served = loaded.model
+    if not isinstance(served, TreesModel):
+        sys.exit("the pipeline was not compiled to trees")
+    scorer, ensemble = served.scorer, served.scorer.ensemble
     applicants = [row for batch in material.batches for row in batch][: max(SIZES)]
-    columns = loaded.model.plan.encode(loaded.schema.matrix(applicants))
+    columns = served.plan.encode(loaded.schema.matrix(applicants))
     scorers = {
         "this project, walking": ensemble.margins,
         "this project, leaf masks": scorer.margins,
         "XGBoost, in place": _xgboost(fitted[-1].get_booster()),
         "ONNX Runtime": _onnx(ensemble, columns.shape[1]),
     }
-    expected = ensemble.margins(columns)
-    for name, score in scorers.items():
-        if np.abs(score(columns) - expected).max() > TOLERANCE:
-            sys.exit(f"{name} gives other scores")
-    figures = {str(size): _microseconds(scorers, columns[:size]) for size in SIZES}
+    if strangers := differing(scorers, columns):
+        sys.exit(f"other scores: {', '.join(strangers)}")
+    figures = {str(size): microseconds(scorers, columns[:size]) for size in SIZES}
     if as_json:
         sys.stdout.write(json.dumps(figures, indent=2) + "\n")
         return
@@ -71,15 +70,25 @@ def main(*, as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -
     Console().print(table)
 
 
-def _microseconds(scorers: dict[str, Scorer], columns: Columns) -> dict[str, float]:
+def differing(scorers: dict[str, Scorer], columns: Columns) -> list[str]:
+    """Those that do not score as the first does."""
+    first = next(iter(scorers.values()))(columns)
+    return [
+        name for name, score in scorers.items() if np.abs(score(columns) - first).max() > TOLERANCE
+    ]
+
+
+def microseconds(scorers: dict[str, Scorer], columns: Columns) -> dict[str, float]:
     """Median over the rounds of each scorer's mean time for the rows."""
     times: dict[str, list[float]] = {name: [] for name in scorers}
     for _ in range(ROUNDS):
         for name, score in scorers.items():
             number, began = 0, time.perf_counter()
-            while (passed := time.perf_counter() - began) < ROUND_SECONDS:
+            passed = 0.0
+            while passed < ROUND_SECONDS:
                 score(columns)
                 number += 1
+                passed = time.perf_counter() - began
             times[name].append(passed / number * 1e6)
     return {name: median(found) for name, found in times.items()}
 
@@ -88,7 +97,7 @@ def _xgboost(booster: object) -> Scorer:
     """XGBoost's prediction without a DMatrix."""
     booster.set_param({"nthread": 1})  # type: ignore[attr-defined]
 
-    def score(columns: Columns) -> npt.NDArray[np.floating]:
+    def score(columns: Columns) -> Scores:
         return booster.inplace_predict(columns, predict_type="margin")  # type: ignore[attr-defined,no-any-return]
 
     return score
@@ -96,6 +105,10 @@ def _xgboost(booster: object) -> Scorer:
 
 def _onnx(ensemble: trees.Ensemble, width: int) -> Scorer:
     """The same trees as an ONNX graph of one operator, on one thread."""
+    import onnx  # noqa: PLC0415 - beside the environment
+    import onnxruntime  # noqa: PLC0415
+    from onnx import TensorProto, helper  # noqa: PLC0415
+
     roots = ensemble.roots.tolist()
     tree = np.searchsorted(ensemble.roots, np.arange(len(ensemble.column)), side="right") - 1
     node = np.arange(len(ensemble.column)) - ensemble.roots[tree]
@@ -135,7 +148,7 @@ def _onnx(ensemble: trees.Ensemble, width: int) -> Scorer:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(built.SerializeToString(), options)
 
-    def score(columns: Columns) -> npt.NDArray[np.floating]:
+    def score(columns: Columns) -> Scores:
         (margins,) = session.run(None, {"columns": columns})
         return margins[:, 0]  # type: ignore[no-any-return]
 
