@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -66,6 +67,18 @@ def _log(server: RunningServer) -> SqlAuditLog:
 
 
 @pytest.mark.parametrize("portfolio", ["personal-loans", "credit-cards"])
+def _settled(server: RunningServer, requests: int) -> dict[str, float]:
+    """The metrics once so many scoring requests are counted: workers count a moment later."""
+    for _ in range(600):
+        samples = _samples(httpx.get(f"{server.url}/metrics").text)
+        routes = ("/predict", "/explain", "/predict/batch")
+        counted = [_total(samples, "credit_http_requests_total", route=route) for route in routes]
+        if sum(counted) >= requests:
+            break
+        time.sleep(0.05)
+    return samples
+
+
 def test_every_answered_decision_is_recorded_and_counted_by_two_workers(
     start: Callable[..., RunningServer], portfolio: str
 ) -> None:
@@ -93,7 +106,7 @@ def test_every_answered_decision_is_recorded_and_counted_by_two_workers(
     assert len(decided) == 8 * (50 + 10 + 50)
     assert len(refused) == 8 * (5 + 1)
 
-    samples = _samples(httpx.get(f"{server.url}/metrics").text)
+    samples = _settled(server, 8 * (61 + 5))
     for decision, number in Counter(row["decision"] for row in decided).items():
         assert _total(samples, "credit_decisions_total", decision=decision) == number
     assert _total(samples, "credit_records_written_total", kind="decision") == len(decided)
