@@ -30,8 +30,8 @@ class Column(Document):
     """One column the estimator sees.
 
     - ``number``: the field, ``fill`` where missing, then log(1 + x) if ``log``, then
-      ``(x - center) / scale`` if scaled;
-    - ``ratio``: field / ``denominator``, each filled where missing, scaled likewise;
+      ``(x - center) / scale`` if scaled, then held between 0 and 1 if a ``ramp``;
+    - ``ratio``: field / ``denominator``, each filled where missing, scaled and held likewise;
     - ``indicator``: 1 where the field's category is ``category``, ``fill`` being the category
       code that stands in for a missing value;
     - ``missing``: 1 where the field is missing.
@@ -50,6 +50,7 @@ class Column(Document):
     log: bool = False
     center: float = 0.0
     scale: Annotated[float, Field(gt=0.0)] = 1.0
+    ramp: bool = False
 
     @model_validator(mode="after")
     def _has_a_denominator(self) -> Column:
@@ -99,6 +100,7 @@ class Plan:
             np.array([c.log for c in columns], dtype=np.bool_),
             np.array([c.center for c in columns], dtype=np.float64),
             np.array([c.scale for c in columns], dtype=np.float64),
+            np.array([c.ramp for c in columns], dtype=np.bool_),
         )
 
     def encode(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
@@ -122,7 +124,7 @@ class Plan:
 
 @njit(cache=True, error_model="numpy")
 def _encode(  # type: ignore[no-untyped-def]  # noqa: PLR0917 - arrays of one plan
-    rows, kind, field, fill, denominator, denominator_fill, category, log, center, scale
+    rows, kind, field, fill, denominator, denominator_fill, category, log, center, scale, ramp
 ):
     n, columns = rows.shape[0], kind.shape[0]
     out = np.empty((n, columns), dtype=np.float32)
@@ -142,14 +144,19 @@ def _encode(  # type: ignore[no-untyped-def]  # noqa: PLR0917 - arrays of one pl
                 value /= denominator_fill[c] if np.isnan(below) else below
             if log[c]:
                 value = np.log1p(value)
-            out[r, c] = (value - center[c]) / scale[c]
+            value = (value - center[c]) / scale[c]
+            if ramp[c] and value < 0.0:
+                value = 0.0
+            elif ramp[c] and value > 1.0:
+                value = 1.0
+            out[r, c] = value
     return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _encode_unlocked(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    rows, kind, field, fill, denominator, denominator_fill, category, log, center, scale
+    rows, kind, field, fill, denominator, denominator_fill, category, log, center, scale, ramp
 ):
     return _encode(
-        rows, kind, field, fill, denominator, denominator_fill, category, log, center, scale
+        rows, kind, field, fill, denominator, denominator_fill, category, log, center, scale, ramp
     )

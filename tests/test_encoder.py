@@ -72,6 +72,17 @@ def test_a_number_is_logged_and_then_scaled() -> None:
     assert encoded(logged, 0, 99, 20000) == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_ramp_rises_from_0_to_1_over_its_part_of_the_range() -> None:
+    """And is level on both sides; a ratio's likewise. What stays missing is no number still."""
+    ramp = column("number", "price", center=500, scale=1000, ramp=True)
+    ratio = column("ratio", "price", denominator="income", center=0.2, scale=0.4, ramp=True)
+    unfilled = column("number", "years_employed", fill=NAN, center=1, scale=1, ramp=True)
+
+    assert encoded(ramp, 50, 500, 1000, 1500, 20000) == [0, 0, 0.5, 1, 1]
+    assert encoded(ratio, 250, 1000, 5000) == pytest.approx([0, 0.5, 1])
+    assert math.isnan(encoded(unfilled, NAN)[0])
+
+
 def test_a_fill_is_a_value_like_any_other() -> None:
     """It is logged and scaled too."""
     filled = column("number", "years_employed", log=True, center=1.0, scale=2.0, fill=9.0)

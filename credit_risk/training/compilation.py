@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,14 @@ from credit_risk.encoder import Column, Encoder
 from credit_risk.errors import CreditRiskError
 from credit_risk.model import Calibration, Linear, ModelSpec
 from credit_risk.schema import UNSEEN
-from credit_risk.training.pipeline import MonotoneLogisticRegression, as_float32, divide
+from credit_risk.training.pipeline import (
+    LogOddsForestClassifier,
+    MonotoneLogisticRegression,
+    Ramps,
+    as_float32,
+    divide,
+    leaf_log_odds,
+)
 from credit_risk.trees import LEAF, Ensemble
 
 if TYPE_CHECKING:
@@ -123,21 +131,20 @@ def _columns(transformer: ColumnTransformer, schema: Schema) -> list[Column]:
         if len(parts) > 1 and _applies(parts[1], divide):
             derived = ratio_factor.get((names[0], names[1]))
             factor = derived.factor if derived else names[0]
-            columns.append(_ratio(name, parts, names, factor))
+            columns += _ratio(name, parts, names, factor)
             continue
         for place, field in enumerate(names):
             columns += _field(by_name[field], parts, place)
     return columns
 
 
-def _ratio(name: str, parts: list[Any], fields: list[str], factor: str) -> Column:
+def _ratio(name: str, parts: list[Any], fields: list[str], factor: str) -> list[Column]:
     if not isinstance(parts[0], SimpleImputer):
         msg = f"{name}: a ratio after {type(parts[0]).__name__}"
         raise NotCompilable(msg)
     _marks_nan(parts[0], name)
     fills = parts[0].statistics_
-    center, scale = _scaling(parts[2:], 0)
-    return Column(
+    column = Column(
         name=name,
         kind="ratio",
         field=fields[0],
@@ -145,9 +152,8 @@ def _ratio(name: str, parts: list[Any], fields: list[str], factor: str) -> Colum
         fill=float(fills[0]),
         denominator=fields[1],
         denominator_fill=float(fills[1]),
-        center=center,
-        scale=scale,
     )
+    return _scaled(column, parts[2:], 0)
 
 
 def _field(spec: FieldSpec, parts: list[Any], place: int) -> list[Column]:
@@ -184,19 +190,10 @@ def _field(spec: FieldSpec, parts: list[Any], place: int) -> list[Column]:
         msg = f"{spec.name}: a category without an encoder"
         raise NotCompilable(msg)
     log = bool(rest) and _applies(rest[0], np.log1p)
-    center, scale = _scaling(rest[1:] if log else rest, place)
-    return [
-        Column(
-            name=spec.name,
-            kind="number",
-            field=spec.name,
-            factor=spec.name,
-            fill=fill,
-            log=log,
-            center=center,
-            scale=scale,
-        )
-    ]
+    column = Column(
+        name=spec.name, kind="number", field=spec.name, factor=spec.name, fill=fill, log=log
+    )
+    return _scaled(column, rest[1:] if log else rest, place)
 
 
 def _marks_nan(step: Any, name: str) -> None:  # noqa: ANN401 - an imputer or an indicator
@@ -232,15 +229,24 @@ def _one_hot(
     return columns
 
 
-def _scaling(steps: list[Any], place: int) -> tuple[float, float]:
+def _scaled(column: Column, steps: list[Any], place: int) -> list[Column]:
+    """The columns that a column's last step makes of it: itself scaled, or several ramps."""
     if not steps:
-        return 0.0, 1.0
-    scaler = steps[0]
-    if len(steps) > 1 or not isinstance(scaler, StandardScaler):
+        return [column]
+    step = steps[0]
+    if len(steps) > 1 or not isinstance(step, (StandardScaler, Ramps)):
         msg = f"step {type(steps[-1]).__name__}"
         raise NotCompilable(msg)
-    center = float(scaler.mean_[place]) if scaler.with_mean else 0.0
-    return center, float(scaler.scale_[place]) if scaler.with_std else 1.0
+    if isinstance(step, Ramps):
+        changes = [
+            {"name": f"{column.name}/{part}", "center": lower, "scale": upper - lower, "ramp": True}
+            for part, (lower, upper) in enumerate(pairwise(step.edges_.tolist()), start=1)
+        ]
+    else:
+        center = float(step.mean_[place]) if step.with_mean else 0.0
+        scale = float(step.scale_[place]) if step.with_std else 1.0
+        changes = [{"center": center, "scale": scale}]
+    return [column.model_copy(update=change) for change in changes]
 
 
 def _calibration(model: Any) -> tuple[Any, Calibration]:  # noqa: ANN401 - any classifier
@@ -420,7 +426,10 @@ def _random_forest(model: RandomForestClassifier) -> Ensemble:
     nodes = _Nodes()
     for estimator in model.estimators_:
         tree = estimator.tree_
-        shares = tree.value[:, 0, :]
+        if isinstance(model, LogOddsForestClassifier):
+            value = leaf_log_odds(tree)
+        else:
+            value = tree.value[:, 0, 1] / tree.value[:, 0, :].sum(axis=1)
         nodes.add(
             leaf=tree.children_left == -1,
             column=tree.feature,
@@ -428,6 +437,6 @@ def _random_forest(model: RandomForestClassifier) -> Ensemble:
             default_left=tree.missing_go_to_left.astype(bool),
             left=tree.children_left,
             right=tree.children_right,
-            value=shares[:, 1] / shares.sum(axis=1) / len(model.estimators_),
+            value=value / len(model.estimators_),
         )
     return nodes.ensemble(0.0)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit
-from sklearn.base import BaseEstimator, ClassifierMixin
+from scipy.special import expit, logit
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -23,7 +23,6 @@ from sklearn.preprocessing import (
     FunctionTransformer,
     OneHotEncoder,
     OrdinalEncoder,
-    StandardScaler,
 )
 from sklearn.utils.validation import check_is_fitted
 from xgboost import XGBClassifier
@@ -40,6 +39,10 @@ if TYPE_CHECKING:
 
 CALIBRATION_FOLDS = 5
 TREES_PER_BLOCK = 20
+PUREST_SHARE = 0.002
+"""A forest's leaf of one outcome alone counts as this share of the other."""
+RAMPS = 5
+"""Into how many ramps a linear model's numbers are parted."""
 THREADS = 2
 """Fixed, not the number of cores: float sums depend on how many threads share them."""
 
@@ -75,20 +78,64 @@ class MarginXGBClassifier(XGBClassifier):
         return margin
 
 
-class OrderedForestClassifier(RandomForestClassifier):  # type: ignore[misc]
-    """Random forest whose trees are added up in their order.
+class LogOddsForestClassifier(RandomForestClassifier):  # type: ignore[misc]
+    """Random forest whose ``decision_function`` is the mean of its trees' log-odds.
 
-    scikit-learn adds each tree as its thread finishes, so the last digits, the calibration fitted
-    on them and with it the package version would be another in every run.
+    A sigmoid fits that better than the mean of their probabilities, which hardly reaches 0 and 1.
+    Trees are added up in their order: scikit-learn adds each as its thread finishes, so the last
+    digits, the calibration fitted on them and with it the package version would be another in
+    every run.
     """
 
-    def predict_proba(self, X: npt.NDArray[np.float32]) -> Floats:
-        """Mean of the trees' probabilities, shape (n, 2)."""
+    def decision_function(self, X: npt.NDArray[np.float32]) -> Floats:
+        """Mean log-odds of the leaves, shape (n,)."""
         check_is_fitted(self)
-        total = np.zeros((len(X), len(self.classes_)))
+        total = np.zeros(len(X))
         for tree in self.estimators_:
-            total += tree.predict_proba(X)
+            total += leaf_log_odds(tree.tree_)[tree.apply(X)]
         return total / len(self.estimators_)
+
+
+def leaf_log_odds(tree: Any) -> Floats:  # noqa: ANN401 - scikit-learn's compiled tree
+    """Log-odds of the share of defaults in each node, shape (nodes,).
+
+    A share is taken for no nearer to 0 or 1 than `PUREST_SHARE`; it would be infinite otherwise.
+    """
+    counts = tree.value[:, 0, :]
+    share = counts[:, 1] / counts.sum(axis=1)
+    log_odds: Floats = logit(np.clip(share, PUREST_SHARE, 1.0 - PUREST_SHARE))
+    return log_odds
+
+
+class Ramps(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """One column as several, each rising from 0 to 1 over its part of the range.
+
+    The parts meet at quantiles. A linear model of ramps is piecewise linear in the column and
+    constant beyond the values it was fitted to; it rises or falls throughout where all its
+    coefficients have one sign, so a direction is still a sign for each column.
+    """
+
+    def __init__(self, parts: int = RAMPS) -> None:
+        self.parts = parts
+
+    def fit(self, X: npt.NDArray[Any], y: object = None) -> Ramps:  # noqa: ARG002 - its interface
+        """Find the edges of the parts; ``X`` has one column and no missing value."""
+        (values,) = np.asarray(X, dtype=np.float64).T
+        at = np.linspace(0.0, 1.0, self.parts + 1)
+        edges = np.unique(np.quantile(values, at, method="inverted_cdf"))
+        # Few distinct values have fewer parts. The others lie beyond the greatest, where nothing
+        # rises: the number of columns, and so their signs, must not depend on the data.
+        beyond = edges[-1] + 1.0 + np.arange(self.parts + 1 - len(edges))
+        self.edges_ = np.append(edges, beyond)
+        return self
+
+    def transform(self, X: npt.NDArray[Any]) -> Floats:
+        """Shape (n, parts), between 0 and 1."""
+        check_is_fitted(self)
+        lower, upper = self.edges_[:-1], self.edges_[1:]
+        values = np.asarray(X, dtype=np.float64)
+        ramps: Floats = np.clip((values - lower) / (upper - lower), 0.0, 1.0)
+        return ramps
 
 
 class MonotoneLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -154,8 +201,7 @@ def build(
         parameters: its own parameters, from ``training.yaml``.
         seed: for everything random.
     """
-    scaled = estimator == "logistic-regression"
-    columns, signs = _columns(schema, scaled=scaled)
+    columns, signs = _columns(schema, RAMPS if estimator == "logistic-regression" else None)
     return Pipeline(
         [
             ("columns", columns),
@@ -173,11 +219,15 @@ def build(
     )
 
 
-def _columns(schema: Schema, *, scaled: bool) -> tuple[ColumnTransformer, tuple[int, ...]]:
-    """The preparation, and the monotone sign of each column it makes."""
+def _columns(schema: Schema, ramps: int | None) -> tuple[ColumnTransformer, tuple[int, ...]]:
+    """The preparation, and the monotone sign of each column it makes.
+
+    Numbers become so many ramps each; trees, which find their own edges, see them as they are.
+    """
     parts: list[tuple[str, Pipeline, list[str]]] = []
     signs: list[int] = []
-    scale = [("scale", StandardScaler())] if scaled else []
+    parted = [("ramps", Ramps(ramps))] if ramps else []
+    width = ramps or 1
     for spec in schema.fields:
         sign = _SIGN[spec.direction]
         steps: list[tuple[str, Any]]
@@ -185,16 +235,16 @@ def _columns(schema: Schema, *, scaled: bool) -> tuple[ColumnTransformer, tuple[
             steps = [("impute", _median())]
             if spec.transform == "log":
                 steps.append(("log", FunctionTransformer(np.log1p)))
-            steps += scale
-            signs.append(sign)
+            steps += parted
+            signs += [sign] * width
         elif spec.ordered:
             encode = OrdinalEncoder(
                 categories=[list(spec.categories)],
                 handle_unknown="use_encoded_value",
                 unknown_value=-1,
             )
-            steps = [("impute", _most_frequent()), ("encode", encode), *scale]
-            signs.append(sign)
+            steps = [("impute", _most_frequent()), ("encode", encode), *parted]
+            signs += [sign] * width
         else:
             one_hot = OneHotEncoder(
                 categories=[list(spec.categories)], handle_unknown="ignore", sparse_output=False
@@ -210,11 +260,11 @@ def _columns(schema: Schema, *, scaled: bool) -> tuple[ColumnTransformer, tuple[
         steps = [
             ("impute", _median()),
             ("ratio", FunctionTransformer(divide)),
-            *scale,
+            *parted,
         ]
         fields = [derived.ratio.numerator, derived.ratio.denominator]
         parts.append((derived.name, Pipeline(steps), fields))
-        signs.append(_SIGN[derived.direction])
+        signs += [_SIGN[derived.direction]] * width
     return ColumnTransformer(parts, sparse_threshold=0.0), tuple(signs)
 
 
@@ -244,7 +294,7 @@ def _logistic(signs: tuple[int, ...], parameters: dict[str, Any], seed: int) -> 
 
 
 def _forest(signs: tuple[int, ...], parameters: dict[str, Any], seed: int) -> Any:  # noqa: ANN401
-    return OrderedForestClassifier(
+    return LogOddsForestClassifier(
         monotonic_cst=list(signs), random_state=seed, n_jobs=THREADS, **parameters
     )
 

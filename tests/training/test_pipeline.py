@@ -155,17 +155,15 @@ def test_a_field_behind_a_ratio_moves_it_along(estimator: EstimatorName) -> None
     """Price and price to income rise together, so the price may be judged by both."""
     schema = _schema(toys.NAME)
     fitted = _fitted(toys.NAME, estimator)
-    names = [name for name, _, _ in fitted[0].transformers]
     row = _applicants(schema, 1, seed=6)
     dearer = row.copy()
     dearer[0, schema.index["price"]] *= 2
 
     before, after = (fitted[0].transform(frame(r, schema))[0] for r in (row, dearer))
 
-    changed = np.flatnonzero(before != after)
-    assert names[-1] == "price_to_income"
-    assert len(before) - 1 in changed
-    assert len(changed) == 2
+    places = fitted[0].output_indices_
+    moved = {name for name, where in places.items() if (before[where] != after[where]).any()}
+    assert moved == {"price", "price_to_income"}
 
 
 def test_without_a_bound_that_binds_the_coefficients_are_scikit_learns() -> None:
@@ -236,7 +234,7 @@ def test_a_category_that_training_never_saw_is_no_category(estimator: EstimatorN
     columns = fitted[0].transform(unseen)
     pds = fitted.predict_proba(unseen)[:, 1]
 
-    assert (columns[:, USES] == 0).all()
+    assert (columns[:, fitted[0].output_indices_["use"]] == 0).all()
     assert np.isfinite(columns).all()
     assert ((pds > 0) & (pds < 1)).all()
 
@@ -295,10 +293,10 @@ def test_a_field_that_nobody_states_does_not_stop_training(estimator: EstimatorN
 
 
 def test_the_columns_are_what_the_schema_says() -> None:
-    """Imputed, logged, ordered, one-hot and divided; scaled for logistic regression alone."""
+    """Imputed, logged, ordered, one-hot and divided; ramps for logistic regression alone."""
     table = leases.labelled(301)
     features, labels = table.drop(columns="late"), table["late"]
-    plain, scaled = (
+    plain, ramps = (
         pipeline.build(toys.schema(), estimator, PARAMETERS[estimator], 3)
         .fit(features, labels)[:-1]
         .transform(features)
@@ -320,10 +318,59 @@ def test_the_columns_are_what_the_schema_says() -> None:
     ]
     for place, column in enumerate(expected):
         np.testing.assert_array_equal(plain[:, place], np.asarray(column, dtype=np.float32))
-    numeric = [0, 1, 2, 3, 5, 9]
-    np.testing.assert_allclose(scaled[:, numeric].mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(scaled[:, numeric].std(axis=0), 1, atol=1e-5)
-    np.testing.assert_array_equal(scaled[:, [4, *USES]], plain[:, [4, *USES]])
+    wide = pipeline.RAMPS
+    places = [4 * wide, *(5 * wide + 1 + use for use in range(3))]
+    numeric = np.delete(ramps, places, axis=1)
+    assert numeric.shape == (301, 6 * wide)
+    assert (numeric.min(), numeric.max()) == (0.0, 1.0)
+    np.testing.assert_array_equal(ramps[:, places], plain[:, [4, *USES]])
+
+
+def test_a_linear_model_of_ramps_bends_at_the_quantiles_and_nowhere_jumps() -> None:
+    """Level below the least and above the greatest value it was fitted to."""
+    ramps = pipeline.Ramps(4).fit(np.arange(101.0).reshape(-1, 1))
+
+    made = ramps.transform(np.array([[-50.0], [0.0], [10.0], [25.0], [60.0], [100.0], [1e9]]))
+
+    assert ramps.edges_.tolist() == [0, 25, 50, 75, 100]
+    expected = np.array(
+        [
+            [0, 0, 0, 0],
+            [0, 0, 0, 0],
+            [0.4, 0, 0, 0],
+            [1, 0, 0, 0],
+            [1, 1, 0.4, 0],
+            [1, 1, 1, 1],
+            [1, 1, 1, 1],
+        ]
+    )
+    np.testing.assert_allclose(made, expected)
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0], [3.0], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 7.0]])
+def test_a_column_of_few_values_has_as_many_ramps_as_any_other(values: list[float]) -> None:
+    """Those that are left over never rise, so that each column keeps its sign."""
+    table = np.array(values).reshape(-1, 1)
+
+    made = pipeline.Ramps(5).fit(table).transform(table)
+
+    assert made.shape == (len(values), 5)
+    assert (made.max(axis=0) > 0).sum() == len(set(values)) - 1
+
+
+def test_a_forests_score_is_the_mean_of_its_trees_log_odds() -> None:
+    """Worked out from each tree's own shares; a leaf of one outcome alone stays finite."""
+    table = leases.labelled(400)
+    features = table[["age", "price"]].to_numpy(dtype=np.float32)
+    forest = pipeline.LogOddsForestClassifier(n_estimators=7, max_depth=6, random_state=3)
+    forest.fit(features, table["late"])
+    shares = np.array([tree.predict_proba(features)[:, 1] for tree in forest.estimators_])
+    assert shares.min() == 0.0
+
+    score = forest.decision_function(features)
+
+    held = np.clip(shares, pipeline.PUREST_SHARE, 1 - pipeline.PUREST_SHARE)
+    np.testing.assert_allclose(score, np.log(held / (1 - held)).mean(axis=0), atol=1e-12)
 
 
 def test_a_category_that_may_be_missing_counts_as_the_most_frequent_one() -> None:
