@@ -606,6 +606,8 @@ def _make_package(
     Store(settings).add(made.path)
     if ship:
         (settings.packages_dir / name / DEFAULT).write_text(f"{made.version}\n", encoding="utf-8")
+    if made.evaluation.warning is not None:
+        _print_progress(f"warning: {made.evaluation.warning}")
     if as_json:
         _print_json(
             {

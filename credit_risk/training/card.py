@@ -142,6 +142,7 @@ def _summary(facts: CardFacts) -> list[str]:
             f"{e.ks:.4f}, **Brier {e.brier:.4f}**, expected calibration error "
             f"{e.ece_equal_count:.4f}."
         ),
+        *([f"**Warning:** {e.warning}."] if e.warning else []),
         (
             "The package's version is derived from its files, of which this card is one: it bears "
             "neither date nor version."

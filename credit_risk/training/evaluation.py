@@ -32,6 +32,9 @@ from credit_risk.policy import SEVERITY, BandName, DecisionName, Policy
 BINS = 10
 """Bins of the calibration table and of both calibration errors."""
 
+CALIBRATION_ERROR_MOST = 0.015
+"""A calibration error above it is warned of."""
+
 CONFIDENCE = 0.95
 """Level of the intervals around observed default rates."""
 
@@ -108,6 +111,17 @@ class Evaluation(Document):
     deciles: tuple[Decile, ...]
     bands: tuple[BandResult, ...]
     decisions: dict[DecisionName, float]
+
+    @property
+    def warning(self) -> str | None:
+        """What to be told besides the figures: that the PDs are not as true as they should be."""
+        if max(self.ece_equal_count, self.ece_equal_width) <= CALIBRATION_ERROR_MOST:
+            return None
+        return (
+            f"the expected calibration error is {self.ece_equal_count:.4f} by equal count and "
+            f"{self.ece_equal_width:.4f} by equal width, and should be at most "
+            f"{CALIBRATION_ERROR_MOST}; compare PDs and default rates by decile before using them"
+        )
 
 
 def evaluate(labels: Labels, pds: Floats, policy: Policy) -> Evaluation:

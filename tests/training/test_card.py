@@ -422,6 +422,17 @@ def test_what_means_something_in_markdown_is_shown_as_it_is() -> None:
     assert MarkdownIt().render(text).count("<h2>") == 9
 
 
+def test_the_card_warns_of_pds_that_are_not_true() -> None:
+    """Where the figures are, at the top; the card of a true model says nothing of the kind."""
+    labels, pds = _hold_out(40_000)
+
+    true, low = (render(_facts_of(labels, p))["card.md"].decode() for p in (pds, pds * 0.8))
+
+    assert "**Warning:**" not in true
+    warning = low.index("**Warning:** the expected calibration error is")
+    assert low.index("expected calibration error") < warning < low.index("## Intended use")
+
+
 def test_no_rows_pd_is_in_the_card(text: str) -> None:
     """Only means and rounded edges are written: no row's PD can be read from any figure."""
     written = set(re.findall(r"\d+\.\d{5,}", text))

@@ -338,6 +338,19 @@ def test_ranking_figures_depend_on_the_order_of_the_pds_alone(
     assert one.ks == pytest.approx(other.ks)
 
 
+def test_pds_that_are_not_true_are_warned_of() -> None:
+    """By either calibration error; true ones on many rows are not."""
+    labels, pds = _drawn(40_000)
+
+    true, low = evaluate(labels, pds, POLICY), evaluate(labels, pds * 0.8, POLICY)
+
+    assert true.warning is None
+    assert low.warning is not None
+    assert f"{low.ece_equal_count:.4f} by equal count" in low.warning
+    for name in ("ece_equal_count", "ece_equal_width"):
+        assert true.model_copy(update={name: 0.0151}).warning is not None
+
+
 @given(sample=_samples())
 def test_an_evaluation_survives_json(sample: tuple[Labels, Floats]) -> None:
     """It is read back as it was, from JSON that holds neither NaN nor infinity."""
