@@ -1,11 +1,11 @@
 """The model that decides: log-odds of default, and how each factor contributed.
 
 Whatever the estimator, the served PD is ``1 / (1 + exp(-(slope * score + intercept)))``, where
-``score`` is what the estimator adds up (the margin of boosted trees, the mean leaf of a random
-forest, the linear predictor) and slope and intercept are its sigmoid calibration (Platt 1999),
-fitted out of fold. Calibration is affine in log-odds, so contributions to the score times the
-slope are exact contributions to the *calibrated* log-odds: the model explained is the model that
-decides.
+``score`` is what the estimator adds up (the margin of boosted trees, the mean log-odds of a random
+forest's leaves, the linear predictor) and slope and intercept are its sigmoid calibration (Platt
+1999), fitted out of fold. Calibration is affine in log-odds, so contributions to the score times
+the slope are exact contributions to the *calibrated* log-odds: the model explained is the model
+that decides.
 
 Three kinds of `Model` exist: trees, linear, and a user's own scikit-learn pipeline
 (``credit_risk.pipeline_model``, loaded only when a package holds one).

@@ -179,6 +179,42 @@ def test_a_row_alone_gets_the_answer_it_gets_among_all_others(
         assert decide(real.trained, [applications[place]]) == [decisions[place]]
 
 
+RULE_HITS = {
+    "personal-loans": {
+        "loan-above-six-tenths-of-income": 42,
+        "default-on-file-and-weak-grade": 488,
+        "no-employment-length-stated": 713,
+        "no-interest-rate-stated": 2_486,
+        "share-of-income-contradicts-amount-and-income": 337,
+        "credit-history-longer-than-age-allows": 0,
+        "employment-longer-than-age-allows": 0,
+    },
+    "credit-cards": {
+        "late-in-every-month": 749,
+        "over-the-limit": 3_127,
+        "delay-without-a-late-month": 0,
+        "late-month-without-a-delay": 0,
+        "seriously-late-without-a-late-month": 0,
+    },
+}
+
+
+def test_each_rule_finds_as_many_rows_as_the_card_says(real: Real) -> None:
+    """Each by itself, whatever the others and the score decide."""
+    learned_from = preparation.read(
+        real.data, real.portfolio.schema, real.training, unique=True
+    ).rows
+    hits = {}
+    for rule in real.portfolio.policy.rules:
+        alone = real.portfolio.policy.model_copy(update={"rules": (rule,)})
+        outcomes = alone.decide_rows(
+            np.zeros(len(learned_from)), learned_from, real.portfolio.schema
+        )
+        hits[rule.name] = int(outcomes.rules.sum())
+
+    assert hits == RULE_HITS[real.name]
+
+
 def test_rows_that_do_not_pass_are_counted_and_each_has_its_reason(real: Real) -> None:
     """In preparation by the schema's cleaning rules, in training also as duplicates."""
     trained_on = real.trained.provenance.trained_on

@@ -711,7 +711,8 @@ def _pd_axis(axes: Axes, facts: CardFacts) -> tuple[float, float]:
     high = min((t for t in _PD_TICKS if t >= max(tails[1], edges[-1])), default=_PD_TICKS[-1])
     ticks = [t for t in _PD_TICKS if low <= t <= high]
     axes.set_xlim(logit(low), logit(high))
-    axes.set_xticks(logit(ticks), [f"{t * 100:g}" for t in ticks])
+    # Small, or 99.97 and 99.99 run together.
+    axes.set_xticks(logit(ticks), [f"{t * 100:g}" for t in ticks], fontsize=8)
     axes.set_xlabel("PD (%, log-odds scale; PDs beyond the ends are counted at the ends)")
     for i, band in enumerate(facts.policy.bands):
         left, right = (logit(float(np.clip(p, low, high))) for p in (band.lower, band.upper))

@@ -140,7 +140,7 @@ def test_switching_models_under_load_fails_no_request(  # noqa: PLR0915 - one st
     shipped = _shipped("personal-loans")
     contents = {name: (shipped.path / name).read_bytes() for name in shipped.digests}
     before = contents["policy.yaml"]
-    contents["policy.yaml"] = before.replace(b"version: 1.0.0", b"version: 1.0.1")
+    contents["policy.yaml"] = before.replace(b"\nversion: ", b"\nversion: 9.", 1)
     assert contents["policy.yaml"] != before
     other = package.write(tmp_path / "packages", "personal-loans", contents)
     state = Path(server.environment["STATE_DIR"])
@@ -186,7 +186,10 @@ def test_switching_models_under_load_fails_no_request(  # noqa: PLR0915 - one st
         assert sum(f.result() for f in futures) == len(answers)
 
     policies = {(a["model_version"], a["policy_version"].partition("+")[0]) for a in answers}
-    assert policies == {(shipped.version, "1.0.0"), (other.name, "1.0.1")}
+    assert policies == {
+        (shipped.version, shipped.policy.version),
+        (other.name, f"9.{shipped.policy.version}"),
+    }
     listed = json.loads(server.command("models", "list", "--json").stdout)
     assert {m["version"]: m["active"] for m in listed} == {shipped.version: True, other.name: False}
     activations = json.loads(

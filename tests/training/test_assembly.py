@@ -147,7 +147,7 @@ def test_the_reference_group_is_drawn_from_all_applicants_or_from_those_just_app
     assert everybody.provenance.reference.name == "all-applicants"
     assert "(1500 rows)" in everybody.provenance.reference.description
     assert passing.provenance.reference.name == "applicants-at-or-slightly-above-the-passing-score"
-    assert f"a PD of 0.05 or more in the training data ({group.sum()} rows)" in (
+    assert f"a PD of 0.05 or more in the data ({group.sum()} rows)" in (
         passing.provenance.reference.description
     )
     assert passing.provenance.reference.rows == len(passing.reference) == 400
