@@ -81,7 +81,7 @@ class Quantity(Document):
 
     @model_validator(mode="after")
     def _is_one_of_the_three(self) -> Quantity:
-        if len(self.model_fields_set) != 1 or self.operands is None:
+        if sum(getattr(self, name) is not None for name in _OPERATIONS) != 1:
             msg = "a quantity is a ratio, a difference or a distance"
             raise ValueError(msg)
         return self
@@ -89,7 +89,7 @@ class Quantity(Document):
     @property
     def operation(self) -> str:
         """Which of the three it is."""
-        return next(iter(self.model_fields_set))
+        return next(name for name in _OPERATIONS if getattr(self, name) is not None)
 
     @property
     def operands(self) -> tuple[str | Quantity, str | Quantity]:

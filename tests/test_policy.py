@@ -220,6 +220,15 @@ def test_a_quantity_is_computed_from_the_fields_it_names(
     assert (policy.decide(0.05, EXAMPLE).decision == "DECLINE") is fires
 
 
+def test_a_policy_with_quantities_survives_being_written() -> None:
+    """Also one within another, and with what it leaves out written as null."""
+    policy = with_rule(
+        quantity={"distance": [{"ratio": ["price", "income"]}, "years_employed"]}, op="gt", value=4
+    )
+
+    assert Policy.model_validate(policy.model_dump(mode="json")) == policy
+
+
 @pytest.mark.parametrize("op", ["lt", "le", "gt", "ge"])
 def test_a_comparison_with_a_quantity_that_lacks_a_field_is_false(op: str) -> None:
     """Nobody is declined for the length of an employment that was never stated."""
