@@ -69,6 +69,7 @@ def _log(server: RunningServer) -> SqlAuditLog:
 @pytest.mark.parametrize("portfolio", ["personal-loans", "credit-cards"])
 def _settled(server: RunningServer, requests: int) -> dict[str, float]:
     """The metrics once so many scoring requests are counted: workers count a moment later."""
+    samples: dict[str, float] = {}
     for _ in range(600):
         samples = _samples(httpx.get(f"{server.url}/metrics").text)
         routes = ("/predict", "/explain", "/predict/batch")
