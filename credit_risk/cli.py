@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import re
@@ -133,7 +134,7 @@ def serve() -> None:
     wrong one is one line here and not a worker that keeps dying.
     """
     settings, _ = _chosen(None)
-    with _claimed(settings):
+    with _claimed(settings), _uncollected():
         with _log_and_store(settings) as (log, store):
             from credit_risk.serving import activation
 
@@ -165,6 +166,16 @@ def serve() -> None:
             *("--timeout-graceful-shutdown", str(settings.shutdown_seconds)),
         ]
         os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No looking for garbage: what is imported is none, and it takes a sixth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextlib.contextmanager

@@ -62,6 +62,7 @@ class Runtime:
         # full collection would stop the worker for a long time.
         gc.collect()
         gc.freeze()
+        gc.enable()
 
     def close(self) -> None:
         """Stop following, and write what is waiting to be recorded."""
