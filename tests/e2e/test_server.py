@@ -66,7 +66,6 @@ def _log(server: RunningServer) -> SqlAuditLog:
     return SqlAuditLog(Settings(state_dir=state, workers=1).audit_url)
 
 
-@pytest.mark.parametrize("portfolio", ["personal-loans", "credit-cards"])
 def _settled(server: RunningServer, requests: int) -> dict[str, float]:
     """The metrics once so many scoring requests are counted: workers count a moment later."""
     samples: dict[str, float] = {}
@@ -80,6 +79,7 @@ def _settled(server: RunningServer, requests: int) -> dict[str, float]:
     return samples
 
 
+@pytest.mark.parametrize("portfolio", ["personal-loans", "credit-cards"])
 def test_every_answered_decision_is_recorded_and_counted_by_two_workers(
     start: Callable[..., RunningServer], portfolio: str
 ) -> None:
