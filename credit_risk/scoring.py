@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from credit_risk.schema import Application
 
 
+COLUMNS_FROM = 5
+"""So many applications are decided sooner column by column than one by one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """Signed contributions of each field to the log-odds; with the base value they add up."""
@@ -70,9 +74,13 @@ def decide(
     if not np.isfinite(log_odds).all():
         msg = "the model's score is not a finite number"
         raise ExplanationFailed(msg)
-    pds = probability(log_odds).tolist()
+    probabilities = probability(log_odds)
+    pds = probabilities.tolist()
     policy = package.policy
-    outcomes = [policy.decide(pd, a) for pd, a in zip(pds, applications, strict=True)]
+    if len(applications) < COLUMNS_FROM:
+        outcomes = [policy.decide(pd, a) for pd, a in zip(pds, applications, strict=True)]
+    else:
+        outcomes = policy.decide_rows(probabilities, rows, package.schema).each()
     wanted = [explain] * len(outcomes) if isinstance(explain, bool) else explain
     explained = [
         i

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from credit_risk import scoring
 from credit_risk.errors import ExplanationFailed, PackageInvalid
 from credit_risk.scoring import check_golden, decide
 from tests import toys
@@ -269,3 +270,18 @@ def test_a_package_without_golden_records_is_refused(trees_package: ModelPackage
     """Nothing shows that it answers as it did where it was made."""
     with pytest.raises(PackageInvalid, match="it has no golden records"):
         check_golden(replace(trees_package, golden=()))
+
+
+@pytest.mark.parametrize("number", [1, 4, 5, 6, 40])
+def test_many_are_decided_as_each_alone(any_package: ModelPackage, number: int) -> None:
+    """One by one or column by column: the same PD, outcome and reasons to the last digit."""
+    people = [*toys.applications(number), toys.RISKY]
+    assert 1 < scoring.COLUMNS_FROM < 40
+
+    together = decide(any_package, people)
+    alone = [decide(any_package, [person])[0] for person in people]
+
+    assert [d.outcome for d in together] == [d.outcome for d in alone]
+    pds = [[d.probability_of_default for d in decided] for decided in (together, alone)]
+    assert pds[0] == pds[1]
+    assert [d.reasons for d in together] == [d.reasons for d in alone]
