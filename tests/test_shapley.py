@@ -59,7 +59,7 @@ def contributions(
 
 KERNELS = (
     *("_layout", "_follow", "_count", "_blocks", "_leaf_table", "_tabulate"),
-    *("_explain", "_explain_counts"),
+    *("_explain", "_explain_together", "_explain_counts"),
 )
 
 
@@ -149,6 +149,21 @@ def test_contributions_and_base_add_up_to_the_margin(
 
     assert tables.base == pytest.approx(arrays.margins(group).mean())
     np.testing.assert_allclose(sums, arrays.margins(applicants), atol=1e-12)
+
+
+@given(st.lists(trees_of(4), min_size=1, max_size=3), rows(70), rows(4))
+@settings(max_examples=20)
+def test_rows_explained_together_are_explained_as_each_alone(
+    forest: list[Tree], applicants: Columns, group: Columns
+) -> None:
+    """To the last bit, missing values included, whatever the size of the last part."""
+    tables = prepared(ensemble(forest), group)[0]
+    alone = np.vstack([tables.contributions(row[np.newaxis]) for row in applicants])
+    assert 1 < shapley.TOGETHER_FROM <= 6
+
+    for number in (2, 5, 6, 64, 65, 70):
+        together = tables.contributions(applicants[:number])
+        assert together.tobytes() == alone[:number].tobytes()
 
 
 @given(st.lists(trees_of(3), min_size=1, max_size=2), rows(2), rows(4))
