@@ -108,8 +108,8 @@ def main() -> None:
         if error.title != Settings.__name__:
             raise
         for fault in error.errors(include_url=False):
-            name = _variable(str(fault["loc"][0]))
-            _print_error(f"setting {name}: {fault['msg'].removeprefix('Value error, ')}")
+            name = f"setting {_variable(str(fault['loc'][0]))}: " if fault["loc"] else ""
+            _print_error(f"{name}{fault['msg'].removeprefix('Value error, ')}")
         sys.exit(2)
     except BrokenPipeError:
         # `| head` has what it wanted; what is left has to go somewhere when the process ends.
@@ -303,7 +303,7 @@ def evaluate(
         _print_line(f"  not scored: {rows:,} rows, {reason}")
     for reason, values in result["values_set_to_missing"].items():
         _print_line(f"  mended: {values:,} values, {reason}")
-    if result["rows_trained_on"]:
+    if result["same_file_as_training"]:
         _print_line(
             "  warning: the package was trained on this very file, so these figures flatter it; "
             "its card has those of rows that were held out"

@@ -7,11 +7,12 @@ also work without the prefix; with both present the prefixed one wins.
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
@@ -172,6 +173,18 @@ class Settings(BaseSettings):
         str,
         Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe line logged."),
     ] = "INFO"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_variable_is_misspelt(cls, given: Any) -> Any:  # noqa: ANN401 - as pydantic has it
+        known = {f"{PREFIX}{name.upper()}" for name in cls.model_fields}
+        for name in sorted(os.environ):
+            if name.upper().startswith(PREFIX) and name.upper() not in known:
+                near = difflib.get_close_matches(name.upper(), known, n=1)
+                hint = f": did you mean {near[0]}?" if near else ""
+                msg = f"{name} is no setting{hint}"
+                raise ValueError(msg)
+        return given
 
     @property
     def audit_url(self) -> URL:

@@ -994,7 +994,7 @@ def test_figures_to_be_wary_of_come_with_a_warning(run: Callable[..., Outcome], 
     (data.parent / "others.csv").write_text("".join(rows[:-1]), encoding="utf-8")
 
     assert "warning: the expected calibration error is" in trained.err
-    assert run(*command, str(data), "--json").json()["rows_trained_on"] is True
+    assert run(*command, str(data), "--json").json()["same_file_as_training"] is True
     assert "trained on this very file" in run(*command, str(data)).out
     assert "trained on this very file" not in run(*command, str(data.parent / "others.csv")).out
 
@@ -1080,3 +1080,17 @@ def test_score_says_in_one_line_why_it_will_not(place: Place, run: Callable[...,
     refused(run("score", source, f"{output}.csv", "--model-version", "0" * 12), 3, "0" * 12)
     # Either Spark is not here, or it takes no CSV.
     refused(run("score", source, f"{output}.csv", "--engine", "spark"), 1, "Spark")
+
+
+def test_a_misspelt_setting_is_one_line(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong usage, and what was probably meant."""
+    monkeypatch.setenv("CREDIT_RISK_WORKER", "3")
+
+    refused = run("settings")
+
+    assert refused.code == 2
+    assert refused.err == (
+        "error: CREDIT_RISK_WORKER is no setting: did you mean CREDIT_RISK_WORKERS?\n"
+    )

@@ -181,3 +181,22 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
 
     assert Settings().model_version is None
     assert Settings().port == 3000
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "CREDIT_RISK_BATCH_ROW_MAX",
+            "is no setting: did you mean CREDIT_RISK_BATCH_ROWS_MAX",
+        ),
+        ("credit_risk_qqqqqqq", "credit_risk_qqqqqqq is no setting"),
+    ],
+)
+def test_a_misspelt_variable_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    """Somebody meant something by it."""
+    monkeypatch.setenv(name, "3")
+    with pytest.raises(ValidationError, match=told):
+        Settings()

@@ -201,3 +201,16 @@ def test_every_pd_is_in_its_band(shipped: ModelPackage, decisions: list[Decision
         assert 0 < pd < 1
         assert shipped.policy.band_of(pd).name == decision.outcome.band
         assert decision.outcome.prediction == int(pd >= shipped.policy.cut_off)
+
+
+@pytest.mark.parametrize("name", ["personal-loans", "credit-cards"])
+def test_no_reason_says_more_than_the_model_promises(name: str) -> None:
+    """Where a field has no direction, its reason's text does not say that the value is too high."""
+    root = Path(__file__).parents[1] / "portfolios"
+    chosen = portfolio.load(root, name)
+    judging = ("too ", "excess", "insufficient", "limited", "low", "high", "short", "long ")
+
+    for spec in chosen.schema.fields:
+        text = chosen.reasons.texts[spec.reason].lower()
+        if spec.direction == "none":
+            assert not any(word in text for word in judging), f"{spec.name}: {text}"

@@ -24,6 +24,7 @@ from credit_risk.pipeline_model import PipelineModel
 from credit_risk.policy import BAND_ORDER
 from credit_risk.scoring import golden_records
 from credit_risk.training import card, profiling
+from credit_risk.training.rounding import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,7 +176,8 @@ def assemble(
             {
                 "hold_out": candidate.evaluation.model_dump(mode="json"),
                 "fidelity": fidelity,
-                "largest_difference_from_pipeline": largest,
+                # Of two nearly equal numbers: most of its digits are noise.
+                "largest_difference_from_pipeline": rounded(largest, 3),
             }
         ),
         **card.render(
@@ -336,6 +338,8 @@ def _portfolio_files(portfolio: Portfolio) -> dict[str, bytes]:
 
 
 def json_bytes(value: object) -> bytes:
-    """Indented JSON with sorted keys, as it is stored in packages."""
+    """Indented JSON with sorted keys and rounded numbers, as it is stored in packages."""
     plain = value.model_dump(mode="json") if isinstance(value, documents.Document) else value
-    return (json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    return (
+        json.dumps(rounded(plain), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    ).encode()

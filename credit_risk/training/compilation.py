@@ -39,6 +39,7 @@ from credit_risk.training.pipeline import (
     divide,
     leaf_log_odds,
 )
+from credit_risk.training.rounding import rounded
 from credit_risk.trees import LEAF, Ensemble
 
 if TYPE_CHECKING:
@@ -93,14 +94,19 @@ def compile_pipeline(pipeline: Pipeline, schema: Schema, estimator: str) -> Comp
             kind="linear", estimator=estimator, encoder=encoder, calibration=calibration,
             linear=linear,
         )  # fmt: skip
-        return Compiled(spec, {})
+        return Compiled(_rounded(spec), {})
     ensemble = _ensemble(
         classifier,
         calibrated=isinstance(steps[-1], CalibratedClassifierCV),
         sees_float32=bool(casts),
     )
     spec = ModelSpec(kind="trees", estimator=estimator, encoder=encoder, calibration=calibration)
-    return Compiled(spec, ensemble.arrays())
+    return Compiled(_rounded(spec), ensemble.arrays())
+
+
+def _rounded(spec: ModelSpec) -> ModelSpec:
+    """As it is stored, so that what is measured is what will decide."""
+    return ModelSpec.model_validate(rounded(spec.model_dump()))
 
 
 def _applies(step: object, function: object) -> bool:

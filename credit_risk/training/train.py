@@ -138,7 +138,8 @@ def evaluate_package(loaded: ModelPackage, training: Training, data: Path) -> di
 
     Returns:
         The evaluation's figures, the rows read and scored, and the others counted by reason.
-        ``rows_trained_on`` is true where the file is the very one the package was trained on.
+        ``same_file_as_training`` is true where the file is the very one the package was trained
+        on; whether another file has some of its rows is not known.
 
     Raises:
         DataInvalid: the file cannot be used.
@@ -146,12 +147,14 @@ def evaluate_package(loaded: ModelPackage, training: Training, data: Path) -> di
     prepared = preparation.read(data, loaded.schema, training, unique=False)
     pds = probability(loaded.model.log_odds(prepared.rows))
     evaluation = evaluate(prepared.labels, pds, loaded.policy)
+    trained_on = loaded.provenance.trained_on or {}
     return {
         "portfolio": loaded.portfolio,
         "model_version": loaded.version,
         "policy_version": loaded.policy_version,
         "data_sha256": prepared.sha256,
-        "rows_trained_on": prepared.sha256 == (loaded.provenance.trained_on or {}).get("sha256"),
+        "same_file_as_training": prepared.sha256
+        == (loaded.provenance.trained_on or {}).get("sha256"),
         "rows_read": prepared.rows_read,
         "rows_scored": len(pds),
         "rows_not_scored": prepared.dropped,

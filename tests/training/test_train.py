@@ -464,7 +464,10 @@ def test_a_third_portfolio_needs_data_files_and_one_function(
     assert made.evaluation.roc_auc > 0.7
     assert figures["rows_scored"] == 1_200
     assert figures["roc_auc"] > 0.75
-    assert (figures["rows_trained_on"], of_other_rows["rows_trained_on"]) == (True, False)
+    assert (figures["same_file_as_training"], of_other_rows["same_file_as_training"]) == (
+        True,
+        False,
+    )
     check_golden(loaded)
     (safe,), (risky,) = (
         decide(loaded, [application], explain=True) for application in (toys.SAFE, toys.RISKY)
