@@ -153,8 +153,7 @@ def evaluate_package(loaded: ModelPackage, training: Training, data: Path) -> di
         "model_version": loaded.version,
         "policy_version": loaded.policy_version,
         "data_sha256": prepared.sha256,
-        "same_file_as_training": prepared.sha256
-        == (loaded.provenance.trained_on or {}).get("sha256"),
+        "same_file_as_training": prepared.sha256 == trained_on.get("sha256"),
         "rows_read": prepared.rows_read,
         "rows_scored": len(pds),
         "rows_not_scored": prepared.dropped,
