@@ -617,8 +617,8 @@ def _make_package(
     Store(settings).add(made.path)
     if ship:
         (settings.packages_dir / name / DEFAULT).write_text(f"{made.version}\n", encoding="utf-8")
-    if made.evaluation.warning is not None:
-        _print_progress(f"warning: {made.evaluation.warning}")
+    for warning in made.warnings:
+        _print_progress(f"warning: {warning}")
     if as_json:
         _print_json(
             {
@@ -627,6 +627,7 @@ def _make_package(
                 "path": str(made.path.absolute()),
                 "hold_out": made.evaluation.model_dump(mode="json"),
                 "fidelity": made.fidelity,
+                "directions": {name: kept.model_dump() for name, kept in made.kept.items()},
                 "largest_difference_from_pipeline": made.largest_difference,
             }
         )

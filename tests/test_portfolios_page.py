@@ -43,7 +43,7 @@ def test_every_key_is_explained(name: str) -> None:
     section = PAGE.split(f"\n## {name}.yaml\n")[1].split("\n## ")[0]
     keys = {key for kind in documents(FILES[name]) for key in kind.model_fields}
 
-    explained = set(re.findall(r"`([a-z_]+)`", section))
+    explained = set(re.findall(r"`([a-z_0-9]+)`", section))
     explained |= {word for group in re.findall(r"\{(.*?)\}", section) for word in group.split(", ")}
     explained |= {word.partition(":")[0] for word in explained}
     assert keys - explained == set()

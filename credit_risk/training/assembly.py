@@ -2,7 +2,8 @@
 
 The same for a model trained here and for a user's own pipeline: describe the population, draw the
 reference group and the golden records, measure how well reasons against drawn applicants agree
-with reasons against real ones, write the card, write the package. Same input, same bytes.
+with reasons against real ones and whether promised directions are kept, write the card, write the
+package. Same input, same bytes.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from credit_risk.package import Parts, Provenance, ReferenceGroup
 from credit_risk.pipeline_model import PipelineModel
 from credit_risk.policy import BAND_ORDER
 from credit_risk.scoring import golden_records
-from credit_risk.training import card, profiling
+from credit_risk.training import card, directions, profiling
 from credit_risk.training.rounding import rounded
+from credit_risk.training.settings import PORTFOLIO_NOTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from credit_risk.portfolio import Portfolio
     from credit_risk.profile import Profile
     from credit_risk.schema import Schema
+    from credit_risk.training.directions import Kept
     from credit_risk.training.evaluation import Evaluation
     from credit_risk.training.preparation import Prepared
     from credit_risk.training.settings import Training
@@ -50,6 +53,12 @@ LARGEST_DIFFERENCE = 1e-6
 FIDELITY_ROWS = 2_000
 FIDELITY_ROWS_PIPELINE = 50
 """Fewer where each explanation takes a fraction of a second."""
+
+DIRECTION_ROWS = 300
+"""Drawn applicants whose fields are moved to see whether promised directions are kept."""
+
+UNKNOWN = "unknown: not stated"
+"""Name, licence and source of a file that the portfolio does not speak of."""
 
 _DRAWS_PER_GOLDEN_RECORD = 100
 _LIBRARIES = (
@@ -98,7 +107,14 @@ class Packaged:
     path: Path
     evaluation: Evaluation
     fidelity: dict[str, float]
+    kept: dict[str, Kept]
     largest_difference: float
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to be told besides the figures."""
+        both = (self.evaluation.warning, directions.warning(self.kept))
+        return [warning for warning in both if warning is not None]
 
     @property
     def version(self) -> str:
@@ -146,11 +162,19 @@ def assemble(
     declined = prepared.rows[candidate.pds >= _decline_from(portfolio)]
     fidelity = _agreement(built, against_real, _sample(declined, most, training.seed), portfolio)
 
+    step("Moving fields to see whether promised directions are kept")
+    pool = _DRAWS_PER_GOLDEN_RECORD * training.golden_records
+    made_up = _made_up(population, schema, pool, training.seed + 1, prepared.rows)
+    kept = directions.measure(
+        lambda rows: probability(built.log_odds(rows)), schema, population, made_up[:DIRECTION_ROWS]
+    )
+
     step("Writing the model card and the package")
+    known = _is_known(prepared.sha256, training, candidate)
     data = card.DataUsed(
-        name=training.data.name,
-        licence=training.data.licence,
-        source=training.data.source,
+        name=training.data.name if known else UNKNOWN,
+        licence=training.data.licence if known else UNKNOWN,
+        source=training.data.source if known else UNKNOWN,
         sha256=prepared.sha256,
         rows_read=prepared.rows_read,
         rows_used=len(prepared.labels),
@@ -176,6 +200,7 @@ def assemble(
             {
                 "hold_out": candidate.evaluation.model_dump(mode="json"),
                 "fidelity": fidelity,
+                "directions": {name: k.model_dump() for name, k in kept.items()},
                 # Of two nearly equal numbers: most of its digits are noise.
                 "largest_difference_from_pipeline": rounded(largest, 3),
             }
@@ -195,7 +220,8 @@ def assemble(
                 estimator=candidate.spec.estimator,
                 reference=reference,
                 fidelity=fidelity,
-                notes=training.notes,
+                kept=kept,
+                notes=_notes(training, candidate, known=known),
             )
         ),
     }
@@ -205,16 +231,37 @@ def assemble(
         contents["explanation.npz"] = package.npz(counted)
     if candidate.pipeline is not None:
         contents["pipeline.skops"] = candidate.skops
-    pool = _DRAWS_PER_GOLDEN_RECORD * training.golden_records
     contents["golden.json"] = json_bytes(
         _golden(
             Parts(schema, portfolio.policy, portfolio.reasons, built),
-            _made_up(population, schema, pool, training.seed + 1, prepared.rows),
+            made_up,
             training.golden_records,
         )
     )
     path = package.write(out, schema.portfolio, contents)
-    return Packaged(path, candidate.evaluation, fidelity, largest)
+    return Packaged(path, candidate.evaluation, fidelity, kept, largest)
+
+
+def _is_known(sha256: str, training: Training, candidate: Candidate) -> bool:
+    """Whether a file is the one that ``training.yaml`` speaks of."""
+    if training.data.sha256 is None:
+        return candidate.fitted_here
+    return training.data.sha256 == sha256
+
+
+def _notes(training: Training, candidate: Candidate, *, known: bool) -> dict[str, str]:
+    """The portfolio's notes that are about this model, and word of any that are not."""
+    shipped = candidate.fitted_here and candidate.spec.estimator == training.default_estimator
+    if known and shipped:
+        return training.notes
+    notes = {t: text for t, text in training.notes.items() if t in PORTFOLIO_NOTES}
+    left_out = [title for title in training.notes if title not in PORTFOLIO_NOTES]
+    if left_out:
+        notes["Limits"] = (
+            f"The portfolio's notes ({', '.join(left_out)}) are about another data file or another "
+            "model and are left out. Nobody has described the limits of this one."
+        )
+    return notes
 
 
 def _build(candidate: Candidate, portfolio: Portfolio, reference: Floats) -> Model:

@@ -23,7 +23,9 @@ from scipy.special import expit, logit
 from sklearn.metrics import roc_curve
 
 from credit_risk.reasons import MOST
+from credit_risk.training import directions
 from credit_risk.training.evaluation import CONFIDENCE
+from credit_risk.training.settings import PORTFOLIO_NOTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,9 +36,10 @@ if TYPE_CHECKING:
     from credit_risk.policy import Condition, Policy, Quantity, Rule
     from credit_risk.reasons import ReasonDictionary
     from credit_risk.schema import FieldSpec, Ratio, Schema
+    from credit_risk.training.directions import Kept
     from credit_risk.training.evaluation import Evaluation, Floats, Labels
 
-LEADING_NOTES = ("Intended use", "Out of scope", "Limits")
+LEADING_NOTES = (*PORTFOLIO_NOTES, "Limits")
 """Notes of these titles open the card; the others follow the reasons."""
 
 
@@ -62,8 +65,9 @@ class CardFacts:
 
     ``labels`` and ``pds`` are the rows evaluated, shape (n,), and ``evaluation`` is of them; they
     are only drawn as curves and histograms. ``settings`` is how it was trained (any JSON values);
-    ``fidelity`` are named figures of how true the reasons are; ``notes`` are the portfolio's own
-    sections, title to Markdown text (see `LEADING_NOTES`).
+    ``fidelity`` are named figures of how true the reasons are; ``kept`` is how well each promised
+    direction is kept (`directions.measure`); ``notes`` are the portfolio's own sections, title to
+    Markdown text (see `LEADING_NOTES`).
     """
 
     schema: Schema
@@ -78,6 +82,7 @@ class CardFacts:
     pds: Floats
     reference: ReferenceGroup
     fidelity: Mapping[str, float | int | str]
+    kept: Mapping[str, Kept]
     libraries: Mapping[str, str]
     notes: Mapping[str, str]
 
@@ -110,7 +115,7 @@ def _markdown(facts: CardFacts) -> str:
         *_notes(leading),
         *_data(facts.data),
         *_training(facts),
-        *_features(facts.schema),
+        *_features(facts),
         *_performance(facts.evaluation),
         *_calibration_section(facts.evaluation),
         *_policy(facts.policy, facts.evaluation),
@@ -125,6 +130,7 @@ def _markdown(facts: CardFacts) -> str:
 def _summary(facts: CardFacts) -> list[str]:
     e = facts.evaluation
     version = facts.policy_version
+    warnings = (e.warning, directions.warning(facts.kept))
     unseen = " it was not fitted to" if facts.held_out else ""
     return [
         f"# Model card: {_text(facts.schema.title)}",
@@ -142,7 +148,7 @@ def _summary(facts: CardFacts) -> list[str]:
             f"{e.ks:.4f}, **Brier {e.brier:.4f}**, expected calibration error "
             f"{e.ece_equal_count:.4f}."
         ),
-        *([f"**Warning:** {e.warning}."] if e.warning else []),
+        *[f"**Warning:** {_text(warning)}." for warning in warnings if warning],
         (
             "The package's version is derived from its files, of which this card is one: it bears "
             "neither date nor version."
@@ -211,7 +217,9 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
             )
 
 
-def _features(schema: Schema) -> list[str]:
+def _features(facts: CardFacts) -> list[str]:
+    # What columns a pipeline makes of the fields is known only of our own.
+    schema, ours = facts.schema, facts.held_out
     fields = [
         (
             _code(f.name),
@@ -221,20 +229,23 @@ def _features(schema: Schema) -> list[str]:
             _values(f),
             "yes" if f.nullable else "no",
             f.direction,
-            "log(1 + x)" if f.transform == "log" else f.transform,
+            _held(facts.kept.get(f.name)),
+            *(["log(1 + x)" if f.transform == "log" else f.transform] if ours else []),
             _code(f.reason),
         )
         for f in schema.fields
     ]
-    columns = ("Field", "Title", "Type", "Unit", "Values", "May be missing", "Direction")
+    columns = ("Field", "Title", "Type", "Unit", "Values", "May be missing", "Direction", "Held")
     blocks = [
         "## Features",
         (
-            "Direction is what the model is held to: with *increasing* the PD never falls as the "
-            "field rises, with *decreasing* it never rises. An application with a value outside "
-            "the range or the list is refused."
+            "Direction is what the portfolio promises: with *increasing* the PD never falls as the "
+            "field rises, with *decreasing* it never rises. *Held* is whether this model keeps the "
+            "promise, measured on made-up applicants: the field alone is moved over its range, and "
+            f"the PD of nobody moves the wrong way by more than {directions.TOLERANCE:g}. An "
+            "application with a value outside the range or the list is refused."
         ),
-        _table((*columns, "Transform", "Reason code"), fields),
+        _table((*columns, *(["Transform"] if ours else []), "Reason code"), fields),
     ]
     follows = [
         f"- {_code(f.name)} follows from the application: {_ratio(f.follows)}, rounded to "
@@ -244,7 +255,7 @@ def _features(schema: Schema) -> list[str]:
     ]
     if follows:
         blocks.append("\n".join(follows))
-    if schema.derived:
+    if schema.derived and ours:
         derived = [
             (_code(d.name), _ratio(d.ratio), d.direction, _code(d.factor)) for d in schema.derived
         ]
@@ -253,6 +264,14 @@ def _features(schema: Schema) -> list[str]:
             _table(("Derived", "Formula", "Direction", "Counted to"), derived),
         ]
     return blocks
+
+
+def _held(kept: Kept | None) -> str:
+    if kept is None:
+        return ""
+    if not kept.share:
+        return "yes"
+    return f"no: {kept.share:.1%} of applicants, by up to {kept.largest:.2g}"
 
 
 def _values(field: FieldSpec) -> str:
@@ -419,7 +438,7 @@ def _reasons(facts: CardFacts) -> list[str]:
         "## Reasons",
         (
             "Contributions are interventional Shapley values in log-odds of default, calibration "
-            "included, against the reference group. Those of one-hot and derived columns are "
+            "included, against the reference group. Those of columns made of a field are "
             "added up to the applicant's own field, and fields to reason codes. Only codes that "
             f"raised the risk are given, the strongest first, at most {MOST}, and none with less "
             f"than {facts.reasons.least_share:.0%} of all that raised it. Where a rule made the "

@@ -16,12 +16,21 @@ if TYPE_CHECKING:
 EstimatorName = Literal["xgboost", "logistic-regression", "random-forest", "gradient-boosting"]
 
 
+PORTFOLIO_NOTES = ("Intended use", "Out of scope")
+"""Notes of these titles are true of whatever model the portfolio has."""
+
+
 class DataSource(Document):
-    """Where the training data come from, for the model card."""
+    """Where the training data come from, for the model card.
+
+    ``sha256`` is that of the one file meant, which the notes are about too; without it any file
+    that is trained on is meant.
+    """
 
     name: str
     licence: str
     source: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
 class HoldOut(Document):
@@ -50,7 +59,8 @@ class Training(Document):
 
     ``preparation`` names a function ``module:function`` that turns the raw table into the
     schema's fields; without it the raw table has them already. ``estimators`` holds each
-    estimator's parameters. ``notes`` are paragraphs for the model card.
+    estimator's parameters. ``notes`` are paragraphs for the model card: those on `PORTFOLIO_NOTES`
+    are about the portfolio, the others about ``data`` and ``default_estimator``.
     """
 
     portfolio: str

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from credit_risk.schema import Schema
     from credit_risk.training.assembly import Candidate, Packaged
     from credit_risk.training.preparation import Prepared
-    from credit_risk.training.settings import Training
+    from credit_risk.training.settings import EstimatorName, Training
 
     Floats = npt.NDArray[np.float64]
 
@@ -104,6 +104,56 @@ def test_a_model_that_differs_from_its_pipeline_is_not_packaged(
     pds[700] += 5e-7
     made = _assemble(leasing, prepared, replace(candidate, pds=pds), tmp_path)
     assert made.largest_difference == pytest.approx(5e-7, rel=0.01)
+
+
+def _card(made: Packaged) -> str:
+    return (made.path / "card.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("sum_is", "estimator", "fitted_here", "told_of_data", "told_of_model"),
+    [
+        ("this file's", "logistic-regression", True, True, True),
+        ("not given", "logistic-regression", True, True, True),
+        ("another's", "logistic-regression", True, False, False),
+        ("this file's", "xgboost", True, True, False),
+        ("this file's", "logistic-regression", False, True, False),
+        ("not given", "logistic-regression", False, False, False),
+    ],
+)
+def test_a_card_says_only_what_was_written_about_its_data_and_model(
+    leasing: tuple[Portfolio, Training],
+    prepared: Prepared,
+    candidate: Candidate,
+    tmp_path: Path,
+    *,
+    sum_is: str,
+    estimator: EstimatorName,
+    fitted_here: bool,
+    told_of_data: bool,
+    told_of_model: bool,
+) -> None:
+    """Another file is unknown, another model has none of the notes but those on the portfolio."""
+    sums = {"this file's": prepared.sha256, "another's": "0" * 64, "not given": None}
+    notes = {"Intended use": "Leases.", "Limits": "337 rows.", "Legal": "Never rises with age."}
+    training = leasing[1].model_copy(
+        update={
+            "data": leasing[1].data.model_copy(update={"sha256": sums[sum_is]}),
+            "default_estimator": estimator,
+            "notes": notes,
+        }
+    )
+
+    made = _assemble(
+        (leasing[0], training), prepared, replace(candidate, fitted_here=fitted_here), tmp_path
+    )
+
+    card = _card(made)
+    assert "Leases." in card
+    assert ("CC0 1.0" in card, "Made-up leases" in card) == (told_of_data, told_of_data)
+    assert ("| Licence | unknown: not stated |" in card) is not told_of_data
+    assert ("337 rows." in card, "Never rises with age." in card) == (told_of_model, told_of_model)
+    assert ("(Limits, Legal) are about another data file" in card) is not told_of_model
 
 
 def test_golden_records_come_from_every_band_in_turn(

@@ -17,6 +17,7 @@ from credit_risk.package import ReferenceGroup
 from credit_risk.policy import Rule
 from credit_risk.schema import Schema
 from credit_risk.training.card import CardFacts, render
+from credit_risk.training.directions import Kept
 from credit_risk.training.evaluation import evaluate
 from tests import toys
 
@@ -68,6 +69,10 @@ def _facts() -> CardFacts:
             "same_first_reason, share of declines": 0.96521,
             "declines compared": 1_210,
             "largest additivity error": "3.1e-13 log-odds",
+        },
+        kept={
+            "age": Kept(share=0.125, largest=0.0321),
+            **dict.fromkeys(("price", "years_employed", "history"), Kept(share=0.0, largest=0.0)),
         },
         libraries={"xgboost": "3.2.0", "numpy": "2.4.6"},
         notes={
@@ -242,6 +247,9 @@ def test_a_card_without_a_hold_out_does_not_claim_one(files: dict[str, bytes]) -
     assert "hold-out" not in text
     assert "not fitted to" not in text
     assert "fitted elsewhere. The figures below are of all 2,000 rows" in text
+    assert "Transform" not in _table(text, "Field")[0]
+    assert "log(1 + x)" not in text
+    assert "Derived" not in text
     assert all(others[name] != files[name] for name in PLOTS)
 
 
@@ -259,16 +267,20 @@ def test_the_card_lists_every_field_as_the_schema_has_it(text: str, schema: Sche
         "100 to 100,000",
         "no",
         "none",
+        "",
         "log(1 + x)",
         "INCOME_INSUFFICIENT",
     ]
-    assert by_name["history"][2:7] == [
+    assert by_name["history"][2:8] == [
         "ordered category",
         "",
         "good < mixed < poor, safest first",
         "no",
         "increasing",
+        "yes",
     ]
+    assert by_name["age"][6:8] == ["decreasing", "no: 12.5% of applicants, by up to 0.032"]
+    assert "**Warning:** the PD moves against the direction that the schema promises" in text
     assert by_name["use"][4] == "cargo, commuting, racing"
     assert by_name["years_employed"][5] == "yes"
     assert _table(text, "Derived")[1:] == [
@@ -426,7 +438,9 @@ def test_the_card_warns_of_pds_that_are_not_true() -> None:
     """Where the figures are, at the top; the card of a true model says nothing of the kind."""
     labels, pds = _hold_out(40_000)
 
-    true, low = (render(_facts_of(labels, p))["card.md"].decode() for p in (pds, pds * 0.8))
+    true, low = (
+        render(replace(_facts_of(labels, p), kept={}))["card.md"].decode() for p in (pds, pds * 0.8)
+    )
 
     assert "**Warning:**" not in true
     warning = low.index("**Warning:** the expected calibration error is")

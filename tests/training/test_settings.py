@@ -73,6 +73,7 @@ def test_a_portfolio_without_training_settings_cannot_be_trained(tmp_path: Path)
         ("golden_records: 12", "golden_records: 3", "golden_records"),
         ("target: late", "preparation: leases.fields", "preparation"),
         ("seed: 7", "sede: 7", "sede"),
+        ("source: drawn by a test", "source: x, sha256: 0F", r"data\.sha256"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path: Path, old: str, new: str, complaint: str) -> None:

@@ -86,6 +86,7 @@ def test_each_step_of_training_is_announced(
         "Describing the population and drawing the reference group",
         "Comparing the packaged model with the pipeline, row by row",
         "Comparing reasons against drawn and against real applicants",
+        "Moving fields to see whether promised directions are kept",
         "Writing the model card and the package",
     ]
 
@@ -146,6 +147,8 @@ def test_a_package_says_where_it_comes_from(
     assert loaded.provenance.libraries["xgboost-cpu"]
     assert loaded.metrics["hold_out"] == json.loads(trained.evaluation.model_dump_json())
     assert loaded.metrics["fidelity"] == trained.fidelity
+    assert loaded.metrics["directions"].keys() == {"age", "price", "years_employed", "history"}
+    assert all(kept["share"] == 0.0 for kept in loaded.metrics["directions"].values())
     card = (trained.path / "card.md").read_text(encoding="utf-8")
     assert str(trained_on["sha256"]) in card
     assert "Tests, and nothing else." in card

@@ -208,6 +208,21 @@ def test_a_pipeline_without_an_equivalent_is_kept_as_it_is(
     assert len(over_http) == 20
 
 
+def test_a_pipeline_that_breaks_a_promise_is_found_out(kept: Packaged) -> None:
+    """Naive Bayes has a normal curve for each field: its PD turns round somewhere."""
+    broken = {name for name, k in kept.kept.items() if k.share > 0.0}
+    loaded = package.load(kept.path)
+
+    assert broken == {"price", "years_employed"}
+    assert loaded.metrics["directions"]["price"] == kept.kept["price"].model_dump()
+    (warned,) = (warning for warning in kept.warnings if "the direction" in warning)
+    assert all(f"{name} (" in warned for name in broken)
+    card = (kept.path / "card.md").read_text(encoding="utf-8")
+    assert warned in card
+    assert "| no: " in card
+    assert "Transform" not in card
+
+
 def test_reasons_of_a_kept_pipeline_add_up(kept: Packaged) -> None:
     """A declined applicant has reasons, and the contributions make the score."""
     loaded = package.load(kept.path)
