@@ -21,6 +21,7 @@ from credit_risk.model import ADDITIVITY_TOLERANCE, probability
 from credit_risk.scoring import check_golden, decide
 from credit_risk.training import pipeline, preparation, settings
 from credit_risk.training import train as training_run
+from credit_risk.training.rounding import rounded
 from credit_risk.training.settings import EstimatorName
 from tests import leases, served, toys
 
@@ -145,8 +146,8 @@ def test_a_package_says_where_it_comes_from(
     assert loaded.provenance.settings["seed"] == 7
     assert loaded.provenance.settings["rows_held_out"] == 375
     assert loaded.provenance.libraries["xgboost-cpu"]
-    assert loaded.metrics["hold_out"] == json.loads(trained.evaluation.model_dump_json())
-    assert loaded.metrics["fidelity"] == trained.fidelity
+    assert loaded.metrics["hold_out"] == rounded(trained.evaluation.model_dump(mode="json"))
+    assert loaded.metrics["fidelity"] == rounded(trained.fidelity)
     assert loaded.metrics["directions"].keys() == {"age", "price", "years_employed", "history"}
     assert all(kept["share"] == 0.0 for kept in loaded.metrics["directions"].values())
     card = (trained.path / "card.md").read_text(encoding="utf-8")
