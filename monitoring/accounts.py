@@ -3,9 +3,8 @@
 The event loop only notes that something happened. A thread looks several times a second at what
 was noted, adds up what is alike, moves the metrics, logs one line for each request and makes the
 spans of those that are sampled, so that neither a metrics file nor a full pipe behind the log
-keeps an answer waiting. What a process that
-is killed had noted in its last moments is lost to metrics and log; the records, which are the
-evidence, do not come this way.
+keeps an answer waiting. What a process that is killed had noted in its last moments is lost to
+metrics and log; the records, which are the evidence, do not come this way.
 """
 
 from __future__ import annotations
