@@ -20,7 +20,7 @@ from benchmarks import formats, process, wrk
 from benchmarks.peer import ROOT, NotInstalled
 from benchmarks.process import DidNotStart
 from benchmarks.wrk import NotMeasured
-from credit_risk.audit import SqlRecords
+from credit_risk.audit.log import SqlRecords
 from credit_risk.settings import Settings
 from loadtests import machine
 

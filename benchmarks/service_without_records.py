@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from credit_risk.audit import SqlAuditLog
+from credit_risk.audit.log import SqlAuditLog
 from credit_risk.serving import runtime
 from service import CreditRiskServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from credit_risk.audit import Record
+    from credit_risk.audit.records import Record
 
 
 class Forgetting(SqlAuditLog):

@@ -52,7 +52,8 @@ from credit_risk.errors import (
 from credit_risk.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
-    from credit_risk.audit import Record, SqlAuditLog
+    from credit_risk.audit.log import SqlAuditLog
+    from credit_risk.audit.records import Record
     from credit_risk.portfolio import Portfolio
     from credit_risk.serving.store import Store
     from credit_risk.training.assembly import Packaged
@@ -437,7 +438,7 @@ def rollback(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> N
 @decisions.command()
 def show(record_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
     """Show one record, whatever its kind."""
-    from credit_risk.audit import SqlRecords
+    from credit_risk.audit.log import SqlRecords
 
     with contextlib.closing(SqlRecords(Settings().audit_url)) as records:
         record = records.get(record_id).to_json()
@@ -466,7 +467,7 @@ def list_decisions(
     as_json: AsJson = False,
 ) -> None:
     """List records, the newest first."""
-    from credit_risk.audit import SqlRecords
+    from credit_risk.audit.log import SqlRecords
 
     settings = _settings(portfolio_name)
     try:
@@ -573,7 +574,7 @@ def _check_file(path: Path) -> None:
 
 def _wanted(settings: Settings, store: Store) -> str:
     """The version that decides; asking for it makes no record database."""
-    from credit_risk.audit import SqlRecords
+    from credit_risk.audit.log import SqlRecords
     from credit_risk.serving import activation
 
     try:
@@ -587,7 +588,7 @@ def _wanted(settings: Settings, store: Store) -> str:
 @contextlib.contextmanager
 def _log_and_store(settings: Settings) -> Iterator[tuple[SqlAuditLog, Store]]:
     """For what decides or is recorded; the shipped packages are in the store from then on."""
-    from credit_risk.audit import SqlAuditLog
+    from credit_risk.audit.log import SqlAuditLog
     from credit_risk.serving.store import Store
 
     store = Store(settings)

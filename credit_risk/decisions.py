@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import uuid_utils
 
 from credit_risk import bodies
-from credit_risk.audit import Record
+from credit_risk.audit.records import Record
 from credit_risk.errors import (
     ApplicationInvalid,
     DeadlineExceeded,
@@ -30,7 +30,7 @@ from credit_risk.schema import given_again, pointer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-    from credit_risk.audit import AuditLog, RecordKind
+    from credit_risk.audit.records import AuditLog, RecordKind
     from credit_risk.batching import Batcher
     from credit_risk.package import ModelPackage
     from credit_risk.schema import Application

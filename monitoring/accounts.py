@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import prometheus_client
 
-    from credit_risk.audit import RecordKind
+    from credit_risk.audit.records import RecordKind
     from credit_risk.batching import Batched
     from credit_risk.decisions import Call
     from credit_risk.package import ModelPackage

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.testclient import TestClient
 
-from credit_risk.audit import SqlAuditLog
+from credit_risk.audit.log import SqlAuditLog
 from credit_risk.batching import Batcher
 from credit_risk.decisions import Desk
 from credit_risk.errors import RecordingFailed
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from credit_risk.audit import AuditLog, Record
+    from credit_risk.audit.records import AuditLog, Record
     from credit_risk.package import ModelPackage
     from credit_risk.serving.activation import ActivePackage
 

@@ -18,7 +18,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from credit_risk import __version__, cli, errors
-from credit_risk.audit import Record, SqlAuditLog
+from credit_risk.audit.log import SqlAuditLog
+from credit_risk.audit.records import Record
 from credit_risk.decisions import new_id
 from credit_risk.errors import CreditRiskError
 from credit_risk.serving.store import DEFAULT, Store

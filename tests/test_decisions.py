@@ -31,7 +31,7 @@ from tests import served, strategies, toys
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from credit_risk.audit import AuditLog, Record, RecordKind
+    from credit_risk.audit.records import AuditLog, Record, RecordKind
     from credit_risk.model import Model
     from credit_risk.package import ModelPackage
     from credit_risk.scoring import Decision

@@ -10,9 +10,9 @@ from configparser import ConfigParser
 from contextlib import closing
 from pathlib import Path
 
-from credit_risk.audit import SqlAuditLog
+from credit_risk.audit.log import SqlAuditLog
 from credit_risk.settings import Settings
-from tests.test_audit import made
+from tests.audit.test_log import made
 
 PAGE = (Path(__file__).parents[1] / "docs" / "operation.md").read_text(encoding="utf-8")
 

@@ -14,13 +14,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from credit_risk.audit import Record
+from credit_risk.audit.records import Record
 from credit_risk.decisions import new_id
 from credit_risk.errors import CreditRiskError, PackageInvalid, PackageNotFound
 from credit_risk.scoring import check_golden
 
 if TYPE_CHECKING:
-    from credit_risk.audit import AuditLog, Records
+    from credit_risk.audit.records import AuditLog, Records
     from credit_risk.package import ModelPackage
     from credit_risk.serving.store import Store
     from credit_risk.settings import Settings

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import asyncio, pathlib, sys
 from benchmarks import service_without_records as variant
-from credit_risk.audit import Record
+from credit_risk.audit.records import Record
 from credit_risk.serving import runtime
 
 assert runtime.SqlAuditLog is variant.Forgetting

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from credit_risk import package, profile
-from credit_risk.audit import SqlAuditLog
+from credit_risk.audit.log import SqlAuditLog
 from credit_risk.serving.store import Store
 from credit_risk.settings import Settings
 from loadtests import machine

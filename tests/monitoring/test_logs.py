@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from credit_risk.audit import SqlAuditLog
+from credit_risk.audit.log import SqlAuditLog
 from monitoring import logs
 from tests import served, toys
 from tests.served import BODY_MAX, SCORING, Broken, Full, Served

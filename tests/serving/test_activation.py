@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from credit_risk.audit import SqlAuditLog
+from credit_risk.audit.log import SqlAuditLog
 from credit_risk.errors import PackageInvalid, PackageNotFound, RecordingFailed
 from credit_risk.serving import activation
 from credit_risk.serving.activation import (
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from credit_risk.audit import Record
+    from credit_risk.audit.records import Record
     from credit_risk.package import ModelPackage
 
 SECONDS = 30.0

@@ -17,7 +17,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from credit_risk import __version__
-from credit_risk.audit import SqlAuditLog
+from credit_risk.audit.log import SqlAuditLog
 from credit_risk.serving import app
 from monitoring.logs import Line
 from tests import served, strategies, toys
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import httpx2
     from starlette.types import Message
 
-    from credit_risk.audit import Record
+    from credit_risk.audit.records import Record
     from credit_risk.package import ModelPackage
 
 EXAMPLE = toys.schema().example

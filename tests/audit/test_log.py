@@ -22,7 +22,8 @@ import sqlalchemy as sa
 import uuid_utils
 from sqlalchemy import event, exc
 
-from credit_risk.audit import AuditLog, Filters, Record, SqlAuditLog, SqlRecords
+from credit_risk.audit.log import SqlAuditLog, SqlRecords
+from credit_risk.audit.records import AuditLog, Filters, Record
 from credit_risk.errors import RecordingFailed, RecordNotFound
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ NOON = 1_800_000_000_000_000
 # Appends groups of three from several tasks and prints the ids of each group once acknowledged.
 ACKNOWLEDGING = """
 import asyncio, os, sys
-from credit_risk.audit import SqlAuditLog
-from tests.test_audit import made
+from credit_risk.audit.log import SqlAuditLog
+from tests.audit.test_log import made
 
 async def write(log):
     while True:
@@ -56,8 +57,8 @@ asyncio.run(main())
 # Says it is ready and waits, so that all start at once; writes forty groups of five and ends.
 WRITING = """
 import asyncio, sys
-from credit_risk.audit import SqlAuditLog
-from tests.test_audit import made
+from credit_risk.audit.log import SqlAuditLog
+from tests.audit.test_log import made
 
 async def main():
     print("ready", flush=True)

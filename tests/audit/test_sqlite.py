@@ -1,6 +1,6 @@
 """SQLite: checkpoints are made beside the commits, and the log stays of a size.
 
-How commits last and locks are shared is tested where it is used, in `tests.test_audit`.
+How commits last and locks are shared is tested where it is used, in `tests.audit.test_log`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from credit_risk import sqlite
-from credit_risk.audit import SqlAuditLog
-from tests.test_audit import made
+from credit_risk.audit import sqlite
+from credit_risk.audit.log import SqlAuditLog
+from tests.audit.test_log import made
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,140 @@
+"""The evidence: a record of every decision, refusal, failure and activation, and where it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Unpack
+
+from credit_risk.policy import DecisionName
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Sequence
+
+RecordKind = Literal["decision", "refusal", "failure", "activation"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One thing the server did.
+
+    ``id`` is a UUIDv7, ``time`` microseconds since 1970-01-01 UTC. ``status`` is what the caller
+    was answered, as an HTTP status code; None where nobody asked. ``model_version`` and
+    ``policy_version`` are None where none was involved, ``decision`` where none was reached.
+    ``body`` is JSON: input, digests, PD, band, reasons, latency and so on. It comes back as
+    written, but a tuple as a list, and NaN and the infinities, which JSON lacks, as strings.
+    """
+
+    id: str
+    kind: RecordKind
+    time: int
+    portfolio: str
+    request_id: str
+    model_version: str | None
+    policy_version: str | None
+    decision: DecisionName | None
+    status: int | None
+    body: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a JSON object; its time in ISO 8601, UTC, to the microsecond."""
+        moment = _EPOCH + timedelta(microseconds=self.time)
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "time": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "portfolio": self.portfolio,
+            "request_id": self.request_id,
+            "model_version": self.model_version,
+            "policy_version": self.policy_version,
+            "decision": self.decision,
+            "status": self.status,
+            "body": self.body,
+        }
+
+
+class Filters(TypedDict, total=False):
+    """Which records to find; None, like absence, stands for any.
+
+    ``since`` and ``until`` are microseconds since the epoch; the first instant belongs to the
+    range, the last does not. The others are fast together with ``portfolio``.
+    """
+
+    portfolio: str | None
+    kind: RecordKind | None
+    decision: DecisionName | None
+    model_version: str | None
+    since: int | None
+    until: int | None
+
+
+class Records(Protocol):
+    """Where evidence is found again. Safe to call from any thread."""
+
+    def get(self, record_id: str) -> Record:
+        """The record of that id.
+
+        Raises:
+            RecordNotFound: there is none.
+        """
+        ...
+
+    def find(
+        self, *, limit: int = 50, before: str | None = None, **filters: Unpack[Filters]
+    ) -> list[Record]:
+        """The records that satisfy every filter given, newest first.
+
+        Args:
+            limit: at most so many.
+            before: continue after the record of this id, the last of the page before.
+            filters: see `Filters`.
+
+        Raises:
+            RecordNotFound: there is no record ``before``.
+        """
+        ...
+
+    def count(self, **filters: Unpack[Filters]) -> int:
+        """How many records satisfy every filter given; they are those of `find`."""
+        ...
+
+    def latest(self, portfolio: str, kind: RecordKind) -> Record | None:
+        """The record of that kind written last, whatever clocks said, or None."""
+        ...
+
+
+class AuditLog(Records, Protocol):
+    """Where evidence goes and is found again. Safe to call from any thread."""
+
+    def append(self, records: Sequence[Record]) -> concurrent.futures.Future[None]:
+        """Record all of ``records`` or none.
+
+        The future's result comes when they are durable. Its exception is `RecordingFailed`, with
+        the cause, when they are not known to be: nothing may be answered on them then. It cannot
+        be cancelled: a caller who goes away does not take the evidence along.
+        """
+        ...
+
+    async def record(self, records: Sequence[Record]) -> None:
+        """`append` for callers on an event loop, at less cost: return when durable.
+
+        A caller that is cancelled takes back what no commit has begun with.
+
+        Raises:
+            RecordingFailed: as `append`.
+        """
+        ...
+
+    def ping(self) -> concurrent.futures.Future[None]:
+        """Go the way of an `append`, but write nothing. For readiness.
+
+        The future's exception is `RecordingFailed` where that of an `append` would be.
+        """
+        ...
+
+    def close(self) -> None:
+        """Write what is waiting, then stop; what is appended later fails."""
+        ...
