@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Listen = Callable[[str, Callable[..., object]], None]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOON = 1_800_000_000_000_000
 """A time of day, microseconds since the epoch."""
 
