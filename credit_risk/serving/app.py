@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import re
 import time
-from email.message import Message as Header
 from http import HTTPStatus
 from importlib.metadata import version as library_version
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import pydantic_core
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -35,6 +32,7 @@ from credit_risk.errors import (
 )
 from credit_risk.scoring import check_golden
 from credit_risk.serving import openapi, pages, problems
+from credit_risk.serving.responses import Rejected, json_answer, problem_answer, read_json
 from monitoring.accounts import Answered
 
 if TYPE_CHECKING:
@@ -58,7 +56,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("credit_risk.serving")
 
-RETRY_AFTER_SECONDS = 1
 GOLDEN_AT_READINESS = 4
 PING_SECONDS = 2.0
 _TURN_ROWS = 64
@@ -67,14 +64,6 @@ _READY = {"status": "ready"}
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _NOTHING: dict[str, Any] = {}
 _UNKNOWN_ROUTE = "unknown"
-
-
-class Rejected(Exception):
-    """The transport turns a request away."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.detail)
-        self.problem = problem
 
 
 class Calls:
@@ -120,34 +109,38 @@ class Calls:
         """GET /: the docs for browsers, the status for programs."""
         if "text/html" in request.headers.get("accept", ""):
             return RedirectResponse("docs", status_code=307)
-        return _json(200, _about(self._active.current))
+        return json_answer(200, _about(self._active.current))
 
     async def livez(self, _: Request) -> Response:
         """GET /livez: the process answers."""
-        return _json(200, _ALIVE)
+        return json_answer(200, _ALIVE)
 
     async def readyz(self, _: Request) -> Response:
         """GET /readyz: golden records get their golden answers, and records can be written."""
         if self.stopping.begun:
-            return _problem(problems.KINDS["not-ready"].problem("The server is about to stop"))
+            return problem_answer(
+                problems.KINDS["not-ready"].problem("The server is about to stop")
+            )
         checks = await self._checks()
         failed = [f"{name}: {state}" for name, state in checks.items() if state != "ok"]
         if failed:
-            return _problem(problems.KINDS["not-ready"].problem("; ".join(failed)))
-        return _json(200, _READY)
+            return problem_answer(problems.KINDS["not-ready"].problem("; ".join(failed)))
+        return json_answer(200, _READY)
 
     async def health(self, _: Request) -> Response:
         """GET /health: every check, with what is wrong."""
         body = _health(self._active.current, await self._checks(), self._active.fault)
-        return _json(200 if body["status"] == "ok" else 503, body)
+        return json_answer(200 if body["status"] == "ok" else 503, body)
 
     async def version(self, _: Request) -> Response:
         """GET /version."""
-        return _json(200, _version(self._active.current))
+        return json_answer(200, _version(self._active.current))
 
     async def schema(self, _: Request) -> Response:
         """GET /schema: the application as JSON Schema."""
-        return _json(200, self._active.current.schema.json_schema(), "application/schema+json")
+        return json_answer(
+            200, self._active.current.schema.json_schema(), "application/schema+json"
+        )
 
     async def openapi(self, _: Request) -> Response:
         """GET /openapi.json, for the package that decides."""
@@ -178,7 +171,7 @@ class Calls:
             raise HTTPException(404)
         if "text/html" in request.headers.get("accept", ""):
             return HTMLResponse(pages.problem(kind))
-        return _json(200, _advice(kind))
+        return json_answer(200, _advice(kind))
 
     async def metrics(self, _: Request) -> Response:
         """GET /metrics."""
@@ -191,7 +184,9 @@ class Calls:
         package = self._active.current
         body = None
         try:
-            body = await _body(request, self._settings.body_limit, self._settings.request_seconds)
+            body = await read_json(
+                request, self._settings.body_limit, self._settings.request_seconds
+            )
             call.passed("read")
             answer = await operation(package, body, call)
         except (Rejected, ApplicationInvalid) as error:
@@ -201,7 +196,7 @@ class Calls:
             return _unrecorded(error)
         except Overloaded as error:
             # Nothing was begun, and a record would be work for a server that has too much.
-            return _problem(problems.of(error), seconds=error.seconds)
+            return problem_answer(problems.of(error), seconds=error.seconds)
         except DeadlineExceeded as error:
             record, problem = self._desk.fail, problems.of(error)
         except Exception as error:
@@ -226,7 +221,7 @@ class Calls:
             document = await record(problem, body, call, package)
         except RecordingFailed as error:
             return _unrecorded(error)
-        return _problem(problem, document)
+        return problem_answer(problem, document)
 
     async def _checks(self) -> dict[str, str]:
         checks = {"model": "ok", "records": "ok"}
@@ -278,7 +273,8 @@ class Server:
         self._traces = traces
         self._stopping = calls.stopping
         listed = routes(calls)
-        self._templates = {route.path for route in listed}
+        self._paths = {route.path for route in listed}
+        self._patterns = [(route.path_regex, route.path) for route in listed if "{" in route.path]
         assets = Mount("/docs/assets", StaticFiles(directory=pages.assets()))
         app = Starlette(
             routes=[*listed, assets],
@@ -333,12 +329,13 @@ class Server:
         )
 
     def _template(self, path: str) -> str:
-        if path in self._templates:
+        """What stands for the path in metrics and logs: no id, and no more values than routes."""
+        if path in self._paths:
             return path
-        for prefix, template in (("/problems/", "/problems/{slug}"), ("/docs/assets/", "/docs")):
-            if path.startswith(prefix):
+        for pattern, template in self._patterns:
+            if pattern.fullmatch(path):
                 return template
-        return _UNKNOWN_ROUTE
+        return "/docs" if path.startswith("/docs/assets/") else _UNKNOWN_ROUTE
 
 
 def _about(package: ModelPackage) -> Answer:
@@ -387,32 +384,16 @@ def _advice(kind: Kind) -> Answer:
     return {"type": kind.uri, "title": kind.title, "status": kind.status, "advice": kind.advice}
 
 
-def _json(status: int, body: object, media_type: str = "application/json") -> Response:
-    return Response(pydantic_core.to_json(body), status, media_type=media_type)
-
-
-class _ProblemResponse(Response):
-    """A response that tells the request's log line what the problem was."""
-
-    def __init__(self, problem_type: str, content: bytes, status: int, **headers: str) -> None:
-        super().__init__(content, status, headers=headers, media_type=problems.MEDIA_TYPE)
-        self._type = problem_type
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["problem"] = self._type
-        await super().__call__(scope, receive, send)
-
-
 def _unrecorded(error: RecordingFailed) -> Response:
     logger.error("not recorded: %s", error, exc_info=error)
-    return _problem(problems.of(error))
+    return problem_answer(problems.of(error))
 
 
 async def _encoded(answer: Answer) -> Response:
     """A decision, or many of them; others on the event loop have their turn between those."""
     results = answer.get("results", ())
     if len(results) <= _TURN_ROWS:
-        return _json(200, answer)
+        return json_answer(200, answer)
     parts = []
     for start in range(0, len(results), _TURN_ROWS):
         parts.append(pydantic_core.to_json(results[start : start + _TURN_ROWS])[1:-1])
@@ -422,81 +403,15 @@ async def _encoded(answer: Answer) -> Response:
     return Response(content, media_type="application/json")
 
 
-def _problem(
-    problem: Problem,
-    document: Answer | None = None,
-    headers: dict[str, str] | None = None,
-    seconds: float = 0.0,
-) -> Response:
-    if document is None:
-        document = problem.to_json(None)
-    headers = dict(headers or {})
-    if problem.status == 503:  # noqa: PLR2004 - the one status that is worth a retry
-        headers["retry-after"] = str(max(math.ceil(seconds), RETRY_AFTER_SECONDS))
-    return _ProblemResponse(
-        problem.type, pydantic_core.to_json(document), problem.status, **headers
-    )
-
-
 async def _http_exception(_: Request, error: Exception) -> Response:
     """Starlette's own refusals (no such path, wrong method) as problems."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     slug = {404: "not-found", 405: "method-not-allowed"}.get(status, "internal-error")
     kind = problems.KINDS[slug]
     headers = getattr(error, "headers", None)
-    return _problem(kind.problem(kind.advice), headers=headers)
+    return problem_answer(kind.problem(kind.advice), headers=headers)
 
 
 async def _failure(_: Request, error: Exception) -> Response:
     """What no handler expected, as a problem; the error itself goes on to the log."""
-    return _problem(problems.of(error))
-
-
-async def _body(request: Request, limit: int, seconds: float) -> bytes:
-    """The request's body.
-
-    Raises:
-        Rejected: wrong media type or encoding, more than ``limit`` bytes, or not all of it came,
-            or not within so many seconds.
-    """
-    content_type = request.headers.get("content-type", "")
-    if content_type != "application/json" and not _is_json(content_type):
-        raise Rejected(
-            problems.KINDS["unsupported-media-type"].problem(
-                "Content-Type is not application/json in UTF-8"
-            )
-        )
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Rejected(
-            problems.KINDS["unsupported-media-type"].problem("Content-Encoding is not supported")
-        )
-    too_large = problems.KINDS["body-too-large"].problem(f"The limit is {limit} bytes")
-    length = request.headers.get("content-length", "")
-    # As a float, because Python refuses to make an integer of thousands of digits.
-    if length.isdecimal() and float(length) > limit:
-        raise Rejected(too_large)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise Rejected(too_large)
-    except TimeoutError:
-        late = f"The body did not arrive within {seconds:g} seconds"
-        raise Rejected(problems.KINDS["request-timeout"].problem(late)) from None
-    except ClientDisconnect:
-        raise Rejected(
-            problems.KINDS["malformed-json"].problem("The connection ended within the body")
-        ) from None
-    return bytes(body)
-
-
-def _is_json(content_type: str) -> bool:
-    """Whether a Content-Type is JSON in UTF-8; parameters that mean nothing to JSON are let be."""
-    header = Header()
-    header["Content-Type"] = content_type
-    # What it cannot read at all is text/plain to the standard library.
-    parameters = header.get_params([])
-    charsets = {str(value).lower() for name, value in parameters if name.lower() == "charset"}
-    return header.get_content_type() == "application/json" and charsets <= {"utf-8"}
+    return problem_answer(problems.of(error))

@@ -1,0 +1,123 @@
+"""Answers and bodies: what every handler says and reads, JSON and problems of RFC 9457."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from email.message import Message as Header
+from typing import TYPE_CHECKING, Any
+
+import pydantic_core
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from credit_risk.serving import problems
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from credit_risk.decisions import Problem
+
+    Answer = dict[str, Any]
+
+RETRY_AFTER_SECONDS = 1
+
+
+class Rejected(Exception):
+    """The transport turns a request away."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+def json_answer(status: int, document: object, media_type: str = "application/json") -> Response:
+    """A document as JSON."""
+    return Response(pydantic_core.to_json(document), status, media_type=media_type)
+
+
+class _ProblemResponse(Response):
+    """A response that tells the request's log line what the problem was."""
+
+    def __init__(self, problem_type: str, content: bytes, status: int, **headers: str) -> None:
+        super().__init__(content, status, headers=headers, media_type=problems.MEDIA_TYPE)
+        self._type = problem_type
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["problem"] = self._type
+        await super().__call__(scope, receive, send)
+
+
+def problem_answer(
+    problem: Problem,
+    document: Answer | None = None,
+    headers: dict[str, str] | None = None,
+    seconds: float = 0.0,
+) -> Response:
+    """A problem as its document, or as the one given; 503 says when to try again.
+
+    Args:
+        problem: what to answer.
+        document: the problem with the id of its record, where it has one.
+        headers: further ones.
+        seconds: how long until it is worth while to try again.
+    """
+    if document is None:
+        document = problem.to_json(None)
+    headers = dict(headers or {})
+    if problem.status == 503:  # noqa: PLR2004 - the one status that is worth a retry
+        headers["retry-after"] = str(max(math.ceil(seconds), RETRY_AFTER_SECONDS))
+    return _ProblemResponse(
+        problem.type, pydantic_core.to_json(document), problem.status, **headers
+    )
+
+
+async def read_json(request: Request, limit: int, seconds: float) -> bytes:
+    """The request's body, which says that it is JSON.
+
+    Raises:
+        Rejected: wrong media type or encoding, more than ``limit`` bytes, or not all of it came,
+            or not within so many seconds.
+    """
+    content_type = request.headers.get("content-type", "")
+    if content_type != "application/json" and not _is_json(content_type):
+        raise Rejected(
+            problems.KINDS["unsupported-media-type"].problem(
+                "Content-Type is not application/json in UTF-8"
+            )
+        )
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Rejected(
+            problems.KINDS["unsupported-media-type"].problem("Content-Encoding is not supported")
+        )
+    too_large = problems.KINDS["body-too-large"].problem(f"The limit is {limit} bytes")
+    length = request.headers.get("content-length", "")
+    # As a float, because Python refuses to make an integer of thousands of digits.
+    if length.isdecimal() and float(length) > limit:
+        raise Rejected(too_large)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise Rejected(too_large)
+    except TimeoutError:
+        late = f"The body did not arrive within {seconds:g} seconds"
+        raise Rejected(problems.KINDS["request-timeout"].problem(late)) from None
+    except ClientDisconnect:
+        raise Rejected(
+            problems.KINDS["malformed-json"].problem("The connection ended within the body")
+        ) from None
+    return bytes(body)
+
+
+def _is_json(content_type: str) -> bool:
+    """Whether a Content-Type is JSON in UTF-8; parameters that mean nothing to JSON are let be."""
+    header = Header()
+    header["Content-Type"] = content_type
+    # What it cannot read at all is text/plain to the standard library.
+    parameters = header.get_params([])
+    charsets = {str(value).lower() for name, value in parameters if name.lower() == "charset"}
+    return header.get_content_type() == "application/json" and charsets <= {"utf-8"}
