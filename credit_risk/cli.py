@@ -85,7 +85,7 @@ Step = Callable[[str], None]
 """Told of each step of what takes long, as it begins."""
 Estimator = Literal["xgboost", "logistic-regression", "random-forest", "gradient-boosting"]
 DecisionFilter = Literal["APPROVE", "REVIEW", "DECLINE"]
-KindFilter = Literal["decision", "refusal", "failure", "activation"]
+KindFilter = Literal["decision", "refusal", "failure", "activation", "start"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PASSWORDS = re.compile(r"(?<=:)[^/].*(?=@)|(?<=password=)[^&]*")

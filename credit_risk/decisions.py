@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import uuid_utils
 
-from credit_risk import bodies
+from credit_risk import bodies, environment
 from credit_risk.audit.records import Record
 from credit_risk.errors import (
     ApplicationInvalid,
@@ -403,6 +403,53 @@ def _reference(package: ModelPackage) -> dict[str, Any]:
     }
 
 
+def evidence(package: ModelPackage, decision: Decision) -> dict[str, Any]:
+    """What a record holds of a decision: digests of all that decided, and all that was answered."""
+    outcome = decision.outcome
+    return {
+        "package_sha256": package.digest,
+        "schema_sha256": package.digests["schema.yaml"],
+        "policy_sha256": package.digests["policy.yaml"],
+        "reasons_sha256": package.digests["reasons.yaml"],
+        "reference_sha256": package.digests["reference.npz"],
+        "environment_sha256": environment.here().sha256,
+        "probability_of_default": decision.probability_of_default,
+        "log_odds": decision.log_odds,
+        "risk_band": outcome.band,
+        "prediction": outcome.prediction,
+        "scored_decision": outcome.scored,
+        "rules": [rule.name for rule in outcome.rules],
+        "reasons": [
+            {"code": r.code, "fields": list(r.fields), "contribution": r.contribution}
+            for r in decision.reasons
+        ],
+    }
+
+
+def start_record(package: ModelPackage) -> Record:
+    """The record of a worker's start: what it decides with, and the environment it decides in.
+
+    Decisions name the environment by its digest alone; the listing is here.
+    """
+    here = environment.here()
+    return Record(
+        id=new_id(),
+        kind="start",
+        time=time.time_ns() // 1_000,
+        portfolio=package.portfolio,
+        request_id=new_id(),
+        model_version=package.version,
+        policy_version=package.policy_version,
+        decision=None,
+        status=None,
+        body={
+            "package_sha256": package.digest,
+            "environment": here.listing,
+            "environment_sha256": here.sha256,
+        },
+    )
+
+
 def _decision_record(
     package: ModelPackage,
     decision_id: str,
@@ -412,7 +459,6 @@ def _decision_record(
     *,
     row: int | None = None,
 ) -> Record:
-    outcome = decision.outcome
     return Record(
         id=decision_id,
         kind="decision",
@@ -421,27 +467,13 @@ def _decision_record(
         request_id=call.request_id,
         model_version=package.version,
         policy_version=package.policy_version,
-        decision=outcome.decision,
+        decision=decision.outcome.decision,
         status=200,
         body={
             "operation": call.operation,
             "row": row,
             "input": application,
-            "package_sha256": package.digest,
-            "schema_sha256": package.digests["schema.yaml"],
-            "policy_sha256": package.digests["policy.yaml"],
-            "reasons_sha256": package.digests["reasons.yaml"],
-            "reference_sha256": package.digests["reference.npz"],
-            "probability_of_default": decision.probability_of_default,
-            "log_odds": decision.log_odds,
-            "risk_band": outcome.band,
-            "prediction": outcome.prediction,
-            "scored_decision": outcome.scored,
-            "rules": [rule.name for rule in outcome.rules],
-            "reasons": [
-                {"code": r.code, "fields": list(r.fields), "contribution": r.contribution}
-                for r in decision.reasons
-            ],
+            **evidence(package, decision),
             "latency_ms": call.latency_ms,
         },
     )

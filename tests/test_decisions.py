@@ -15,8 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from credit_risk import environment
 from credit_risk.batching import Batched, Batcher
-from credit_risk.decisions import RECORDED_INPUT_MAX, Call, Desk, Problem, answer, new_id
+from credit_risk.decisions import (
+    RECORDED_INPUT_MAX,
+    Call,
+    Desk,
+    Problem,
+    answer,
+    new_id,
+    start_record,
+)
 from credit_risk.errors import (
     ApplicationInvalid,
     DeadlineExceeded,
@@ -254,6 +263,7 @@ def test_the_record_holds_input_versions_digests_and_outcome(any_package: ModelP
                 ("reference", "reference.npz"),
             )
         },
+        "environment_sha256": environment.here().sha256,
         "probability_of_default": decision.probability_of_default,
         "log_odds": decision.log_odds,
         "risk_band": "VERY_HIGH",
@@ -264,6 +274,28 @@ def test_the_record_holds_input_versions_digests_and_outcome(any_package: ModelP
             {"code": r.code, "fields": list(r.fields), "contribution": r.contribution}
             for r in decision.reasons
         ],
+    }
+
+
+def test_a_start_is_on_record_with_the_environment_that_decisions_name(
+    trees_package: ModelPackage,
+) -> None:
+    """Listed once, and found again by the digest."""
+    before = time.time_ns() // 1_000
+    events = Events()
+    run(desk(events).predict(trees_package, RISKY, call()))
+
+    started = start_record(trees_package)
+
+    assert (started.kind, started.portfolio, started.status) == ("start", toys.NAME, None)
+    assert before <= started.time <= time.time_ns() // 1_000
+    assert started.model_version == trees_package.version
+    assert started.policy_version == trees_package.policy_version
+    (decided,) = events.records
+    assert started.body == {
+        "package_sha256": trees_package.digest,
+        "environment": environment.here().listing,
+        "environment_sha256": decided.body["environment_sha256"],
     }
 
 

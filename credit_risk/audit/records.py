@@ -1,4 +1,4 @@
-"""The evidence: a record of every decision, refusal, failure and activation, and where it goes."""
+"""The evidence: a record of every decision, refusal, failure, activation and start; its home."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Sequence
 
-RecordKind = Literal["decision", "refusal", "failure", "activation"]
+RecordKind = Literal["decision", "refusal", "failure", "activation", "start"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

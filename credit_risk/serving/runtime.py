@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.batching import Batcher
-from credit_risk.decisions import Desk
+from credit_risk.decisions import Desk, start_record
 from credit_risk.serving import problems
 from credit_risk.serving.activation import ActivePackage
 from credit_risk.serving.app import Calls, Server
@@ -39,6 +39,9 @@ class Runtime:
         waiting_most = 20 * settings.waiting_limit
         self._audit = SqlAuditLog(settings.audit_url, waiting_most=waiting_most)
         self._active = ActivePackage(settings, self._audit, store, metrics)
+        # Before anything is decided: decisions name the environment whose listing it holds.
+        self._audit.append([start_record(self._active.current)]).result()
+        self._accounts.recorded("start", 1)
         self._batcher = Batcher(self._accounts, settings.waiting_limit)
         desk = Desk(
             self._audit,

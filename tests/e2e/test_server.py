@@ -112,6 +112,7 @@ def test_every_answered_decision_is_recorded_and_counted_by_two_workers(
         assert _total(samples, "credit_decisions_total", decision=decision) == number
     assert _total(samples, "credit_records_written_total", kind="decision") == len(decided)
     assert _total(samples, "credit_records_written_total", kind="refusal") == len(refused)
+    assert _total(samples, "credit_records_written_total", kind="start") == 2
     assert _total(samples, "credit_http_requests_total", route="/predict", status="200") == 400
     assert _total(samples, "credit_http_requests_total", route="/predict", status="422") == 40
     assert _total(samples, "credit_http_request_duration_seconds_count", route="/explain") == 80
@@ -129,6 +130,9 @@ def test_every_answered_decision_is_recorded_and_counted_by_two_workers(
         assert log.count(kind="decision") == len(decided)
         assert log.count(kind="refusal") == len(refused)
         assert log.count(kind="failure") == 0
+        environments = {r.body["environment_sha256"] for r in log.find(kind="start")}
+        assert log.count(kind="start") == 2
+        assert environments == {log.get(decided[0]["decision_id"]).body["environment_sha256"]}
     finally:
         log.close()
 

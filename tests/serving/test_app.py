@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from credit_risk import __version__
+from credit_risk import __version__, environment
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.serving import app
 from monitoring.logs import Line
@@ -326,6 +326,7 @@ def test_a_decision_is_on_record_with_all_that_made_it(server: Served) -> None:
         "policy_sha256": package.digests["policy.yaml"],
         "reasons_sha256": package.digests["reasons.yaml"],
         "reference_sha256": package.digests["reference.npz"],
+        "environment_sha256": environment.here().sha256,
         "probability_of_default": answer["probability_of_default"],
         "log_odds": answer["explanation"]["log_odds"],
         "risk_band": "VERY_HIGH",
