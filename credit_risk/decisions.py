@@ -28,7 +28,7 @@ from credit_risk.errors import (
 from credit_risk.schema import given_again, pointer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from credit_risk.audit.records import AuditLog, RecordKind
     from credit_risk.batching import Batcher
@@ -42,7 +42,7 @@ RECORDED_INPUT_MAX = 16_384
 """A refused body is kept whole up to this many bytes, and by its length and digest beyond."""
 RESERVE = 0.2
 """Share of a deadline kept for putting on record that it was missed."""
-_TURN_ROWS = 64
+TURN_ROWS = 64
 """Rows handled before others on the event loop have their turn."""
 
 T = TypeVar("T")
@@ -51,8 +51,8 @@ T = TypeVar("T")
 class Observer(Protocol):
     """Who counts what happens. Called on the request path, so it must be quick and never fail."""
 
-    def decided(self, package: ModelPackage, decision: Decision) -> None:
-        """A decision was recorded."""
+    def decided(self, package: ModelPackage, decisions: Sequence[Decision]) -> None:
+        """The decisions were recorded."""
 
     def recorded(self, kind: RecordKind, number: int) -> None:
         """So many records were made durable."""
@@ -190,62 +190,70 @@ class Desk:
         if isinstance(decision, Exception):
             raise decision
         decision_id = new_id()
-        await self._record([_decision_record(package, decision_id, application, decision, call)])
+        record = _decision_record(
+            package, decision_id, application, decision, call, latency_ms=call.latency_ms
+        )
+        await self._record([record])
         call.passed("record")
-        self.observer.decided(package, decision)
+        self.observer.decided(package, [decision])
         return answer(package, decision_id, decision)
 
     async def _predict_batch(
         self, package: ModelPackage, rows: list[Any], call: Call
     ) -> dict[str, Any]:
         valid: dict[int, Application] = {}
-        problems: dict[int, tuple[RecordKind, Problem]] = {}
-        async for i, row in _in_turns(enumerate(rows)):
-            try:
-                valid[i] = package.schema.validate_application(row)
-            except ApplicationInvalid as error:
-                places = (
-                    FieldError(f"/applications/{i}{e.pointer}", e.detail) for e in error.errors
-                )
-                problems[i] = "refusal", self.problem_of(ApplicationInvalid(tuple(places)))
+        results: dict[int, Decision | Exception] = {}
+        async for turn in _turns(len(rows)):
+            checked = package.schema.validate_applications(rows[turn.start : turn.stop])
+            for i, row in zip(turn, checked, strict=True):
+                if isinstance(row, ApplicationInvalid):
+                    results[i] = row
+                else:
+                    valid[i] = row
         call.passed("validate")
-        decided = await self.batcher.decide(package, list(valid.values()), call=call)
-        failed = [decision for decision in decided if isinstance(decision, Exception)]
-        if failed and len(failed) == len(decided):
+        scored = await self.batcher.decide(package, list(valid.values()), call=call)
+        failed = [result for result in scored if isinstance(result, Exception)]
+        if failed and len(failed) == len(scored):
             raise failed[0]  # not a row that is odd, but a model that is broken
-        decisions = dict(zip(valid, decided, strict=True))
-        ids = [new_id() for _ in rows]
+        results |= zip(valid, scored, strict=True)
+        latency_ms = call.latency_ms
         records: list[Record] = []
-        results: list[dict[str, Any]] = []
-        async for i, row in _in_turns(enumerate(rows)):
-            decision = decisions.get(i)
-            if isinstance(decision, Exception):
-                logger.error("request %s failed in row %d", call.request_id, i, exc_info=decision)
-                problems[i] = "failure", self.problem_of(decision)
-            elif decision is not None:
-                record = _decision_record(package, ids[i], valid[i], decision, call, row=i)
+        answers: list[dict[str, Any]] = []
+        async for turn in _turns(len(rows)):
+            for i in turn:
+                record_id, result = new_id(), results[i]
+                if isinstance(result, Exception):
+                    kind, problem = self._problem_of_row(i, result, call)
+                    record = self._problem_record(
+                        kind, record_id, problem, call, rows[i], package, row=i
+                    )
+                    answers.append({"problem": problem.to_json(record_id)})
+                else:
+                    record = _decision_record(
+                        package, record_id, valid[i], result, call, latency_ms=latency_ms, row=i
+                    )
+                    answers.append(answer(package, record_id, result))
                 records.append(record)
-                results.append(answer(package, ids[i], decision))
-                continue
-            kind, problem = problems[i]
-            records.append(self._problem_record(kind, ids[i], problem, call, row, package, row=i))
-            results.append({"problem": problem.to_json(ids[i])})
-        await self._record(records)
+        kinds = await self._record(records)
         call.passed("record")
-        async for decision in _in_turns(decided):
-            if not isinstance(decision, Exception):
-                self.observer.decided(package, decision)
-        kinds = Counter(kind for kind, _ in problems.values())
+        self.observer.decided(package, [d for d in scored if not isinstance(d, Exception)])
         return {
             "portfolio": package.portfolio,
             "model_version": package.version,
             "policy_version": package.policy_version,
             "rows": len(rows),
-            "decided": len(rows) - len(problems),
+            "decided": kinds["decision"],
             "refused": kinds["refusal"],
             "failed": kinds["failure"],
-            "results": results,
+            "results": answers,
         }
+
+    def _problem_of_row(self, row: int, error: Exception, call: Call) -> tuple[RecordKind, Problem]:
+        if isinstance(error, ApplicationInvalid):
+            places = (FieldError(f"/applications/{row}{e.pointer}", e.detail) for e in error.errors)
+            return "refusal", self.problem_of(ApplicationInvalid(tuple(places)))
+        logger.error("request %s failed in row %d", call.request_id, row, exc_info=error)
+        return "failure", self.problem_of(error)
 
     async def refuse(
         self, problem: Problem, body: bytes | None, call: Call, package: ModelPackage | None
@@ -315,11 +323,13 @@ class Desk:
             },
         )
 
-    async def _record(self, records: list[Record]) -> None:
+    async def _record(self, records: list[Record]) -> Counter[RecordKind]:
+        """Make the records durable; returns how many there are of each kind."""
         await self.audit.record(records)
-        kinds = [record.kind for record in records]
-        for kind in set(kinds):
-            self.observer.recorded(kind, kinds.count(kind))
+        kinds = Counter(record.kind for record in records)
+        for kind, number in kinds.items():
+            self.observer.recorded(kind, number)
+        return kinds
 
 
 def _left(call: Call, seconds: float) -> float:
@@ -343,12 +353,12 @@ async def _within(seconds: float, work: Awaitable[T]) -> T:
         raise DeadlineExceeded("the decision was not ready in time") from error
 
 
-async def _in_turns(items: Iterable[T]) -> AsyncIterator[T]:
-    """The items; others on the event loop have their turn every few of them."""
-    for i, item in enumerate(items, 1):
-        if i % _TURN_ROWS == 0:
+async def _turns(rows: int) -> AsyncIterator[range]:
+    """The numbers of the rows, a few at a time; others on the event loop go between."""
+    for start in range(0, rows, TURN_ROWS):
+        if start:
             await asyncio.sleep(0)
-        yield item
+        yield range(start, min(start + TURN_ROWS, rows))
 
 
 def answer(package: ModelPackage, decision_id: str, decision: Decision) -> dict[str, Any]:
@@ -407,11 +417,7 @@ def evidence(package: ModelPackage, decision: Decision) -> dict[str, Any]:
     """What a record holds of a decision: digests of all that decided, and all that was answered."""
     outcome = decision.outcome
     return {
-        "package_sha256": package.digest,
-        "schema_sha256": package.digests["schema.yaml"],
-        "policy_sha256": package.digests["policy.yaml"],
-        "reasons_sha256": package.digests["reasons.yaml"],
-        "reference_sha256": package.digests["reference.npz"],
+        **package.parts_sha256,
         "environment_sha256": environment.here().sha256,
         "probability_of_default": decision.probability_of_default,
         "log_odds": decision.log_odds,
@@ -457,6 +463,7 @@ def _decision_record(
     decision: Decision,
     call: Call,
     *,
+    latency_ms: float,
     row: int | None = None,
 ) -> Record:
     return Record(
@@ -474,7 +481,7 @@ def _decision_record(
             "row": row,
             "input": application,
             **evidence(package, decision),
-            "latency_ms": call.latency_ms,
+            "latency_ms": latency_ms,
         },
     )
 

@@ -162,10 +162,21 @@ class ModelPackage(Parts):
         """The portfolio this package belongs to."""
         return self.schema.portfolio
 
-    @property
+    @cached_property
     def policy_version(self) -> str:
         """The policy's own version and the start of its file's digest: an edit cannot hide."""
         return versioned(self.policy, self.digests["policy.yaml"])
+
+    @cached_property
+    def parts_sha256(self) -> dict[str, str]:
+        """The digests that the record of a decision names, made once for all of them."""
+        return {
+            "package_sha256": self.digest,
+            "schema_sha256": self.digests["schema.yaml"],
+            "policy_sha256": self.digests["policy.yaml"],
+            "reasons_sha256": self.digests["reasons.yaml"],
+            "reference_sha256": self.digests["reference.npz"],
+        }
 
 
 def versioned(policy: Policy, sha256: str) -> str:

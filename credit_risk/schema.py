@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import (
     BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     FiniteFloat,
     TypeAdapter,
@@ -212,6 +213,15 @@ class Schema(Document):
             raise ApplicationInvalid(again)
         return valid
 
+    def validate_applications(
+        self, applications: Sequence[object]
+    ) -> list[Application | ApplicationInvalid]:
+        """`validate_application` of each, in order: what it returns, or else raises."""
+        try:
+            return list(self._adapter_of_many.validate_python(applications))
+        except ValidationError:
+            return [self._tried(application) for application in applications]
+
     def json_schema(self) -> dict[str, Any]:
         """The application as JSON Schema (draft 2020-12), with units, titles and examples."""
         schema = self._adapter.json_schema()
@@ -247,6 +257,12 @@ class Schema(Document):
                 result[spec.name] = int(value) if spec.type == "integer" else float(value)
         return result
 
+    def _tried(self, application: object) -> Application | ApplicationInvalid:
+        try:
+            return self.validate_application(application)
+        except ApplicationInvalid as error:
+            return error
+
     @cached_property
     def _coding(self) -> tuple[tuple[str, dict[str, float] | None], ...]:
         return tuple(
@@ -256,6 +272,15 @@ class Schema(Document):
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Application]:
+        return TypeAdapter(self._application)
+
+    @cached_property
+    def _adapter_of_many(self) -> TypeAdapter[list[Application]]:
+        kind: Any = self._application
+        return TypeAdapter(Annotated[list[kind], FailFast()])
+
+    @cached_property
+    def _application(self) -> Any:  # noqa: ANN401 - a type made here
         annotations = {f.name: _annotation(f) for f in self.fields}
         # A TypedDict gives plain dicts: half the time of a model's instance for each request.
         make: Any = TypedDict  # a type checker expects the fields to be known here
@@ -263,7 +288,7 @@ class Schema(Document):
         typed_dict.__pydantic_config__ = ConfigDict(
             strict=True, extra="forbid", allow_inf_nan=False
         )
-        return TypeAdapter(typed_dict)
+        return typed_dict
 
 
 def _exact(spec: FieldSpec, value: float | str | None) -> float | str | None:

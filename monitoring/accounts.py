@@ -20,7 +20,7 @@ from monitoring.logs import REQUESTS
 from monitoring.traces import Sampled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import prometheus_client
 
@@ -71,9 +71,9 @@ class Accounts:
         """A request was answered."""
         self._noted.append((self._answered, answered))
 
-    def decided(self, package: ModelPackage, decision: Decision) -> None:
+    def decided(self, package: ModelPackage, decisions: Sequence[Decision]) -> None:
         """See `credit_risk.decisions.Observer`."""
-        self._noted.append((self._decided, package, decision))
+        self._noted.append((self._decided, package, decisions))
 
     def recorded(self, kind: RecordKind, number: int) -> None:
         """See `credit_risk.decisions.Observer`."""
@@ -146,13 +146,20 @@ class Accounts:
             }
             REQUESTS.handle(logging.makeLogRecord(line))
 
-    def _decided(self, counts: Counts, package: ModelPackage, decision: Decision) -> None:
-        metrics, portfolio, outcome = self._metrics, package.portfolio, decision.outcome
-        counts[metrics.decisions, (portfolio, package.version, outcome.decision, outcome.band)] += 1
-        for reason in decision.reasons:
-            counts[metrics.reasons, (portfolio, reason.code)] += 1
-        for rule in outcome.rules:
-            counts[metrics.rules, (portfolio, rule.name)] += 1
+    def _decided(
+        self, counts: Counts, package: ModelPackage, decisions: Sequence[Decision]
+    ) -> None:
+        metrics, portfolio, version = self._metrics, package.portfolio, package.version
+        outcomes = [decision.outcome for decision in decisions]
+        reached = Counter((outcome.decision, outcome.band) for outcome in outcomes)
+        for (decided, band), number in reached.items():
+            counts[metrics.decisions, (portfolio, version, decided, band)] += number
+        codes = Counter(reason.code for decision in decisions for reason in decision.reasons)
+        for code, number in codes.items():
+            counts[metrics.reasons, (portfolio, code)] += number
+        rules = Counter(rule.name for outcome in outcomes for rule in outcome.rules)
+        for name, number in rules.items():
+            counts[metrics.rules, (portfolio, name)] += number
 
     def _recorded(self, counts: Counts, kind: RecordKind, number: int) -> None:
         counts[self._metrics.records, (kind,)] += number

@@ -67,10 +67,10 @@ class Events:
             raise RecordingFailed("the disk is full")
         self.groups.append(list(records))
 
-    def decided(self, package: ModelPackage, decision: Decision) -> None:
-        """Note a decision."""
+    def decided(self, package: ModelPackage, decisions: Sequence[Decision]) -> None:
+        """Note the decisions."""
         assert package.version
-        self.order.append(decision.outcome.decision)
+        self.order += [decision.outcome.decision for decision in decisions]
 
     def batched(self, batch: Batched) -> None:
         """Check what is told of a batch."""

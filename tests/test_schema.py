@@ -294,6 +294,27 @@ def test_anything_else_than_an_application_is_refused(row: object) -> None:
     assert str(caught.value).encode()
 
 
+ODD_ROWS = st.sampled_from(
+    [None, [], {}, TOY.example | {"age": 34.0}, TOY.example | {"age": 17, "shoe_size": 1}]
+) | st.just(bodies.parse(body()[:-1] + b', "age": 35}'))
+
+
+@given(st.lists(strategies.applications(TOY) | ODD_ROWS, max_size=5))
+def test_many_applications_are_checked_as_each_alone(rows: list[object]) -> None:
+    """Values, their types and every fault, in order, whatever is beside them."""
+
+    def alone(row: object) -> object:
+        try:
+            return TOY.validate_application(row)
+        except ApplicationInvalid as error:
+            return error.errors
+
+    checked = TOY.validate_applications(rows)
+
+    told = [row.errors if isinstance(row, ApplicationInvalid) else row for row in checked]
+    assert list(map(repr, told)) == [repr(alone(row)) for row in rows]
+
+
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_no_bytes_raise_anything_else(given_body: bytes) -> None:
     """Whatever comes, the answer is an application or `ApplicationInvalid`."""

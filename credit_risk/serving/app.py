@@ -22,7 +22,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from credit_risk import __version__
-from credit_risk.decisions import Call, new_id
+from credit_risk.decisions import TURN_ROWS, Call, new_id
 from credit_risk.errors import (
     ApplicationInvalid,
     CreditRiskError,
@@ -58,7 +58,6 @@ logger = logging.getLogger("credit_risk.serving")
 
 GOLDEN_AT_READINESS = 4
 PING_SECONDS = 2.0
-_TURN_ROWS = 64
 _ALIVE = {"status": "alive"}
 _READY = {"status": "ready"}
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -392,11 +391,11 @@ def _unrecorded(error: RecordingFailed) -> Response:
 async def _encoded(answer: Answer) -> Response:
     """A decision, or many of them; others on the event loop have their turn between those."""
     results = answer.get("results", ())
-    if len(results) <= _TURN_ROWS:
+    if len(results) <= TURN_ROWS:
         return json_answer(200, answer)
     parts = []
-    for start in range(0, len(results), _TURN_ROWS):
-        parts.append(pydantic_core.to_json(results[start : start + _TURN_ROWS])[1:-1])
+    for start in range(0, len(results), TURN_ROWS):
+        parts.append(pydantic_core.to_json(results[start : start + TURN_ROWS])[1:-1])
         await asyncio.sleep(0)
     head = pydantic_core.to_json({name: answer[name] for name in answer if name != "results"})
     content = b'%b,"results":[%b]}' % (head[:-1], b",".join(parts))

@@ -61,7 +61,7 @@ def test_everything_is_counted_once(
     for _ in range(3):
         for _ in range(5):
             accounts.answered(ANSWERED)
-            accounts.decided(any_package, decision)
+            accounts.decided(any_package, [decision, decision])
         accounts.answered(REFUSED)
         accounts.recorded("decision", 5)
         accounts.batched(Batched(5, 0.001, 2, 1.0, 2.0, ()))
@@ -83,8 +83,10 @@ def test_everything_is_counted_once(
     assert sample("credit_batch_rows_count") == 3
     assert sample("credit_batch_wait_seconds_sum") == pytest.approx(0.003)
     assert sample("credit_batch_queue_rows") == 2
+    labels = {"portfolio": toys.NAME, "model_version": any_package.version}
+    assert sample("credit_decisions_total", decision="DECLINE", band="VERY_HIGH", **labels) == 30
     for reason in decision.reasons:
-        assert sample("credit_reasons_total", portfolio=toys.NAME, code=reason.code) == 15
+        assert sample("credit_reasons_total", portfolio=toys.NAME, code=reason.code) == 30
 
 
 def test_a_line_tells_when_it_happened(
