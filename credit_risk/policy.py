@@ -195,20 +195,12 @@ class Outcomes:
         )
 
     def each(self) -> list[Outcome]:
-        """All of them one by one, sooner than by their numbers."""
-        made = [
-            Outcome(BAND_ORDER[band], DECISIONS[decision], prediction, DECISIONS[scored], ())
-            for band, decision, prediction, scored in zip(
-                self.bands.tolist(),
-                self.decisions.tolist(),
-                self.predictions.tolist(),
-                self.scored.tolist(),
-                strict=True,
-            )
-        ]
-        for row in np.flatnonzero(self.rules.any(axis=1)).tolist():
-            made[row] = self[row]
-        return made
+        """All of them one by one; those that are alike are the same object."""
+        columns = (self.bands, self.decisions, self.predictions, self.scored, self.rules)
+        keys = list(map(tuple, np.column_stack(columns).tolist()))
+        first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
+        made = {key: self[row] for key, row in first.items()}
+        return [made[key] for key in keys]
 
 
 class Policy(Document):

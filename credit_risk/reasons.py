@@ -11,9 +11,8 @@ rule's factor; one that both called for gives both, the rule's first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -80,8 +79,7 @@ class ReasonDictionary(Document):
             raise PortfolioInvalid(msg)
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """One reason for a decision.
 
     ``fields`` are the application fields behind it. ``contribution`` is how much they raised the
@@ -118,7 +116,7 @@ class Grouping:
         sums = [
             (-total, code, members)
             for code, members in zip(self._codes, self._members, strict=True)
-            if (total := sum(values[i] for i in members)) > 0.0
+            if (total := sum([values[i] for i in members])) > 0.0
         ]
         if not sums:
             return []
@@ -129,7 +127,7 @@ class Grouping:
             Reason(
                 code=code,
                 text=self._dictionary.texts[code],
-                fields=tuple(self._names[i] for i in members if values[i] > 0.0),
+                fields=tuple([self._names[i] for i in members if values[i] > 0.0]),
                 contribution=-negated,
             )
             for negated, code, members in sums[:MOST]

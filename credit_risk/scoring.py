@@ -7,7 +7,7 @@ of those that need reasons, reason codes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -38,9 +38,11 @@ class Explanation:
     contributions: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What was decided about one application, and why."""
+class Decision(NamedTuple):
+    """What was decided about one application, and why.
+
+    A tuple, which takes half as long to make as a frozen dataclass: there is one for each row.
+    """
 
     probability_of_default: float
     log_odds: float

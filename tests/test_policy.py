@@ -568,6 +568,7 @@ def test_many_applications_have_the_outcomes_they_have_one_by_one(
 
     expected = [strict.decide(pd, application) for pd, application in applicants]
     assert [many[i] for i in range(len(applicants))] == expected
+    assert many.each() == expected
 
 
 def test_without_rules_the_band_alone_decides_about_many() -> None:

@@ -294,7 +294,7 @@ def test_anything_else_than_an_application_is_refused(row: object) -> None:
     assert str(caught.value).encode()
 
 
-ODD_ROWS = st.sampled_from(
+ODD_ROWS: st.SearchStrategy[object] = st.sampled_from(
     [None, [], {}, TOY.example | {"age": 34.0}, TOY.example | {"age": 17, "shoe_size": 1}]
 ) | st.just(bodies.parse(body()[:-1] + b', "age": 35}'))
 

@@ -137,7 +137,7 @@ def test_explaining_changes_no_decision(any_package: ModelPackage) -> None:
         decide(any_package, DRAWN), decide(any_package, DRAWN, explain=True), strict=True
     ):
         assert plain.explanation is None
-        assert replace(explained, explanation=None) == plain
+        assert explained._replace(explanation=None) == plain
 
 
 def test_contributions_are_computed_only_where_the_score_needs_reasons(
