@@ -182,6 +182,7 @@ class ActivePackage:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.fault: str | None = None
+        self._unread = False
         version = wanted_version(settings, audit, store)
         self.current = load_checked(store, settings.portfolio, version)
         self._refused: tuple[str, str | None] | None = None
@@ -208,8 +209,13 @@ class ActivePackage:
             wanted = _wanted(self._settings, self._audit, self._store)
         except CreditRiskError as error:
             # Readiness tells of the database; here it only means that nothing is known to be new.
-            logger.warning("activations cannot be read: %s", error)
+            if not self._unread:
+                logger.warning("activations cannot be read, until further notice: %s", error)
+            self._unread = True
             return
+        if self._unread:
+            logger.info("activations can be read again")
+            self._unread = False
         version = wanted[0]
         if version == self.current.version:
             self.fault = self._refused = None
