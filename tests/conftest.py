@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from loadtests import cluster
 from tests import toys
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from credit_risk.package import ModelPackage
     from credit_risk.policy import Policy
     from credit_risk.reasons import ReasonDictionary
@@ -23,6 +26,24 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Same examples on every run, and no limit on how long one takes on a busy machine.
 settings.register_profile("suite", deadline=None, derandomize=True, database=None)
 settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[cluster.Cluster]:
+    """A PostgreSQL server, for all tests of this process."""
+    try:
+        cluster.programs()
+    except cluster.Missing as missing:
+        pytest.skip(str(missing))
+    with cluster.running() as running:
+        yield running
+
+
+@pytest.fixture
+def database(postgresql: cluster.Cluster) -> Iterator[str]:
+    """The name of a new, empty database of PostgreSQL."""
+    with postgresql.database() as name:
+        yield name
 
 
 @pytest.fixture(scope="session")
