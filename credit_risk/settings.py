@@ -96,8 +96,8 @@ class Settings(BaseSettings):
     database_url: Annotated[
         Annotated[str, AfterValidator(_is_url)] | None,
         Field(
-            description="SQLAlchemy URL of the record database. Unset: SQLite under the state "
-            "directory."
+            description="URL of the record database, postgresql+psycopg://USER:PASSWORD@HOST/NAME. "
+            "Unset: SQLite under the state directory."
         ),
     ] = None
     batch_rows_max: Annotated[

@@ -4,8 +4,8 @@ Callers hand over groups of records. One writer thread per process takes whateve
 commits it in one transaction, so concurrent requests share the cost of a commit; a group is
 recorded whole or not at all. Reading uses connections of its own and never waits for writing.
 
-The database is whatever the SQLAlchemy URL names; what is SQLite's own is in
-`credit_risk.audit.sqlite`.
+The database is SQLite or PostgreSQL, as the SQLAlchemy URL says; what is their own is in
+`credit_risk.audit.sqlite` and `credit_risk.audit.postgresql`.
 """
 
 from __future__ import annotations
@@ -403,5 +403,9 @@ def _conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:
 def _engine(url: sa.URL, busy_timeout: float, *, writes: bool) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
         return sqlite.engine(url, busy_timeout, writes=writes)
-    # Positional, as `_write` wants it; without parameters in errors: they are an applicant's.
-    return sa.create_engine(url, paramstyle="format", hide_parameters=True)
+    if url.get_backend_name() == "postgresql":
+        # Here and not above: with SQLite no worker needs libpq, which is megabytes.
+        from credit_risk.audit import postgresql  # noqa: PLC0415
+
+        return postgresql.engine(url, writes=writes)
+    raise RecordingFailed(f"records go to SQLite or PostgreSQL, not to {url.get_backend_name()}")
