@@ -67,16 +67,25 @@ class ReasonDictionary(Document):
         Raises:
             PortfolioInvalid: a code has no approved text, or a text no use.
         """
+        used = self.check_codes(schema, policy)
+        idle = sorted(set(self.texts) - used)
+        if idle:
+            msg = f"reason {idle[0]} is used by no field and no rule"
+            raise PortfolioInvalid(msg)
+
+    def check_codes(self, schema: Schema, policy: Policy) -> set[str]:
+        """Check that each reason the schema and the policy name has a text; returns their codes.
+
+        Raises:
+            PortfolioInvalid: a code has no approved text.
+        """
         used = {f.reason: f"field {f.name}" for f in schema.fields}
         used |= {r.reason: f"rule {r.name}" for r in policy.rules}
         for code, user in used.items():
             if code not in self.texts:
                 msg = f"reason {code} of {user} has no approved text"
                 raise PortfolioInvalid(msg)
-        idle = sorted(set(self.texts) - set(used))
-        if idle:
-            msg = f"reason {idle[0]} is used by no field and no rule"
-            raise PortfolioInvalid(msg)
+        return set(used)
 
 
 class Reason(NamedTuple):

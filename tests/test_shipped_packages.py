@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pydantic_core
 import pytest
 
 from credit_risk import package, portfolio, profile
 from credit_risk.model import ADDITIVITY_TOLERANCE, probability
 from credit_risk.policy import BAND_ORDER
+from credit_risk.replay import replay
 from credit_risk.scoring import check_golden, decide
+from tests.recorded import decided
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from credit_risk.audit.records import Record
     from credit_risk.package import ModelPackage
     from credit_risk.schema import Application
     from credit_risk.scoring import Decision
@@ -213,3 +219,24 @@ def test_no_reason_says_more_than_the_model_promises(name: str) -> None:
         text = chosen.reasons.texts[spec.reason].lower()
         if spec.direction == "none":
             assert not any(word in text for word in judging), f"{spec.name}: {text}"
+
+
+def test_ten_thousand_decisions_come_out_again(shipped: ModelPackage) -> None:
+    """Decided a few at a time, as a server does, and replayed together: to the last bit."""
+    rows = profile.draw(shipped.profile, shipped.schema, 10_000, seed=17)
+    applications = [shipped.schema.application(row) for row in rows.tolist()]
+    records: list[Record] = []
+    sizes = itertools.cycle((1, 2, 3, 16, 64, 256))
+    while len(records) < len(applications):
+        start = len(records)
+        records += decided(shipped, applications[start : start + next(sizes)])
+    texts = [pydantic_core.to_json(record.body) for record in records]
+    read = [
+        replace(record, body=pydantic_core.from_json(text))
+        for record, text in zip(records, texts, strict=True)
+    ]
+
+    replays = replay(read, lambda _portfolio, _version: shipped)
+
+    assert {made.verdict for made in replays} == {"MATCH"}
+    assert all(made.recorded == made.replayed for made in replays)
