@@ -20,7 +20,7 @@ from benchmarks import formats, process, wrk
 from benchmarks.peer import ROOT, NotInstalled
 from benchmarks.process import DidNotStart
 from benchmarks.wrk import NotMeasured
-from credit_risk.audit.log import SqlRecords
+from credit_risk.audit.log import open_records
 from credit_risk.settings import Settings
 from loadtests import machine
 
@@ -275,7 +275,7 @@ def _check_records(peer: Peer, scratch: Path) -> None:
     """See that decisions were recorded, or were not, as the comparison needs it."""
     if peer.description.records is None:
         return
-    log = SqlRecords(Settings(state_dir=scratch, database_url=None).audit_url)
+    log = open_records(Settings(state_dir=scratch, database_url=None))
     kept = log.count(kind="decision")
     log.close()
     if bool(kept) is not peer.description.records:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -155,6 +155,11 @@ def serve() -> None:
             f"{PREFIX}PORTFOLIOS_DIR": str(settings.portfolios_dir.absolute()),
             f"{PREFIX}PACKAGES_DIR": str(settings.packages_dir.absolute()),
             f"{PREFIX}DATABASE_URL": settings.audit_url.render_as_string(hide_password=False),
+            **{
+                f"{PREFIX}{name.upper()}": str(path.absolute())
+                for name in ("encryption_keys_file", "signing_key_file")
+                if (path := getattr(settings, name)) is not None
+            },
             # Workers' metrics files and BentoML's own files: one folder for each state directory.
             "BENTOML_HOME": str(settings.state_dir.absolute() / "bentoml"),
             "BENTOML_DO_NOT_TRACK": "True",
@@ -438,15 +443,15 @@ def rollback(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> N
 @decisions.command()
 def show(record_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
     """Show one record, whatever its kind."""
-    from credit_risk.audit.log import SqlRecords
+    from credit_risk.audit.log import open_records
 
-    with contextlib.closing(SqlRecords(Settings().audit_url)) as records:
+    with contextlib.closing(open_records(Settings())) as records:
         record = records.get(record_id).to_json()
     if as_json:
         _print_json(record)
         return
-    body = record.pop("body")
-    fields = {name: value for name, value in {**record, **body}.items() if value is not None}
+    parts = {**record, **record.pop("body"), **(record.pop("personal") or {})}
+    fields = {name: value for name, value in parts.items() if value is not None}
     widest = max(map(len, fields))
     for name, value in fields.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -467,11 +472,11 @@ def list_decisions(
     as_json: AsJson = False,
 ) -> None:
     """List records, the newest first."""
-    from credit_risk.audit.log import SqlRecords
+    from credit_risk.audit.log import open_records
 
     settings = _settings(portfolio_name)
     try:
-        opened = SqlRecords(settings.audit_url)
+        opened = open_records(settings)
     except RecordNotFound:
         # A name mistyped is told before records that are missing for it.
         portfolio.folder(settings.portfolios_dir, settings.portfolio)
@@ -522,7 +527,8 @@ def show_settings(as_json: AsJson = False) -> None:
     for name, field in Settings.model_fields.items():
         value = values[name]
         _print_line(f"# {field.description}")
-        unset = "# " if value is None else ""
+        # Neither has a value that a shell could take from here.
+        unset = "# " if value is None or isinstance(getattr(settings, name), SecretStr) else ""
         _print_line(f"{unset}{PREFIX}{name.upper()}={'' if unset else shlex.quote(str(value))}")
 
 
@@ -574,11 +580,11 @@ def _check_file(path: Path) -> None:
 
 def _wanted(settings: Settings, store: Store) -> str:
     """The version that decides; asking for it makes no record database."""
-    from credit_risk.audit.log import SqlRecords
+    from credit_risk.audit.log import open_records
     from credit_risk.serving import activation
 
     try:
-        opened = SqlRecords(settings.audit_url)
+        opened = open_records(settings)
     except RecordNotFound:
         return activation.wanted_version(settings, None, store)
     with contextlib.closing(opened) as records:
@@ -588,12 +594,12 @@ def _wanted(settings: Settings, store: Store) -> str:
 @contextlib.contextmanager
 def _log_and_store(settings: Settings) -> Iterator[tuple[SqlAuditLog, Store]]:
     """For what decides or is recorded; the shipped packages are in the store from then on."""
-    from credit_risk.audit.log import SqlAuditLog
+    from credit_risk.audit.log import open_log
     from credit_risk.serving.store import Store
 
     store = Store(settings)
     store.add_shipped(settings.portfolio)
-    with contextlib.closing(SqlAuditLog(settings.audit_url)) as log:
+    with contextlib.closing(open_log(settings)) as log:
         yield log, store
 
 

@@ -317,10 +317,10 @@ class Desk:
             body={
                 "operation": call.operation,
                 "row": row,
-                "input": given,
                 "problem": problem.to_json(record_id),
                 "latency_ms": call.latency_ms,
             },
+            personal={"input": given},
         )
 
     async def _record(self, records: list[Record]) -> Counter[RecordKind]:
@@ -479,10 +479,10 @@ def _decision_record(
         body={
             "operation": call.operation,
             "row": row,
-            "input": application,
             **evidence(package, decision),
             "latency_ms": latency_ms,
         },
+        personal={"input": application},
     )
 
 

@@ -10,6 +10,9 @@
     ├── PackageInvalid         a model package is incomplete, altered or gives other answers
     ├── ExplanationFailed      contributions do not add up, or a decline has no reason
     ├── RecordingFailed        the evidence could not be written, so there is no decision
+    ├── EvidenceInvalid        what is on record is not what was recorded
+    ├── KeysInvalid            a key for evidence is missing or malformed
+    ├── Conflict               something else happened first, so nothing was recorded
     ├── Overloaded             more is asked than can be done in time; nothing was begun
     ├── DeadlineExceeded       the decision was not ready in time, so there is none
     ├── CannotServe            the port or the state directory is taken by another server
@@ -18,6 +21,7 @@
         ├── PortfolioNotFound      no portfolio has that name
         ├── PackageNotFound        no package of that version is installed or shipped
         └── RecordNotFound         no record has that id, or there are none at all
+            └── RecordExpired      there was one, and retention has taken it
 
 Transports map these to their own statuses in one table (see ``credit_risk.serving.problems``).
 """
@@ -74,6 +78,18 @@ class RecordingFailed(CreditRiskError):
     """A record could not be made durable."""
 
 
+class EvidenceInvalid(CreditRiskError):
+    """What is on record is not what was recorded."""
+
+
+class KeysInvalid(CreditRiskError):
+    """A key that evidence is sealed or signed with is missing or malformed."""
+
+
+class Conflict(CreditRiskError):
+    """Somebody else was first, or what is asked for does not fit what has happened."""
+
+
 class Overloaded(CreditRiskError):
     """Too much is waiting already; trying again after ``seconds`` is worth while."""
 
@@ -108,3 +124,7 @@ class PackageNotFound(NotFound):
 
 class RecordNotFound(NotFound):
     """No record has the id asked for, or nothing was recorded yet."""
+
+
+class RecordExpired(RecordNotFound):
+    """Retention has taken the record asked for."""

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
@@ -99,6 +99,31 @@ class Settings(BaseSettings):
             description="URL of the record database, postgresql+psycopg://USER:PASSWORD@HOST/NAME. "
             "Unset: SQLite under the state directory."
         ),
+    ] = None
+    encryption_keys: Annotated[
+        SecretStr | None,
+        Field(
+            description="What seals applicants' data on record: keys of 32 bytes in base64, "
+            "separated by spaces; the first seals, all open. Unset: see encryption_keys_file.",
+        ),
+    ] = None
+    encryption_keys_file: Annotated[
+        Path | None,
+        Field(
+            description="File with the same, a key on each line. Unset: one is made under the "
+            "state directory, for records in SQLite; another database needs keys given."
+        ),
+    ] = None
+    signing_key: Annotated[
+        SecretStr | None,
+        Field(
+            description="What signs checkpoints of the chain of records: an Ed25519 private key "
+            "in PEM. Unset: see signing_key_file."
+        ),
+    ] = None
+    signing_key_file: Annotated[
+        Path | None,
+        Field(description="File with the same. Unset: as for encryption_keys_file."),
     ] = None
     batch_rows_max: Annotated[
         int, Field(ge=1, le=10_000, description="Most applications in one batch call.")
@@ -203,6 +228,11 @@ class Settings(BaseSettings):
         if url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}:
             return url.set(database=str(Path(str(url.database)).absolute()))
         return url
+
+    @property
+    def keys_dir(self) -> Path:
+        """Where keys are made and found that the settings do not give."""
+        return self.state_dir.absolute() / "keys"
 
     @property
     def body_limit(self) -> int:

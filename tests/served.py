@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from credit_risk.audit.log import SqlAuditLog
@@ -25,6 +26,7 @@ from monitoring.accounts import Accounts
 from monitoring.metrics import Metrics
 from monitoring.traces import Traces
 from tests import toys
+from tests.sealing import KEY, SEALING
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from credit_risk.audit.records import AuditLog, Record
+    from credit_risk.audit.records import Alongside, AuditLog, Record
     from credit_risk.package import ModelPackage
     from credit_risk.serving.activation import ActivePackage
 
@@ -62,15 +64,20 @@ class Active:
 class Full(SqlAuditLog):
     """An audit log whose database takes nothing any more, though what is in it can be read."""
 
-    def append(self, records: Sequence[Record]) -> concurrent.futures.Future[None]:
+    def append(
+        self, records: Sequence[Record], *, alongside: Alongside | None = None
+    ) -> concurrent.futures.Future[None]:
         """Fail as a full disk would make it."""
         if records:
             raise RecordingFailed("the disk is full")
-        return super().append(records)
+        return super().append(records, alongside=alongside)
 
-    async def record(self, records: Sequence[Record]) -> None:
+    async def record(
+        self, records: Sequence[Record], *, alongside: Alongside | None = None
+    ) -> None:
         """Fail as a full disk would make it."""
-        raise RecordingFailed(f"the disk is full, {len(records)} records are lost")
+        lost = f"{len(records)} records, {'more' if alongside else 'no more'}"
+        raise RecordingFailed(f"the disk is full, lost are {lost}")
 
 
 @dataclass
@@ -237,6 +244,7 @@ def settings(folder: Path) -> Settings:
     return Settings(
         portfolio=toys.NAME,
         state_dir=folder,
+        encryption_keys=SecretStr(KEY),
         batch_rows_max=ROWS_MAX,
         body_bytes_max=BODY_MAX,
         # A busy machine is no reason to fail.
@@ -252,7 +260,7 @@ def serving(
 ) -> Iterator[Served]:
     """A server of one package with an audit log of its own in the folder."""
     chosen = settings(folder)
-    audit = log(chosen.audit_url)
+    audit = log(chosen.audit_url, SEALING)
     try:
         yield Served(Active(package), audit, chosen)
     finally:

@@ -18,13 +18,15 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from credit_risk import __version__, cli, errors
-from credit_risk.audit.log import SqlAuditLog
+from credit_risk.audit.keys import new_encryption_key
+from credit_risk.audit.log import open_log
 from credit_risk.audit.records import Record
 from credit_risk.decisions import new_id
 from credit_risk.errors import CreditRiskError
 from credit_risk.serving.store import DEFAULT, Store
 from credit_risk.settings import PREFIX, Settings
 from tests import leases, served, toys
+from tests.sealing import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +93,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("CREDIT_RISK_PACKAGES_DIR", str(shipped))
     monkeypatch.setenv("STATE_DIR", str(made.state))
     monkeypatch.setenv("PORTFOLIO", toys.NAME)
+    monkeypatch.setenv("CREDIT_RISK_ENCRYPTION_KEYS", KEY)  # as of the servers in this process
     monkeypatch.setattr(cli.out, "width", 80)
     return made
 
@@ -328,7 +331,7 @@ def test_every_command_explains_itself(run: Callable[..., Outcome], command: str
 
 def test_a_reader_who_goes_away_is_no_error_to_tell(place: Place) -> None:
     """As ``| head`` does, while much is still to be written and when all of it fits the pipe."""
-    with closing(SqlAuditLog(Settings(state_dir=place.state).audit_url)) as log:
+    with closing(open_log(Settings(state_dir=place.state))) as log:
         log.append([activated(place) for _ in range(400)]).result()
     for limit in ("1", "400"):
         with subprocess.Popen(  # noqa: S603 - our own program
@@ -512,7 +515,7 @@ def test_a_record_is_shown_whole(
     assert shown["id"] == decision
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", shown["time"])
     assert shown["decision"] == "DECLINE"
-    assert shown["body"]["input"] == toys.RISKY
+    assert shown["personal"] == {"input": toys.RISKY}
     assert shown["body"]["package_sha256"] == trees_package.digest
     text = run("decisions", "show", decision).out
     for told in (decision, "DECLINE", "VERY_HIGH", "probability_of_default", trees_package.version):
@@ -674,6 +677,10 @@ def test_every_setting_is_shown_with_a_variable_that_sets_it(
         "body_bytes_max": 2_048,
         "drain_seconds": 15.0,
         "log_level": "DEBUG",
+        "encryption_keys": "made-up",
+        "encryption_keys_file": "/srv/encryption-keys",
+        "signing_key": "made-up",
+        "signing_key_file": "/srv/signing-key",
     }
     assert set(before) == set(other) == set(Settings.model_fields)
     for name, value in other.items():
@@ -684,7 +691,8 @@ def test_every_setting_is_shown_with_a_variable_that_sets_it(
         assert before[name] != value
         monkeypatch.setenv(variable, str(value))
 
-    assert run("settings", "--json").json() == other
+    secrets = dict.fromkeys(("encryption_keys", "signing_key"), "**********")
+    assert run("settings", "--json").json() == other | secrets
 
 
 def test_the_settings_shown_are_a_file_that_a_shell_can_read(
@@ -822,6 +830,7 @@ def test_a_database_that_cannot_be_opened_ends_with_4(
 ) -> None:
     """For everything that reads or writes records."""
     monkeypatch.setenv("CREDIT_RISK_DATABASE_URL", url)
+    monkeypatch.setenv("CREDIT_RISK_ENCRYPTION_KEYS", new_encryption_key())
 
     for command in (
         ("decisions", "list"),

@@ -247,12 +247,12 @@ def test_the_record_holds_input_versions_digests_and_outcome(any_package: ModelP
     assert record.portfolio == toys.NAME
     assert record.model_version == any_package.version
     assert record.policy_version == any_package.policy_version
+    assert record.personal == {"input": toys.RISKY}
     body = dict(record.body)
     assert 0 < body.pop("latency_ms") < 60_000
     assert body == {
         "operation": "/explain",
         "row": None,
-        "input": toys.RISKY,
         "package_sha256": any_package.digest,
         **{
             f"{name}_sha256": any_package.digests[file]
@@ -326,7 +326,7 @@ def test_what_is_recorded_is_what_was_decided_about(trees_package: ModelPackage)
 
     answered = run(desk(events).predict(trees_package, sent, call()))
 
-    recorded = events.records[0].body["input"]
+    recorded = events.records[0].input
     assert recorded == toys.RISKY
     assert type(recorded["age"]) is int
     (decision,) = decide(trees_package, [toys.RISKY])
@@ -376,7 +376,7 @@ def test_a_batch_is_recorded_in_one_group(trees_package: ModelPackage) -> None:
             assert by_row[i].status == 418
         else:
             assert result["decision_id"] == by_row[i].id
-    assert [by_row[i].body["input"] for i in range(4)] == [{}, toys.RISKY, 3, toys.SAFE]
+    assert [by_row[i].input for i in range(4)] == [{}, toys.RISKY, 3, toys.SAFE]
 
 
 def test_the_ids_of_a_batch_are_in_the_order_of_its_rows(trees_package: ModelPackage) -> None:
@@ -415,7 +415,7 @@ def test_a_row_that_gives_a_name_again_is_refused_alone_and_kept_as_sent(
         {"pointer": "/applications/1/age", "detail": "Given more than once"}
     ]
     (refusal,) = (r for group in events.groups for r in group if r.kind == "refusal")
-    assert refusal.body["input"] == [*EXAMPLE.items(), ("age", 35)]
+    assert refusal.input == [*EXAMPLE.items(), ("age", 35)]
 
 
 @pytest.mark.parametrize(
@@ -511,7 +511,7 @@ def test_a_refusal_and_a_failure_are_recorded_with_what_was_answered(
     assert record.policy_version == trees_package.policy_version
     body = dict(record.body)
     assert body.pop("latency_ms") > 0
-    assert pydantic_core.to_json(body.pop("input"), inf_nan_mode="strings") == b'{"a":["NaN",1]}'
+    assert pydantic_core.to_json(record.input, inf_nan_mode="strings") == b'{"a":["NaN",1]}'
     assert body == {"operation": "/predict", "row": None, "problem": document}
     assert events.counted == {kind: 1}
 
@@ -555,7 +555,7 @@ def test_a_refused_body_is_kept_if_it_is_small_json(body: bytes | None, kept: ob
     if kept == "digest":
         assert body is not None
         kept = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
-    assert events.records[0].body["input"] == kept
+    assert events.records[0].input == kept
 
 
 # Calls, ids, problems

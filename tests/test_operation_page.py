@@ -13,6 +13,7 @@ from pathlib import Path
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.settings import Settings
 from tests.audit.test_log import made
+from tests.sealing import SEALING
 
 PAGE = (Path(__file__).parents[1] / "docs" / "operation.md").read_text(encoding="utf-8")
 
@@ -27,7 +28,7 @@ def block(kind: str, containing: str) -> str:
 def test_the_backup_is_whole_and_can_be_read(tmp_path: Path) -> None:
     """Made while the log is open, with records that are in the write-ahead log only."""
     record = made(portfolio="personal-loans")
-    with closing(SqlAuditLog(Settings(state_dir=tmp_path / "var").audit_url)) as log:
+    with closing(SqlAuditLog(Settings(state_dir=tmp_path / "var").audit_url, SEALING)) as log:
         log.append([record]).result()
 
         told = subprocess.run(  # noqa: S603 - the page's own commands

@@ -1,4 +1,4 @@
-"""The log of records in a SQL database.
+"""The log of records in a SQL database: one chain, in which each holds the hash of the one before.
 
 Callers hand over groups of records. One writer thread per process takes whatever is waiting and
 commits it in one transaction, so concurrent requests share the cost of a commit; a group is
@@ -18,55 +18,39 @@ from collections import defaultdict
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Unpack
 
 import pydantic_core
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from credit_risk.audit import sqlite
+from credit_risk.audit import database, keys, sqlite
+from credit_risk.audit.chain import Content, Form, form
 from credit_risk.audit.records import Record
-from credit_risk.errors import RecordingFailed, RecordNotFound
+from credit_risk.audit.tables import HEAD, RECORDS, REVIEWS
+from credit_risk.errors import Conflict, RecordExpired, RecordingFailed, RecordNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from credit_risk.audit.records import Filters, RecordKind
+    from credit_risk.audit.keys import Sealing
+    from credit_risk.audit.records import Alongside, Filters, RecordKind, Withheld
+    from credit_risk.settings import Settings
 
-_METADATA = sa.MetaData()
-_RECORDS = sa.Table(
-    "records",
-    _METADATA,
-    # The order of recording. SQLite numbers by itself only a column that is exactly INTEGER.
-    sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-    sa.Column("id", sa.Text, nullable=False, unique=True),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("time", sa.BigInteger, nullable=False),
-    sa.Column("portfolio", sa.Text, nullable=False),
-    sa.Column("request_id", sa.Text, nullable=False),
-    sa.Column("model_version", sa.Text),
-    sa.Column("policy_version", sa.Text),
-    sa.Column("decision", sa.Text),
-    sa.Column("status", sa.Integer),
-    # Text and not the database's JSON: what is read is byte for byte what was written.
-    sa.Column("body", sa.Text, nullable=False),
-    # Each serves one filter of `find` in the order `find` answers in.
-    sa.Index("records_by_time", "time", "sequence"),
-    sa.Index("records_by_portfolio", "portfolio", "time", "sequence"),
-    sa.Index("records_by_kind", "portfolio", "kind", "time", "sequence"),
-    sa.Index("records_by_decision", "portfolio", "decision", "time", "sequence"),
-    sa.Index("records_by_model", "portfolio", "model_version", "time", "sequence"),
-    # Never the number of a deleted record again.
-    sqlite_autoincrement=True,
-)
-_C = _RECORDS.c
-_FIELDS = [column for column in _RECORDS.columns if column is not _C.sequence]
-_PROBE = sa.select(_C.sequence).limit(1)
+_C = RECORDS.c
+_READ = [_C[name] for name in Content._fields] + [_C.data_key]
+_WRITTEN = [_C.sequence, *_READ, _C.previous, _C.hash]
+_PROBE = sa.select(HEAD.c.sequence).limit(1)
+# Taking the head's row keeps other writers out until the end of the transaction, where a database
+# has a lock for each row; SQLite's one lock is taken when the transaction begins.
+_TAKE_HEAD = sa.select(HEAD.c.sequence, HEAD.c.hash).with_for_update()
+_SET_HEAD = sa.update(HEAD).values(sequence=sa.bindparam("to"), hash=sa.bindparam("of"))
 
 # What drivers raise, whether SQLAlchemy wraps it or not.
 _FAULTS = (exc.SQLAlchemyError, sqlite3.Error, OSError, ValueError, OverflowError)
-# Of these, errors in what was to be recorded: the neighbours in the transaction can do better.
+# Errors in what was to be recorded: the neighbours in the transaction can do better.
 _FAULTS_OF_A_GROUP = (
+    Conflict,
     exc.IntegrityError,
     exc.DataError,
     exc.ProgrammingError,
@@ -78,15 +62,24 @@ _TURN_RECORDS = 64
 """Records made ready on an event loop before others there have their turn."""
 
 
-_Row: TypeAlias = tuple[str | int | None, ...]
+_Value: TypeAlias = str | int | bytes | None
 _Future: TypeAlias = "concurrent.futures.Future[None] | asyncio.Future[None]"
+
+
+class _Entry(NamedTuple):
+    """A record made ready: all but its place in the chain."""
+
+    content: Content
+    data_key: bytes | None
+    form: Form
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
     """What one caller wants recorded, and who waits for it; ``loop`` is the future's, if any."""
 
-    rows: list[_Row]
+    entries: list[_Entry]
+    alongside: Alongside | None
     future: _Future
     loop: asyncio.AbstractEventLoop | None
 
@@ -96,18 +89,22 @@ class SqlRecords:
 
     Args:
         url: SQLAlchemy URL.
+        sealing: what opens personal data; without it they stay sealed.
         busy_timeout: how long to wait for another process's lock of a SQLite file, in seconds.
 
     Raises:
         RecordNotFound: there is no such SQLite file, or the database has no table of records.
-        RecordingFailed: the database cannot be opened.
+        RecordingFailed: the database cannot be opened, or is of another revision.
     """
 
-    def __init__(self, url: str | sa.URL, *, busy_timeout: float = 5.0) -> None:
+    def __init__(
+        self, url: str | sa.URL, sealing: Sealing | None = None, *, busy_timeout: float = 5.0
+    ) -> None:
+        self._sealing = sealing
         with _opening():
             self._reading = _engine(sa.make_url(url), busy_timeout, writes=False)
             with self._reading.connect() as connection:
-                recorded = sa.inspect(connection).has_table(_RECORDS.name)
+                recorded = database.check(connection)
         if not recorded:
             self._reading.dispose()
             raise RecordNotFound("no records yet: the record database is empty")
@@ -123,7 +120,7 @@ class SqlRecords:
         self, *, limit: int = 50, before: str | None = None, **filters: Unpack[Filters]
     ) -> list[Record]:
         """See `Records.find`."""
-        conditions = _conditions(filters)
+        conditions = [*_conditions(filters), _C.body.is_not(None)]
         if before is not None:
             with self._read() as connection:
                 last = connection.execute(
@@ -132,16 +129,16 @@ class SqlRecords:
             if last is None:
                 raise RecordNotFound(f"no record has the id {before}")
             conditions.append(sa.tuple_(_C.time, _C.sequence) < sa.tuple_(*last))
-        statement = sa.select(*_FIELDS).where(*conditions)
+        statement = sa.select(*_READ).where(*conditions)
         newest_first = (_C.time.desc(), _C.sequence.desc())
         with self._read() as connection:
             found = connection.execute(statement.order_by(*newest_first).limit(limit))
-            return [_record(row) for row in found.mappings()]
+            return [self._record(row) for row in found]
 
     def count(self, **filters: Unpack[Filters]) -> int:
         """See `Records.count`."""
-        conditions = _conditions(filters)
-        statement = sa.select(sa.func.count()).select_from(_RECORDS).where(*conditions)
+        conditions = [*_conditions(filters), _C.body.is_not(None)]
+        statement = sa.select(sa.func.count()).select_from(RECORDS).where(*conditions)
         with self._read() as connection:
             return connection.execute(statement).scalar_one()
 
@@ -164,22 +161,43 @@ class SqlRecords:
 
     def _one(self, condition: sa.ColumnElement[bool]) -> Record | None:
         with self._read() as connection:
-            found = connection.execute(sa.select(*_FIELDS).where(condition))
-            row = found.mappings().one_or_none()
-        return None if row is None else _record(row)
+            row = connection.execute(sa.select(*_READ).where(condition)).one_or_none()
+        return None if row is None else self._record(row)
+
+    def _record(self, row: sa.Row[Any]) -> Record:
+        content, data_key = Content._make(row[:-1]), row[-1]
+        if content.body is None:
+            raise RecordExpired(f"record {content.id} was taken by retention")
+        personal = None
+        withheld: Withheld | None = None
+        if content.sealed is not None:
+            if data_key is None:
+                withheld = "erased"
+            else:
+                personal = self._opened(content.id, content.sealed, data_key)
+                withheld = "sealed" if personal is None else None
+        given = content._asdict() | {"body": pydantic_core.from_json(content.body)}
+        del given["sealed"]
+        return Record(**given, personal=personal, withheld=withheld)
+
+    def _opened(self, record_id: str, sealed: bytes, data_key: bytes) -> dict[str, Any] | None:
+        opened = self._sealing and self._sealing.open(record_id, sealed, data_key)
+        personal: dict[str, Any] | None = pydantic_core.from_json(opened) if opened else None
+        return personal
 
 
 class SqlAuditLog(SqlRecords):
     """The audit log in a SQL database; several processes may share one.
 
-    Make it in the process that uses it (threads do not survive a fork) and `close` it. The table
-    is made if it is missing, and so is the folder of a SQLite file. A database that fails later
+    Make it in the process that uses it (threads do not survive a fork) and `close` it. Tables are
+    made in an empty database, and so is the folder of a SQLite file. A database that fails later
     fails the records of that time; the first one after it is back succeeds.
 
     Reading raises `RecordingFailed` too when the database fails.
 
     Args:
         url: SQLAlchemy URL. SQLite in memory is refused.
+        sealing: what seals personal data, and opens them.
         waiting_most: how many records may be on their way to a commit; further ones fail at once.
         batch_most: how many records share a commit, but a group is never split.
         busy_timeout: how long to wait for another process's commit to a SQLite file, in seconds.
@@ -191,6 +209,7 @@ class SqlAuditLog(SqlRecords):
     def __init__(
         self,
         url: str | sa.URL,
+        sealing: Sealing,
         *,
         waiting_most: int = 20_000,
         batch_most: int = 1_000,
@@ -201,13 +220,14 @@ class SqlAuditLog(SqlRecords):
         with _opening():
             self._writing = _engine(sa.make_url(url), busy_timeout, writes=True)
             with self._writing.begin() as connection:
-                _METADATA.create_all(connection)
-        super().__init__(url, busy_timeout=busy_timeout)
+                database.prepare(connection)
+        super().__init__(url, sealing, busy_timeout=busy_timeout)
+        self._seal = sealing.seal
         # Compiled once, and run on plain tuples: half the cost of a record through `execute`.
         self._insert = str(
-            sa.insert(_RECORDS)
+            sa.insert(RECORDS)
             .inline()
-            .compile(self._writing, column_keys=[column.name for column in _FIELDS])
+            .compile(self._writing, column_keys=[column.name for column in _WRITTEN])
         )
         self._checkpoints = sqlite.Checkpoints(self._writing)
         self._lock = threading.Lock()
@@ -217,26 +237,30 @@ class SqlAuditLog(SqlRecords):
         self._writer = threading.Thread(target=self._write_all, name="audit-log", daemon=True)
         self._writer.start()
 
-    def append(self, records: Sequence[Record]) -> concurrent.futures.Future[None]:
+    def append(
+        self, records: Sequence[Record], *, alongside: Alongside | None = None
+    ) -> concurrent.futures.Future[None]:
         """See `AuditLog.append`."""
         future: concurrent.futures.Future[None] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
         try:
-            self._submit(_rows(records), future, None)
+            self._submit(_Group(self._entries(records), alongside, future, None))
         except RecordingFailed as error:
             future.set_exception(error)
         return future
 
-    async def record(self, records: Sequence[Record]) -> None:
+    async def record(
+        self, records: Sequence[Record], *, alongside: Alongside | None = None
+    ) -> None:
         """See `AuditLog.record`."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        rows: list[_Row] = []
+        entries: list[_Entry] = []
         for start in range(0, len(records), _TURN_RECORDS):
             if start:
                 await asyncio.sleep(0)
-            rows += _rows(records[start : start + _TURN_RECORDS])
-        self._submit(rows, future, loop)
+            entries += self._entries(records[start : start + _TURN_RECORDS])
+        self._submit(_Group(entries, alongside, future, loop))
         await future
 
     def ping(self) -> concurrent.futures.Future[None]:
@@ -252,19 +276,40 @@ class SqlAuditLog(SqlRecords):
         super().close()
         self._writing.dispose()
 
-    def _submit(
-        self,
-        rows: list[_Row],
-        future: _Future,
-        loop: asyncio.AbstractEventLoop | None,
-    ) -> None:
+    def _entries(self, records: Sequence[Record]) -> list[_Entry]:
+        try:
+            return [self._entry(record) for record in records]
+        except ValueError as error:
+            raise RecordingFailed("a record's body is not JSON") from error
+
+    def _entry(self, record: Record) -> _Entry:
+        sealed = data_key = None
+        if record.personal is not None:
+            sealed, data_key = self._seal(record.id, _to_json(record.personal))
+        content = Content(
+            record.id,
+            record.kind,
+            record.time,
+            record.portfolio,
+            record.request_id,
+            record.model_version,
+            record.policy_version,
+            record.decision,
+            record.status,
+            record.about,
+            _to_json(record.body).decode(),
+            sealed,
+        )
+        return _Entry(content, data_key, form(content))
+
+    def _submit(self, group: _Group) -> None:
         with self._lock:
             if self._closed:
                 raise RecordingFailed("the audit log is closed")
             if self._waiting >= self._waiting_most:
                 raise RecordingFailed(f"{self._waiting} records are waiting to be written")
-            self._waiting += len(rows)
-            self._queue.put(_Group(rows, future, loop))
+            self._waiting += len(group.entries)
+            self._queue.put(group)
 
     def _stop_accepting(self) -> None:
         with self._lock:
@@ -290,7 +335,7 @@ class SqlAuditLog(SqlRecords):
         size = 0
         while (group := self._queue.get()) is not None:
             batch.append(group)
-            size += len(group.rows)
+            size += len(group.entries)
             if size >= self._batch_most or self._queue.empty():
                 return batch
         self._queue.put(None)
@@ -298,28 +343,78 @@ class SqlAuditLog(SqlRecords):
 
     def _write_batch(self, taken: list[_Group]) -> None:
         batch = [group for group in taken if not group.future.cancelled()]
-        rows = [row for group in batch for row in group.rows]
-        error = self._write(rows) if batch else None
+        error = self._write(batch) if batch else None
         if isinstance(error, _FAULTS_OF_A_GROUP) and len(batch) > 1:
-            outcomes = [(group, self._write(group.rows)) for group in batch]
+            outcomes = [(group, self._write([group])) for group in batch]
         else:
             outcomes = [(group, error) for group in batch]
         with self._lock:
-            self._waiting -= sum(len(group.rows) for group in taken)
+            self._waiting -= sum(len(group.entries) for group in taken)
         _settle(outcomes)
 
-    def _write(self, rows: list[_Row]) -> Exception | None:
-        """Commit the rows in one transaction; without rows, see whether it could be done."""
+    def _write(self, groups: list[_Group]) -> Exception | None:
+        """Commit the groups in one transaction; with nothing in them, see whether it could be."""
+        hooks = [group.alongside for group in groups if group.alongside is not None]
+        entries = [entry for group in groups for entry in group.entries]
         try:
             with self._writing.begin() as connection:
-                if rows:
-                    connection.exec_driver_sql(self._insert, rows)
-                    self._checkpoints.are_due()
-                else:
+                if not entries and not hooks:
                     connection.execute(_PROBE)
-        except _FAULTS as error:
+                    return None
+                if entries:
+                    self._chain(connection, entries)
+                for hook in hooks:
+                    hook(connection)
+                self._checkpoints.are_due()
+        except (*_FAULTS, Conflict) as error:
             return error
         return None
+
+    def _chain(self, connection: sa.Connection, entries: list[_Entry]) -> None:
+        """Insert records behind the head of the chain, which the last of them becomes."""
+        sequence, last = connection.execute(_TAKE_HEAD).one()
+        rows: list[tuple[_Value, ...]] = []
+        for content, data_key, canonical in entries:
+            sequence += 1
+            before, last = last, canonical.hash(last)
+            rows.append((sequence, *content, data_key, before, last))
+        connection.exec_driver_sql(self._insert, rows)
+        connection.execute(_SET_HEAD, {"to": sequence, "of": last})
+        queue = [
+            {
+                "decision_id": content.id,
+                "portfolio": content.portfolio,
+                "time": content.time,
+                "state": "open",
+                "version": 0,
+            }
+            for content, _, _ in entries
+            if content.decision == "REVIEW" and content.kind == "decision"
+        ]
+        if queue:
+            connection.execute(sa.insert(REVIEWS), queue)
+
+
+def open_log(settings: Settings, *, waiting_most: int = 20_000) -> SqlAuditLog:
+    """The audit log of the settings, with their keys, which are made if there are none.
+
+    Raises:
+        RecordingFailed: see `SqlAuditLog`.
+        KeysInvalid: see `credit_risk.audit.keys.sealing`.
+    """
+    sealing = keys.sealing(settings, make=True)
+    return SqlAuditLog(settings.audit_url, sealing, waiting_most=waiting_most)
+
+
+def open_records(settings: Settings) -> SqlRecords:
+    """The records of the settings, opened with their keys if there are any.
+
+    Raises:
+        RecordNotFound: see `SqlRecords`.
+        RecordingFailed: see `SqlRecords`.
+        KeysInvalid: see `credit_risk.audit.keys.sealing`.
+    """
+    return SqlRecords(settings.audit_url, keys.sealing(settings))
 
 
 @contextmanager
@@ -352,36 +447,16 @@ def _resolve(futures: list[tuple[_Future, Exception | None]]) -> None:
             continue
         if error is None:
             future.set_result(None)
+        elif isinstance(error, Conflict):
+            future.set_exception(error)
         else:
             failed = RecordingFailed("the records could not be written")
             failed.__cause__ = error
             future.set_exception(failed)
 
 
-def _rows(records: Sequence[Record]) -> list[_Row]:
-    try:
-        return [_row(record) for record in records]
-    except ValueError as error:
-        raise RecordingFailed("a record's body is not JSON") from error
-
-
-def _row(record: Record) -> _Row:
-    return (
-        record.id,
-        record.kind,
-        record.time,
-        record.portfolio,
-        record.request_id,
-        record.model_version,
-        record.policy_version,
-        record.decision,
-        record.status,
-        pydantic_core.to_json(record.body, inf_nan_mode="strings").decode(),
-    )
-
-
-def _record(row: sa.RowMapping) -> Record:
-    return Record(**{**row, "body": pydantic_core.from_json(row["body"])})
+def _to_json(value: object) -> bytes:
+    return pydantic_core.to_json(value, inf_nan_mode="strings")
 
 
 def _conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, Unpack
 
 from credit_risk.policy import DecisionName
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import sqlalchemy as sa
 
 RecordKind = Literal["decision", "refusal", "failure", "activation", "start"]
+Withheld = Literal["sealed", "erased"]
+Alongside: TypeAlias = "Callable[[sa.Connection], None]"
+"""More for the transaction of a group of records: run after they are inserted, in the writer's
+thread. It raises `Conflict` to undo them."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -24,8 +30,14 @@ class Record:
     ``id`` is a UUIDv7, ``time`` microseconds since 1970-01-01 UTC. ``status`` is what the caller
     was answered, as an HTTP status code; None where nobody asked. ``model_version`` and
     ``policy_version`` are None where none was involved, ``decision`` where none was reached.
-    ``body`` is JSON: input, digests, PD, band, reasons, latency and so on. It comes back as
-    written, but a tuple as a list, and NaN and the infinities, which JSON lacks, as strings.
+    ``body`` is JSON: digests, PD, band, reasons, latency and so on. It comes back as written, but a
+    tuple as a list, and NaN and the infinities, which JSON lacks, as strings.
+
+    ``personal`` is JSON too, and what there is of personal data: ``{"input": ...}`` of whatever
+    was asked about an application. The database holds it encrypted. Where it is ``withheld``, the
+    reader has not the key ("sealed"), or nobody has any more ("erased"), and it is None.
+
+    ``about`` is the id of the decision that a record is about, such as a review.
     """
 
     id: str
@@ -38,6 +50,14 @@ class Record:
     decision: DecisionName | None
     status: int | None
     body: dict[str, Any]
+    personal: dict[str, Any] | None = None
+    about: str | None = None
+    withheld: Withheld | None = None
+
+    @property
+    def input(self) -> Any:  # noqa: ANN401 - any JSON
+        """What was asked about: an application, or what came in its place; None if withheld."""
+        return None if self.personal is None else self.personal.get("input")
 
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object; its time in ISO 8601, UTC, to the microsecond."""
@@ -52,7 +72,10 @@ class Record:
             "policy_version": self.policy_version,
             "decision": self.decision,
             "status": self.status,
+            "about": self.about,
             "body": self.body,
+            "personal": self.personal,
+            "withheld": self.withheld,
         }
 
 
@@ -60,7 +83,7 @@ class Filters(TypedDict, total=False):
     """Which records to find; None, like absence, stands for any.
 
     ``since`` and ``until`` are microseconds since the epoch; the first instant belongs to the
-    range, the last does not. The others are fast together with ``portfolio``.
+    range, the last does not. All are fast together with ``portfolio``.
     """
 
     portfolio: str | None
@@ -79,13 +102,15 @@ class Records(Protocol):
 
         Raises:
             RecordNotFound: there is none.
+            RecordExpired: retention has taken it; what is left proves that it was there.
+            EvidenceInvalid: its sealed data were altered.
         """
         ...
 
     def find(
         self, *, limit: int = 50, before: str | None = None, **filters: Unpack[Filters]
     ) -> list[Record]:
-        """The records that satisfy every filter given, newest first.
+        """The records that satisfy every filter given, newest first; none that are expired.
 
         Args:
             limit: at most so many.
@@ -109,22 +134,28 @@ class Records(Protocol):
 class AuditLog(Records, Protocol):
     """Where evidence goes and is found again. Safe to call from any thread."""
 
-    def append(self, records: Sequence[Record]) -> concurrent.futures.Future[None]:
-        """Record all of ``records`` or none.
+    def append(
+        self, records: Sequence[Record], *, alongside: Alongside | None = None
+    ) -> concurrent.futures.Future[None]:
+        """Record all of ``records`` or none, and ``alongside`` with them.
 
         The future's result comes when they are durable. Its exception is `RecordingFailed`, with
         the cause, when they are not known to be: nothing may be answered on them then. It cannot
-        be cancelled: a caller who goes away does not take the evidence along.
+        be cancelled: a caller who goes away does not take the evidence along. Where ``alongside``
+        raised `Conflict`, that is the exception, and nothing was recorded.
         """
         ...
 
-    async def record(self, records: Sequence[Record]) -> None:
+    async def record(
+        self, records: Sequence[Record], *, alongside: Alongside | None = None
+    ) -> None:
         """`append` for callers on an event loop, at less cost: return when durable.
 
         A caller that is cancelled takes back what no commit has begun with.
 
         Raises:
             RecordingFailed: as `append`.
+            Conflict: as `append`.
         """
         ...
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from credit_risk.audit.log import SqlAuditLog
+from credit_risk.audit import log
 from credit_risk.batching import Batcher
 from credit_risk.decisions import Desk, start_record
 from credit_risk.serving import problems
@@ -37,7 +37,7 @@ class Runtime:
         store.add_shipped(settings.portfolio)
         # Room for everything the batcher lets in, so that what was decided finds a place.
         waiting_most = 20 * settings.waiting_limit
-        self._audit = SqlAuditLog(settings.audit_url, waiting_most=waiting_most)
+        self._audit = log.open_log(settings, waiting_most=waiting_most)
         self._active = ActivePackage(settings, self._audit, store, metrics)
         # Before anything is decided: decisions name the environment whose listing it holds.
         self._audit.append([start_record(self._active.current)]).result()

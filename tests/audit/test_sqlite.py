@@ -17,6 +17,7 @@ import pytest
 from credit_risk.audit import sqlite
 from credit_risk.audit.log import SqlAuditLog
 from tests.audit.test_log import made
+from tests.sealing import SEALING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,7 @@ def test_no_commit_makes_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Monkey
     """The log grows past the 1,000 pages at which SQLite would, and the file has nothing yet."""
     monkeypatch.setattr(sqlite, "CHECKPOINT_SECONDS", 3_600.0)
     path = tmp_path / "records.db"
-    with closing(SqlAuditLog(f"sqlite:///{path}")) as log:
+    with closing(SqlAuditLog(f"sqlite:///{path}", SEALING)) as log:
         fill(log, 3_000)
         assert log_size(path) > 1_200 * PAGE
         assert in_the_database(path) == 0
@@ -75,7 +76,7 @@ def test_what_was_committed_comes_to_the_database(
     """While the log is open, and again after more was committed."""
     monkeypatch.setattr(sqlite, "CHECKPOINT_SECONDS", 0.02)
     path = tmp_path / "records.db"
-    with closing(SqlAuditLog(f"sqlite:///{path}")) as log:
+    with closing(SqlAuditLog(f"sqlite:///{path}", SEALING)) as log:
         for number in (20, 40):
             fill(log, 20)
             assert eventually(lambda number=number: in_the_database(path) == number)  # type: ignore[misc]
@@ -90,8 +91,8 @@ def test_the_log_stays_of_a_size_under_load(
     path = tmp_path / "records.db"
     sizes: list[int] = []
     with (
-        closing(SqlAuditLog(f"sqlite:///{path}")) as one,
-        closing(SqlAuditLog(f"sqlite:///{path}")) as other,
+        closing(SqlAuditLog(f"sqlite:///{path}", SEALING)) as one,
+        closing(SqlAuditLog(f"sqlite:///{path}", SEALING)) as other,
     ):
         beside = threading.Thread(target=fill, args=(other, 4_000))
         beside.start()
@@ -110,7 +111,7 @@ def test_a_fault_is_told_and_survived(
     """The file goes and comes back; the checkpoint after that is made."""
     monkeypatch.setattr(sqlite, "CHECKPOINT_SECONDS", 0.02)
     path, aside = tmp_path / "records.db", tmp_path / "aside.db"
-    with closing(SqlAuditLog(f"sqlite:///{path}")) as log:
+    with closing(SqlAuditLog(f"sqlite:///{path}", SEALING)) as log:
         fill(log, 20)
         assert eventually(lambda: in_the_database(path) == 20)
         path.rename(aside)

@@ -12,10 +12,11 @@ PROGRAM = """
 import asyncio, pathlib, sys
 from benchmarks import service_without_records as variant
 from credit_risk.audit.records import Record
-from credit_risk.serving import runtime
+from credit_risk.audit import log as audit_log
+from tests.sealing import SEALING
 
-assert runtime.SqlAuditLog is variant.Forgetting
-log = variant.Forgetting(f"sqlite:///{pathlib.Path(sys.argv[1]) / 'records.db'}")
+assert audit_log.SqlAuditLog is variant.Forgetting
+log = variant.Forgetting(f"sqlite:///{pathlib.Path(sys.argv[1]) / 'records.db'}", SEALING)
 record = Record("1", "decision", 1, "p", "r", None, None, "DECLINE", 200, {})
 asyncio.run(log.record([record]))
 log.ping().result()

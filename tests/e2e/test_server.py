@@ -26,6 +26,7 @@ from credit_risk.serving.store import Store
 from credit_risk.settings import Settings
 from loadtests import machine
 from tests.e2e.conftest import ROOT, STOP_SECONDS, RunningServer
+from tests.sealing import SEALING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +64,7 @@ def _total(samples: dict[str, float], metric: str, **labels: str) -> float:
 
 def _log(server: RunningServer) -> SqlAuditLog:
     state = Path(server.environment["STATE_DIR"])
-    return SqlAuditLog(Settings(state_dir=state, workers=1).audit_url)
+    return SqlAuditLog(Settings(state_dir=state, workers=1).audit_url, SEALING)
 
 
 def _settled(server: RunningServer, requests: int) -> dict[str, float]:

@@ -26,6 +26,7 @@ from credit_risk.serving.activation import (
 from credit_risk.serving.store import DEFAULT, Store
 from credit_risk.settings import Settings
 from tests import served, toys
+from tests.sealing import SEALING
 from tests.served import Full, Served
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Place:
         shipped = self.settings.packages_dir / toys.NAME
         shipped.mkdir(parents=True)
         (shipped / DEFAULT).write_text(f"{self.a}\n", encoding="utf-8")
-        self.log = SqlAuditLog(self.settings.audit_url)
+        self.log = SqlAuditLog(self.settings.audit_url, SEALING)
         self.observer = Observer()
 
     def add(self, kind: toys.Kind, **altered: bytes) -> str:
@@ -172,7 +173,7 @@ def test_the_active_version_survives_a_restart(place: Place) -> None:
     place.activate(place.b)
     place.log.close()
 
-    place.log = SqlAuditLog(place.settings.audit_url)
+    place.log = SqlAuditLog(place.settings.audit_url, SEALING)
     assert place.active().current.version == place.b
 
 
@@ -265,7 +266,7 @@ def test_a_pinned_server_refuses_to_switch(place: Place) -> None:
 
 def test_an_activation_that_cannot_be_recorded_does_not_happen(place: Place) -> None:
     """The record is the activation."""
-    log = Full(place.settings.audit_url)
+    log = Full(place.settings.audit_url, SEALING)
     try:
         with pytest.raises(RecordingFailed, match="the disk is full"):
             activate(place.settings, log, place.store, place.b)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import httpx2
     from starlette.types import Message
 
-    from credit_risk.audit.records import Record
+    from credit_risk.audit.records import Alongside, Record
     from credit_risk.package import ModelPackage
 
 EXAMPLE = toys.schema().example
@@ -131,7 +131,7 @@ def only_refusal(
     assert record.model_version == server.active.current.version
     assert record.policy_version == server.active.current.policy_version
     assert (record.decision, record.status) == (None, status)
-    assert set(record.body) == {"operation", "row", "input", "problem", "latency_ms"}
+    assert set(record.body) == {"operation", "row", "problem", "latency_ms"}
     assert (record.body["operation"], record.body["row"]) == (path, None)
     assert record.body["problem"] == document
     assert record.body["latency_ms"] > 0
@@ -315,12 +315,12 @@ def test_a_decision_is_on_record_with_all_that_made_it(server: Served) -> None:
     assert record.model_version == answer["model_version"]
     assert record.policy_version == answer["policy_version"]
     assert (record.decision, record.status) == ("DECLINE", 200)
+    assert record.personal == {"input": toys.RISKY}
     latency = record.body.pop("latency_ms")
     assert latency > 0
     assert record.body == {
         "operation": "/explain",
         "row": None,
-        "input": toys.RISKY,
         "package_sha256": package.digest,
         "schema_sha256": package.digests["schema.yaml"],
         "policy_sha256": package.digests["policy.yaml"],
@@ -359,7 +359,7 @@ def test_every_row_of_a_batch_is_on_record_by_itself(server: Served) -> None:
         assert record.request_id == response.headers["x-request-id"]
         assert record.body["operation"] == "/predict/batch"
         assert record.body["row"] == i
-        assert record.body["input"] == row
+        assert record.input == row
     assert server.audit.get(instance).body["problem"] == results[1]["problem"]
     assert server.sample("credit_records_written_total", kind="decision") == 2
     assert server.sample("credit_records_written_total", kind="refusal") == 1
@@ -569,7 +569,7 @@ def test_a_refused_body_is_on_record_as_it_was(server: Served) -> None:
     """With the names and values that are kept from the answer, NaN as a text."""
     server.post("/predict", named('"x"').replace(b"2500.0", b"NaN"))
 
-    assert server.only_record().body["input"] == {
+    assert server.only_record().input == {
         **EXAMPLE,
         "x": SENTINEL,
         "income": "NaN",
@@ -581,7 +581,7 @@ def test_a_body_that_cannot_be_kept_is_on_record_by_its_digest(server: Served, s
     """Not JSON, or larger than anybody's application."""
     server.post("/predict", sent)
 
-    kept = server.only_record().body["input"]
+    kept = server.only_record().input
     assert set(kept) == {"bytes", "sha256"}
     assert kept["bytes"] == len(sent)
     assert re.fullmatch("[0-9a-f]{64}", kept["sha256"])
@@ -634,7 +634,7 @@ def test_another_media_type_or_encoding_is_415(
     assert document["type"] == "/problems/unsupported-media-type"
     assert document["status"] == 415
     assert len(messages) == 1
-    assert server.only_record().body["input"] is None
+    assert server.only_record().input is None
 
 
 @pytest.mark.parametrize(
@@ -713,7 +713,7 @@ def test_a_caller_who_leaves_within_the_body_is_refused_not_failed(
 
     document = only_refusal(server, caplog, answer, path)
     assert (document["status"], document["type"]) == (400, "/problems/malformed-json")
-    assert server.only_record().body["input"] is None
+    assert server.only_record().input is None
 
 
 @pytest.mark.parametrize("path", SCORING)
@@ -731,7 +731,7 @@ def test_a_body_that_does_not_come_is_408_and_ends_the_connection(
     assert (document["status"], document["type"]) == (408, "/problems/request-timeout")
     assert document["detail"] == "The body did not arrive within 0.01 seconds"
     assert answer.headers["connection"] == "close"
-    assert server.only_record().body["input"] is None
+    assert server.only_record().input is None
 
 
 @pytest.mark.parametrize(
@@ -836,7 +836,7 @@ def test_a_failing_model_decides_nothing(
     record = server.only_record()
     assert (record.kind, record.status, record.decision) == ("failure", 500, None)
     assert document["instance"] == f"urn:uuid:{record.id}"
-    assert record.body["input"] == sent
+    assert record.input == sent
     assert record.body["problem"] == document
     assert record.request_id == response.headers["x-request-id"]
     assert record.model_version == server.active.current.version
@@ -912,12 +912,14 @@ class Slow(SqlAuditLog):
 
     stuck = False
 
-    async def record(self, records: Sequence[Record]) -> None:
+    async def record(
+        self, records: Sequence[Record], *, alongside: Alongside | None = None
+    ) -> None:
         """The first one waits for longer than any deadline here."""
         if not self.stuck:
             self.stuck = True
             await asyncio.sleep(60.0)
-        await super().record(records)
+        await super().record(records, alongside=alongside)
 
 
 @pytest.mark.parametrize("path", SCORING)
@@ -934,7 +936,7 @@ def test_what_is_not_decided_in_time_is_503_and_on_record(
         assert (response.status_code, document["type"]) == (503, "/problems/deadline-exceeded")
         assert response.headers["retry-after"] == "1"
         record = hurried.only_record()
-        assert (record.kind, record.status, record.body["input"]) == ("failure", 503, sent)
+        assert (record.kind, record.status, record.input) == ("failure", 503, sent)
 
 
 @pytest.mark.parametrize("path", SCORING)
@@ -1287,7 +1289,7 @@ def test_every_application_that_the_schema_allows_is_decided_and_recorded(
     assert bool(decision["reasons"]) == (decision["decision"] != "APPROVE")
     record = long_lived.audit.get(decision["decision_id"])
     assert record.decision == decision["decision"]
-    assert record.body["input"] == application
+    assert record.input == application
     assert record.body["probability_of_default"] == decision["probability_of_default"]
     codes = [reason["code"] for reason in record.body["reasons"]]
     assert codes == [reason["code"] for reason in decision["reasons"]]

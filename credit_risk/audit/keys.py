@@ -1,0 +1,211 @@
+"""Keys: what applicants' data are sealed with, and what checkpoints are signed with.
+
+Envelope encryption: each record's personal data are sealed with a data key of their own, and that
+with a key-encryption key. Without its data key a record's personal data are gone for good, while
+the ciphertext, and so the chain, stays as it was.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from credit_risk.errors import EvidenceInvalid, KeysInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydantic import SecretStr
+
+    from credit_risk.settings import Settings
+
+KEY_BYTES = 32
+_NONCE_BYTES = 12
+_NAME_BYTES = 4
+_ONCE = bytes(_NONCE_BYTES)
+"""The nonce of a data key, which seals one thing and no other."""
+
+
+class Sealing:
+    """Seals records' personal data and opens them: AES-256-GCM, a data key for each record.
+
+    Args:
+        keys: key-encryption keys, 32 bytes each; the first seals, and each opens what it sealed.
+
+    Raises:
+        KeysInvalid: none, or not of that length.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        if not keys or any(len(key) != KEY_BYTES for key in keys):
+            raise KeysInvalid(f"an encryption key is {KEY_BYTES} bytes, in base64")
+        self._keys = {_name(key): AESGCM(key) for key in keys}
+        self._first = _name(keys[0])
+
+    def seal(self, record_id: str, personal: bytes) -> tuple[bytes, bytes]:
+        """The ciphertext of a record's personal data, and their data key, wrapped.
+
+        A wrapped key is the first 4 bytes of the SHA-256 of the key that wraps it, a nonce of 12,
+        and 48 of ciphertext and tag. Both are bound to the record's id.
+        """
+        context = record_id.encode()
+        random = os.urandom(KEY_BYTES + _NONCE_BYTES)
+        key, nonce = random[:KEY_BYTES], random[KEY_BYTES:]
+        sealed = AESGCM(key).encrypt(_ONCE, personal, context)
+        return sealed, self._first + nonce + self._keys[self._first].encrypt(nonce, key, context)
+
+    def open(self, record_id: str, sealed: bytes, data_key: bytes) -> bytes | None:
+        """A record's personal data; None where the key that wraps their key is not here.
+
+        Raises:
+            EvidenceInvalid: ciphertext or data key are not what was sealed for that record.
+        """
+        context = record_id.encode()
+        wrapping = self._keys.get(data_key[:_NAME_BYTES])
+        if wrapping is None:
+            return None
+        start = _NAME_BYTES + _NONCE_BYTES
+        try:
+            key = wrapping.decrypt(data_key[_NAME_BYTES:start], data_key[start:], context)
+            personal: bytes = AESGCM(key).decrypt(_ONCE, sealed, context)
+        except (InvalidTag, ValueError) as error:
+            raise EvidenceInvalid(f"record {record_id}: the sealed data were altered") from error
+        return personal
+
+
+@overload
+def sealing(settings: Settings, *, make: Literal[True]) -> Sealing: ...
+@overload
+def sealing(settings: Settings) -> Sealing | None: ...
+def sealing(settings: Settings, *, make: bool = False) -> Sealing | None:
+    """What seals and opens personal data, with the keys of the settings.
+
+    Args:
+        settings: name keys, their file, or neither: then they are under the state directory.
+        make: make what is not there; only for records in SQLite.
+
+    Returns:
+        None where there are no keys and none are to be made.
+
+    Raises:
+        KeysInvalid: keys are malformed, a file that is named is missing, or records in another
+            database than SQLite have no keys given, which all of its servers share.
+    """
+    text = _text(
+        settings,
+        settings.encryption_keys,
+        settings.encryption_keys_file,
+        "ENCRYPTION_KEYS",
+        make=make,
+    )
+    if text is None:
+        return None
+    try:
+        keys = [base64.b64decode(line, validate=True) for line in text.split()]
+    except binascii.Error as error:
+        raise KeysInvalid("an encryption key is not base64") from error
+    return Sealing(keys)
+
+
+@overload
+def signing_key(settings: Settings, *, make: Literal[True]) -> Ed25519PrivateKey: ...
+@overload
+def signing_key(settings: Settings) -> Ed25519PrivateKey | None: ...
+def signing_key(settings: Settings, *, make: bool = False) -> Ed25519PrivateKey | None:
+    """What checkpoints are signed with; see `sealing`.
+
+    Raises:
+        KeysInvalid: as `sealing`; or it is not an Ed25519 key in PEM.
+    """
+    text = _text(
+        settings,
+        settings.signing_key,
+        settings.signing_key_file,
+        "SIGNING_KEY",
+        make=make,
+    )
+    if text is None:
+        return None
+    try:
+        key = serialization.load_pem_private_key(text.encode(), password=None)
+    except (ValueError, TypeError) as error:
+        raise KeysInvalid("the signing key is not an unencrypted private key in PEM") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeysInvalid("the signing key is not an Ed25519 key")
+    return key
+
+
+def new_encryption_key() -> str:
+    """A key-encryption key as settings take it: a line of base64."""
+    return base64.b64encode(os.urandom(KEY_BYTES)).decode() + "\n"
+
+
+def new_signing_key() -> str:
+    """An Ed25519 private key as settings take it: PEM, PKCS 8."""
+    text: bytes = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return text.decode()
+
+
+_NEW = {"ENCRYPTION_KEYS": new_encryption_key, "SIGNING_KEY": new_signing_key}
+
+
+def _text(
+    settings: Settings, given: SecretStr | None, named: Path | None, setting: str, *, make: bool
+) -> str | None:
+    if given is not None:
+        return given.get_secret_value()
+    if named is not None:
+        try:
+            return named.read_text(encoding="ascii")
+        except (OSError, ValueError) as error:
+            raise KeysInvalid(f"{setting}_FILE: {named} cannot be read") from error
+    path = settings.keys_dir / setting.lower().replace("_", "-")
+    if not path.exists():
+        if not make:
+            return None
+        if settings.audit_url.get_backend_name() != "sqlite":
+            raise KeysInvalid(
+                f"CREDIT_RISK_{setting} or CREDIT_RISK_{setting}_FILE has to be set: every server "
+                "of a shared database needs the same (`credit-risk keys` makes one)"
+            )
+        _keep(path, _NEW[setting]())
+    return path.read_text(encoding="ascii")
+
+
+def _keep(path: Path, text: str) -> None:
+    """Make the file with that text, for this user alone; a process that was first has its way."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        with suppress(FileExistsError):
+            Path(path).hardlink_to(temporary)
+    finally:
+        Path(temporary).unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _name(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()[:_NAME_BYTES]

@@ -1,0 +1,101 @@
+"""The tables of the record database, as the newest migration leaves them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+METADATA = sa.MetaData()
+# SQLite keeps a table in the order of a key only if that is exactly INTEGER; it has 64 bits there.
+_PLACE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+RECORDS = sa.Table(
+    "records",
+    METADATA,
+    # The place in the chain: 1, 2, 3 and so on, given by the writer, never by the database.
+    sa.Column("sequence", _PLACE, primary_key=True, autoincrement=False),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    # From here to `data_key` nothing is left of what retention has taken.
+    sa.Column("time", sa.BigInteger),
+    sa.Column("portfolio", sa.Text),
+    sa.Column("request_id", sa.Text),
+    sa.Column("model_version", sa.Text),
+    sa.Column("policy_version", sa.Text),
+    sa.Column("decision", sa.Text),
+    sa.Column("status", sa.Integer),
+    sa.Column("about", sa.Text),
+    # Text and not the database's JSON: what is read is byte for byte what was written and hashed.
+    sa.Column("body", sa.Text),
+    sa.Column("sealed", sa.LargeBinary),
+    sa.Column("data_key", sa.LargeBinary),
+    sa.Column("previous", sa.LargeBinary, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.CheckConstraint(
+        "(body IS NULL) = (time IS NULL) AND (body IS NULL) = (portfolio IS NULL) "
+        "AND (body IS NULL) = (request_id IS NULL)",
+        name="whole_or_expired",
+    ),
+    # In the order `find` answers in. Each costs every record about a microsecond, so there is none
+    # for a decision, found soon enough among the others, and none for all portfolios at once.
+    sa.Index("records_by_portfolio", "portfolio", "time", "sequence"),
+    sa.Index("records_by_kind", "portfolio", "kind", "time", "sequence"),
+    sa.Index("records_by_model", "portfolio", "model_version", "time", "sequence"),
+)
+_ABOUT = RECORDS.c.about
+# Few records are about another, so the others need no place in this index.
+sa.Index(
+    "records_by_about",
+    _ABOUT,
+    RECORDS.c.sequence,
+    sqlite_where=_ABOUT.is_not(None),
+    postgresql_where=_ABOUT.is_not(None),
+)
+
+HEAD = sa.Table(
+    "head",
+    METADATA,
+    # One row, and the lock that writers queue for where the database has one for each row.
+    sa.Column("log", sa.Text, primary_key=True),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+)
+
+CHECKPOINTS = sa.Table(
+    "checkpoints",
+    METADATA,
+    sa.Column("number", _PLACE, primary_key=True, autoincrement=False),
+    sa.Column("first", sa.BigInteger, nullable=False, unique=True),
+    sa.Column("last", sa.BigInteger, nullable=False, unique=True),
+    sa.Column("statement", sa.Text, nullable=False),
+    sa.Column("signature", sa.LargeBinary, nullable=False),
+    sa.Column("key_id", sa.Text, nullable=False),
+)
+
+REVIEWS = sa.Table(
+    "reviews",
+    METADATA,
+    # Only what is open: who decides takes it out.
+    sa.Column("decision_id", sa.Text, primary_key=True),
+    sa.Column("portfolio", sa.Text, nullable=False),
+    sa.Column("time", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("holder", sa.Text),
+    sa.Column("until", sa.BigInteger),
+    sa.Column("proposal", sa.Text),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Index("reviews_by_time", "portfolio", "time", "decision_id"),
+)
+
+IDEMPOTENCY = sa.Table(
+    "idempotency",
+    METADATA,
+    # Keyed digests: neither a caller's key nor what can be guessed of an application is kept.
+    sa.Column("key", sa.LargeBinary, primary_key=True),
+    sa.Column("request", sa.LargeBinary, nullable=False),
+    sa.Column("claim", sa.Text, nullable=False),
+    sa.Column("claimed_until", sa.BigInteger, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.Integer),
+    sa.Column("answer", sa.LargeBinary),
+    sa.Index("idempotency_by_expiry", "expires"),
+)

@@ -1,0 +1,146 @@
+"""What is sealed opens with its key, for its record, unaltered, and in no other way."""
+
+from __future__ import annotations
+
+import base64
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from credit_risk.audit import keys
+from credit_risk.audit.keys import Sealing
+from credit_risk.errors import EvidenceInvalid, KeysInvalid
+from credit_risk.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+OLD, NEW = bytes(32), bytes([1]) * 32
+SHARED = "postgresql+psycopg://db/records"
+
+
+@given(st.text(max_size=40), st.binary())
+def test_what_is_sealed_is_opened(record_id: str, personal: bytes) -> None:
+    """Whatever it is, and each time under another data key."""
+    sealing = Sealing([OLD])
+    sealed, data_key = sealing.seal(record_id, personal)
+
+    assert sealing.open(record_id, sealed, data_key) == personal
+    assert sealing.seal(record_id, personal) != (sealed, data_key)
+    assert len(data_key) == 64
+
+
+def test_an_older_key_still_opens_and_the_first_one_seals() -> None:
+    """A key is replaced by putting another before it."""
+    sealed, data_key = Sealing([OLD]).seal("a", b"personal")
+    both = Sealing([NEW, OLD])
+
+    assert both.open("a", sealed, data_key) == b"personal"
+    assert Sealing([NEW]).open("a", sealed, data_key) is None
+    assert Sealing([NEW]).open("a", *both.seal("a", b"later")) == b"later"
+
+
+@pytest.mark.parametrize("place", range(0, 64, 9))
+def test_what_was_altered_is_not_opened(place: int) -> None:
+    """In the ciphertext, in the data key, or taken to another record."""
+
+    def altered(data: bytes) -> bytes:
+        i = place % len(data)
+        return data[:i] + bytes([data[i] ^ 1]) + data[i + 1 :]
+
+    sealing = Sealing([OLD])
+    sealed, data_key = sealing.seal("a", b"personal")
+
+    with pytest.raises(EvidenceInvalid, match=r"record a: .* altered"):
+        sealing.open("a", altered(sealed), data_key)
+    with pytest.raises(EvidenceInvalid):
+        sealing.open("b", sealed, data_key)
+    if place >= 4:  # before, it names the key that wraps it
+        with pytest.raises(EvidenceInvalid):
+            sealing.open("a", sealed, altered(data_key))
+    else:
+        assert sealing.open("a", sealed, altered(data_key)) is None
+    with pytest.raises(EvidenceInvalid):
+        sealing.open("a", sealed, data_key[:9])
+
+
+def test_keys_are_made_once_for_this_user_alone(tmp_path: Path) -> None:
+    """Many processes may start at the same time."""
+    settings = Settings(state_dir=tmp_path)
+    assert (keys.sealing(settings), keys.signing_key(settings)) == (None, None)
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: keys.sealing(settings, make=True), range(8)))
+    signing = [keys.signing_key(settings, make=True), keys.signing_key(settings)]
+
+    sealed = made[0].seal("a", b"personal")
+    assert {one.open("a", *sealed) for one in made} == {b"personal"}
+    assert len({key and key.public_key().public_bytes_raw() for key in signing}) == 1
+    files = sorted(settings.keys_dir.iterdir())
+    assert [file.name for file in files] == ["encryption-keys", "signing-key"]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert stat.S_IMODE(settings.keys_dir.stat().st_mode) == 0o700
+
+
+def test_keys_may_be_given_as_text_or_in_a_file(tmp_path: Path) -> None:
+    """Text wins; nothing is made where they are given."""
+    file = tmp_path / "given"
+    file.write_text(f"{base64.b64encode(NEW).decode()}\n{base64.b64encode(OLD).decode()}\n")
+    pem = keys.new_signing_key()
+    given_file = Settings(state_dir=tmp_path, encryption_keys_file=file, database_url=SHARED)
+    given_text = Settings(
+        state_dir=tmp_path,
+        encryption_keys=SecretStr(base64.b64encode(OLD).decode()),
+        encryption_keys_file=tmp_path / "none",
+        signing_key=SecretStr(pem),
+        database_url=SHARED,
+    )
+
+    sealed = Sealing([OLD]).seal("a", b"personal")
+    for settings in (given_file, given_text):
+        assert keys.sealing(settings, make=True).open("a", *sealed) == b"personal"
+    assert keys.signing_key(given_text, make=True) is not None
+    assert not given_file.keys_dir.exists()
+    assert pem not in f"{given_text!r} {given_text.model_dump_json()}"
+
+
+def x25519() -> str:
+    """A key of another kind."""
+    text: bytes = X25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return text.decode()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda: {"encryption_keys": "short"}, "not base64"),
+        (lambda: {"encryption_keys": "c2hvcnQ="}, "32 bytes"),
+        (lambda: {"encryption_keys": " "}, "32 bytes"),
+        (lambda: {"encryption_keys_file": "/nowhere/keys"}, "ENCRYPTION_KEYS_FILE: /nowhere/keys"),
+        (lambda: {"signing_key": "no key"}, "not an unencrypted private key"),
+        (lambda: {"signing_key": x25519()}, "not an Ed25519 key"),
+        (lambda: {"signing_key_file": "/nowhere/key"}, "SIGNING_KEY_FILE: /nowhere/key"),
+        (lambda: {"database_url": SHARED}, "CREDIT_RISK_ENCRYPTION_KEYS_FILE has to be set"),
+    ],
+    ids=["no base64", "too short", "none", "no file", "no PEM", "other kind", "no PEM file", "pg"],
+)
+def test_what_is_wrong_with_a_key_is_said(
+    tmp_path: Path, given: Callable[[], dict[str, str]], message: str
+) -> None:
+    """Naming the setting, and never what was in it."""
+    settings = Settings.model_validate({"state_dir": tmp_path, **given()})
+
+    with pytest.raises(KeysInvalid, match=message):
+        (keys.sealing(settings, make=True), keys.signing_key(settings, make=True))
