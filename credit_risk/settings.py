@@ -104,14 +104,14 @@ class Settings(BaseSettings):
         SecretStr | None,
         Field(
             description="What seals applicants' data on record: keys of 32 bytes in base64, "
-            "separated by spaces; the first seals, all open. Unset: see encryption_keys_file.",
+            "separated by spaces; the first seals, all open.",
         ),
     ] = None
     encryption_keys_file: Annotated[
         Path | None,
         Field(
-            description="File with the same, a key on each line. Unset: one is made under the "
-            "state directory, for records in SQLite; another database needs keys given."
+            description="File with these keys, one on each line. Neither set: a key is made under "
+            "the state directory, unless the servers of a shared database need the same."
         ),
     ] = None
     signing_key: Annotated[
@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     ] = None
     signing_key_file: Annotated[
         Path | None,
-        Field(description="File with the same. Unset: as for encryption_keys_file."),
+        Field(description="File with that key. Neither set: as with encryption keys."),
     ] = None
     batch_rows_max: Annotated[
         int, Field(ge=1, le=10_000, description="Most applications in one batch call.")

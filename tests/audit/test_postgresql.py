@@ -16,6 +16,7 @@ from credit_risk.audit import postgresql as ours
 from credit_risk.audit.log import SqlAuditLog, SqlRecords
 from credit_risk.errors import RecordingFailed
 from tests.audit.test_log import made
+from tests.sealing import SEALING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,7 @@ def url(postgresql: Cluster, database: str) -> str:
 @pytest.fixture
 def log(url: str) -> Iterator[AuditLog]:
     """An empty audit log."""
-    with closing(SqlAuditLog(url)) as opened:
+    with closing(SqlAuditLog(url, SEALING)) as opened:
         yield opened
 
 
@@ -89,7 +90,7 @@ class Relay:
 def test_a_url_may_name_the_driver(url: str, driver: str) -> None:
     """There is one, and it is taken by itself."""
     record = made()
-    with closing(SqlAuditLog(sa.make_url(url).set(drivername=driver))) as log:
+    with closing(SqlAuditLog(sa.make_url(url).set(drivername=driver), SEALING)) as log:
         log.append([record]).result()
         assert log.get(record.id) == record
 
@@ -104,7 +105,7 @@ def test_a_url_may_name_the_driver(url: str, driver: str) -> None:
 def test_another_driver_or_database_is_refused(driver: str, told: str) -> None:
     """What was never tried keeps no evidence."""
     with pytest.raises(RecordingFailed, match=told):
-        SqlAuditLog(f"{driver}://somebody@127.0.0.1:9/records")
+        SqlAuditLog(f"{driver}://somebody@127.0.0.1:9/records", SEALING)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_commits_last_whatever_the_database_is_set_to(
 
     event.listen(sa.Engine, "commit", committing)
     try:
-        with closing(SqlAuditLog(postgresql.url(database))) as log:
+        with closing(SqlAuditLog(postgresql.url(database), SEALING)) as log:
             log.append([made()]).result()
     finally:
         event.remove(sa.Engine, "commit", committing)
@@ -144,7 +145,7 @@ def test_a_server_that_does_not_sync_is_refused(postgresql: Cluster, url: str) -
     sync("off")
     try:
         with pytest.raises(RecordingFailed, match="fsync is off"):
-            SqlAuditLog(url)
+            SqlAuditLog(url, SEALING)
     finally:
         sync("on")
 
@@ -155,7 +156,7 @@ def test_a_database_that_lacks_characters_is_refused(postgresql: Cluster) -> Non
         postgresql.database(encoding="LATIN1") as name,
         pytest.raises(RecordingFailed, match="encoding is LATIN1, not UTF8"),
     ):
-        SqlAuditLog(postgresql.url(name))
+        SqlAuditLog(postgresql.url(name), SEALING)
 
 
 def test_what_the_url_says_is_not_overruled(postgresql: Cluster, database: str) -> None:
@@ -206,7 +207,7 @@ def test_a_restart_that_nobody_met_costs_no_record(postgresql: Cluster, log: Aud
 def test_a_server_that_hangs_fails_records_until_it_goes_on(postgresql: Cluster, url: str) -> None:
     """It takes connections and answers nothing: no time-out of its own can help."""
     before, after = made(), made()
-    with closing(SqlAuditLog(url)) as log:
+    with closing(SqlAuditLog(url, SEALING)) as log:
         log.append([before]).result()
         log.find()
         with postgresql.stalled():
@@ -230,7 +231,7 @@ def test_a_commit_in_doubt_is_a_failure_and_never_a_second_record(
     def committing(_: sa.Connection) -> None:
         relay.silent = True
 
-    with closing(SqlAuditLog(here)) as log:
+    with closing(SqlAuditLog(here, SEALING)) as log:
         log.append([before]).result()
         event.listen(sa.Engine, "commit", committing)
         try:
@@ -248,7 +249,7 @@ def test_a_lock_held_too_long_fails_and_passes(
     postgresql: Cluster, database: str, url: str
 ) -> None:
     """The server says so itself, and the connection stays."""
-    with closing(SqlAuditLog(url)) as log:
+    with closing(SqlAuditLog(url, SEALING)) as log:
         with closing(postgresql.connect(database)) as other, other.transaction():
             other.execute("LOCK TABLE records IN EXCLUSIVE MODE")
             assert "timeout" in failure(log, made())
@@ -299,10 +300,10 @@ def test_a_password_is_in_no_error(postgresql: Cluster, database: str) -> None:
     """Neither the wrong one nor the right one of another."""
     wrong = sa.make_url(postgresql.url(database)).set(password="not-for-logs-4711")  # noqa: S106
     with pytest.raises(RecordingFailed, match="password authentication failed") as caught:
-        SqlAuditLog(wrong)
+        SqlAuditLog(wrong, SEALING)
     assert "4711" not in f"{caught.value} {caught.value.__cause__}"
     with pytest.raises(RecordingFailed, match="write %40") as caught:
-        SqlAuditLog("postgresql://clerk:not-for@logs-4711@127.0.0.1/records")
+        SqlAuditLog("postgresql://clerk:not-for@logs-4711@127.0.0.1/records", SEALING)
     assert "4711" not in str(caught.value)
 
 

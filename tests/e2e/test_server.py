@@ -21,12 +21,11 @@ import httpx
 import pytest
 
 from credit_risk import package, profile
-from credit_risk.audit.log import SqlAuditLog
+from credit_risk.audit.log import SqlAuditLog, open_log
 from credit_risk.serving.store import Store
 from credit_risk.settings import Settings
 from loadtests import machine
 from tests.e2e.conftest import ROOT, STOP_SECONDS, RunningServer
-from tests.sealing import SEALING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +63,7 @@ def _total(samples: dict[str, float], metric: str, **labels: str) -> float:
 
 def _log(server: RunningServer) -> SqlAuditLog:
     state = Path(server.environment["STATE_DIR"])
-    return SqlAuditLog(Settings(state_dir=state, workers=1).audit_url, SEALING)
+    return open_log(Settings(state_dir=state, workers=1))
 
 
 def _settled(server: RunningServer, requests: int) -> dict[str, float]:
@@ -238,7 +237,7 @@ def test_two_servers_with_two_state_directories_never_meet(
         assert _total(samples, "credit_records_written_total", kind="decision") == decided
         assert _total(samples, "credit_records_written_total", kind="refusal") == refused
     shown = one.command("decisions", "show", answers[0]["decision_id"], "--json")
-    assert json.loads(shown.stdout)["body"]["input"] == applicants[0]
+    assert json.loads(shown.stdout)["personal"]["input"] == applicants[0]
     assert other.command("decisions", "show", answers[0]["decision_id"]).returncode == 3
 
 
