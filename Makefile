@@ -8,6 +8,7 @@ PERSONAL_LOANS ?=
 CREDIT_CARDS ?=
 LOCK_FLAGS ?=
 SOAK_SECONDS ?= 300
+KILLS ?= 20
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -16,7 +17,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test test-spark lint types loadtest soak bench-peers bench-scorers packages lock clean
+.PHONY: help install serve test test-spark lint types loadtest soak torture bench-peers bench-scorers packages lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +57,9 @@ loadtest: $(INSTALLED) ## load a server of its own, hold it to loadtests/objecti
 
 soak: $(INSTALLED) ## five minutes of mixed traffic: memory and p99 stay flat; SOAK_SECONDS=300
 	$(BIN)/python -m loadtests --soak $(SOAK_SECONDS)
+
+torture: $(INSTALLED) ## kill servers and databases under load, lose nothing; needs PostgreSQL: KILLS=20
+	$(BIN)/python -m loadtests.torture --kills $(KILLS)
 
 bench-peers: $(INSTALLED) ## this server beside others: needs wrk, and the machine to itself
 	$(BIN)/python -m benchmarks
