@@ -5,7 +5,7 @@ them. Results go to standard output, with `--json` as JSON; progress and errors 
 error, an error as one line.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 the record database could
-not be read or written, 130 interrupted.
+not be read or written, 5 a replay came out otherwise, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ import re
 import shlex
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import SecretStr, ValidationError
@@ -53,8 +56,10 @@ from credit_risk.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
     from credit_risk.audit.log import SqlAuditLog
-    from credit_risk.audit.records import Record
+    from credit_risk.audit.records import Filters, Record
+    from credit_risk.package import ModelPackage
     from credit_risk.portfolio import Portfolio
+    from credit_risk.replay import Candidate, Load, Replay
     from credit_risk.serving.store import Store
     from credit_risk.training.assembly import Packaged
     from credit_risk.training.settings import Training
@@ -88,6 +93,8 @@ DecisionFilter = Literal["APPROVE", "REVIEW", "DECLINE"]
 KindFilter = Literal["decision", "refusal", "failure", "activation", "start"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PACKAGES_AT_ONCE = 4
+"""Packages that a replay keeps loaded: history seldom goes to and fro between more."""
 _PASSWORDS = re.compile(r"(?<=:)[^/].*(?=@)|(?<=password=)[^&]*")
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (NotFound, 3),
@@ -96,6 +103,8 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (OSError, 1),
 )
 """How an error ends a command; the first kind that it is one of counts."""
+OTHERWISE = 5
+"""How a replay ends that did not show what it was to show."""
 
 
 def main() -> None:
@@ -380,6 +389,57 @@ def score(
         _print_line(f"  not scored: {summary.refused:,}, see {summary.errors}")
 
 
+@app.command(name="replay")
+def replay_command(
+    record_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="A decision on record.", show_default=False)
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every decision of the portfolio.")] = False,
+    since: Annotated[datetime | None, typer.Option(help="From this time on, UTC.")] = None,
+    until: Annotated[
+        datetime | None, typer.Option(help="Before this time, UTC; until now if absent.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Decide by this policy instead.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION", help="Decide with this package, and its policy, instead."),
+    ] = None,
+    changes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write all that is no MATCH to FILE, as JSON lines."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Name at most so many changed decisions.")
+    ] = 20,
+    portfolio_name: PortfolioName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make decisions on record again, and say what comes out otherwise, and why.
+
+    Each is made from the very package, policy and reference group that its record names: MATCH,
+    ENVIRONMENT_CHANGED, or NOT_REPRODUCIBLE. With --policy or --model, it is what they would have
+    decided: MATCH, POLICY_CHANGED or MODEL_CHANGED. Nothing is recorded, and nothing changed.
+
+    Exit code 5: of a single decision, no MATCH; of all, one that could not be made again or came
+    out otherwise by no fault of a candidate. Decisions whose application was erased do not count.
+    """
+    only_all = {"--since": since, "--until": until, "--changes": changes}
+    given = [name for name, value in only_all.items() if value is not None]
+    if every == (record_id is not None):
+        raise typer.BadParameter("give the ID of a decision, or --all")
+    if given and not every:
+        raise typer.BadParameter(f"{given[0]} goes with --all")
+    if policy is not None:
+        _check_file(policy)
+    if record_id is None:
+        history = _History(portfolio_name, _microseconds(since), _microseconds(until), changes)
+        _replay_all(history, policy, model, limit, as_json=as_json)
+    else:
+        _replay_one(record_id, policy, model, as_json=as_json)
+
+
 @models.command(name="list")
 def list_models(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> None:
     """List the packages that can be activated; the active one is marked, a broken one explained."""
@@ -591,6 +651,166 @@ def _wanted(settings: Settings, store: Store) -> str:
         return activation.wanted_version(settings, records, store)
 
 
+def _deciding(
+    settings: Settings, chosen: Portfolio, policy: Path | None, model: str | None
+) -> tuple[Load, Candidate]:
+    """What loads the packages of a replay, and what is to decide instead."""
+    from credit_risk import replay
+    from credit_risk.serving import activation
+    from credit_risk.serving.store import Store
+
+    store = Store(settings)
+
+    @lru_cache(_PACKAGES_AT_ONCE)
+    def load(portfolio_name: str, version: str) -> ModelPackage:
+        return activation.load_checked(store, portfolio_name, version)
+
+    candidate = replay.Candidate() if policy is None else replay.read_policy(policy, chosen)
+    if model is not None:
+        candidate = replace(candidate, package=load(settings.portfolio, model))
+    return load, candidate
+
+
+def _replay_one(record_id: str, policy: Path | None, model: str | None, *, as_json: bool) -> None:
+    from credit_risk import replay
+    from credit_risk.audit.log import open_records
+
+    with contextlib.closing(open_records(Settings())) as records:
+        record = replay.decision_of(records, record_id)
+        settings, chosen = _chosen(record.portfolio)
+        load, candidate = _deciding(settings, chosen, policy, model)
+        listings = replay.listings_of(records)
+        (made,) = replay.replay([record], load, candidate=candidate, listings=listings)
+    if as_json:
+        _print_json(made.to_json())
+    else:
+        _print_replay(made)
+    if made.verdict != "MATCH":
+        raise typer.Exit(OTHERWISE)
+
+
+@dataclass(frozen=True, slots=True)
+class _History:
+    """Decisions of a portfolio in a time, microseconds; what is no match goes to ``changes``."""
+
+    portfolio_name: str | None
+    since: int | None
+    until: int | None
+    changes: Path | None
+
+
+def _replay_all(
+    history: _History, policy: Path | None, model: str | None, limit: int, *, as_json: bool
+) -> None:
+    from credit_risk import replay
+    from credit_risk.audit.log import open_records
+
+    settings, chosen = _chosen(history.portfolio_name)
+    load, candidate = _deciding(settings, chosen, policy, model)
+    name = settings.portfolio
+    # What is decided from now on is another replay's.
+    until = time.time_ns() // 1_000 if history.until is None else history.until
+    comparison = replay.Comparison(limit)
+    began = time.monotonic()
+    with contextlib.ExitStack() as opened:
+        records = opened.enter_context(contextlib.closing(open_records(settings)))
+        listings = replay.listings_of(records)
+        within: Filters = {
+            "portfolio": name,
+            "kind": "decision",
+            "since": history.since,
+            "until": until,
+        }
+        total = records.count(**within)
+        changes = None if history.changes is None else history.changes.open("x", encoding="utf-8")
+        told = None if changes is None else opened.enter_context(changes)
+        progress = opened.enter_context(_rows_done("replaying", "decisions"))
+        for page in replay.pages(records, **within):
+            for made in replay.replay(page, load, candidate=candidate, listings=listings):
+                comparison.add(made)
+                if told is not None and made.verdict != "MATCH":
+                    told.write(json.dumps(made.to_json(), ensure_ascii=False) + "\n")
+            progress(comparison.records, max(total, comparison.records))
+    result = {
+        "portfolio": name,
+        "since": None if history.since is None else _moment(history.since),
+        "until": _moment(until),
+        "candidate": candidate.to_json() if candidate else None,
+        **comparison.to_json(),
+        "changes": None if history.changes is None else str(history.changes),
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    if as_json:
+        _print_json(result)
+    else:
+        _print_comparison(result)
+    if not comparison.as_expected(candidate):
+        raise typer.Exit(OTHERWISE)
+
+
+def _print_replay(made: Replay) -> None:
+    _print_line(f"{made.verdict}: {made.detail}")
+    rows = [(d.field, d.recorded, d.replayed) for d in made.differences]
+    rows += [(name, *both) for name, both in made.libraries.items()]
+    if not rows:
+        return
+    table = Table("", "recorded", "replayed", box=None)
+    for name, *both in rows:
+        table.add_row(name, *(json.dumps(value, ensure_ascii=False) for value in both))
+    wide.print(table, highlight=False, markup=False)
+
+
+def _print_comparison(result: dict[str, Any]) -> None:
+    _print_line(
+        f"{result['portfolio']}: {result['records']:,} decisions replayed in "
+        f"{result['seconds']:,.1f} s"
+    )
+    for verdict, number in result["verdicts"].items():
+        if number:
+            _print_line(f"  {verdict}: {number:,}")
+    for cause, told in result["not_reproducible"].items():
+        _print_line(f"    {cause}: {told['records']:,}, such as: {told['example']}")
+    if result["before"]["decisions"]:
+        _print_sides(result["before"], result["after"])
+    if any(result["newly"].values()):
+        _print_swaps(result)
+    if result["changes"] is not None:
+        _print_line(f"all that is no MATCH: {result['changes']}")
+
+
+def _print_sides(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Rates on record beside those replayed, of all and of each band."""
+    table = Table("", "decisions", "approved", "mean PD", box=None)
+    for band in (None, *before["bands"]):
+        for which, side in (("on record", before), ("replayed", after)):
+            numbers = side if band is None else side["bands"][band]
+            table.add_row(
+                f"{band or 'all'}, {which}",
+                f"{numbers['decisions']:,}",
+                _rate(numbers["approval_rate"]),
+                _rate(numbers["mean_probability_of_default"]),
+            )
+    wide.print(table, highlight=False)
+
+
+def _print_swaps(result: dict[str, Any]) -> None:
+    """Decisions from and to, and some of those that change."""
+    table = Table("from, to", *result["from_to"], box=None)
+    for name, row in result["from_to"].items():
+        table.add_row(name, *(f"{number:,}" for number in row.values()))
+    wide.print(table, highlight=False)
+    for change in result["changed"]:
+        was, now = change["recorded"], change["replayed"]
+        _print_line(
+            f"{change['decision_id']}  {was['decision']} to {now['decision']}, "
+            f"PD {was['probability_of_default']:.4f} to {now['probability_of_default']:.4f}"
+        )
+
+
+def _rate(share: float | None) -> str:
+    return "" if share is None else f"{share:.4f}"
+
+
 @contextlib.contextmanager
 def _log_and_store(settings: Settings) -> Iterator[tuple[SqlAuditLog, Store]]:
     """For what decides or is recorded; the shipped packages are in the store from then on."""
@@ -671,17 +891,19 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 @contextlib.contextmanager
-def _rows_done() -> Iterator[Callable[[int, int | None], None]]:
+def _rows_done(
+    doing: str = "scoring", things: str = "rows"
+) -> Iterator[Callable[[int, int | None], None]]:
     """A bar of the rows done, on standard error; without their number it only counts them."""
     columns = (
-        TextColumn("scoring"),
+        TextColumn(doing),
         BarColumn(),
-        TextColumn("{task.completed:,} rows"),
+        TextColumn(f"{{task.completed:,}} {things}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     progress = Progress(*columns, console=err)
-    task = progress.add_task("scoring", total=None)
+    task = progress.add_task(doing, total=None)
     with contextlib.ExitStack() as shown:
 
         def update(done: int, total: int | None) -> None:
@@ -708,6 +930,11 @@ def _microseconds(time: datetime | None) -> int | None:
     if time is None:
         return None
     return (time.replace(tzinfo=time.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
+
+
+def _moment(microseconds: int) -> str:
+    moment = _EPOCH + timedelta(microseconds=microseconds)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _print_json(value: object) -> None:

@@ -15,6 +15,7 @@
     ├── Conflict               something else happened first, so nothing was recorded
     ├── Overloaded             more is asked than can be done in time; nothing was begun
     ├── DeadlineExceeded       the decision was not ready in time, so there is none
+    ├── NotADecision           a record that was asked about as a decision is of another kind
     ├── CannotServe            the port or the state directory is taken by another server
     └── NotFound               something is not there that was asked for by its name
         ├── FileNotFound           no data or pipeline file is there
@@ -100,6 +101,10 @@ class Overloaded(CreditRiskError):
 
 class DeadlineExceeded(CreditRiskError):
     """A decision was not ready and on record in the time it had."""
+
+
+class NotADecision(CreditRiskError):
+    """A record is there, but it is none of a decision."""
 
 
 class CannotServe(CreditRiskError):

@@ -25,25 +25,29 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, get_args
 
-from credit_risk import environment, scoring
+from credit_risk import documents, environment, scoring
 from credit_risk.decisions import evidence
 from credit_risk.errors import (
     ApplicationInvalid,
     ExplanationFailed,
+    NotADecision,
     PackageInvalid,
     PackageNotFound,
     PortfolioInvalid,
 )
-from credit_risk.policy import BAND_ORDER, DECISIONS
+from credit_risk.package import versioned
+from credit_risk.policy import BAND_ORDER, DECISIONS, Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    from credit_risk.audit.records import Record, Records
+    from credit_risk.audit.records import Filters, Record, Records, Withheld
     from credit_risk.package import ModelPackage
-    from credit_risk.policy import Policy
+    from credit_risk.portfolio import Portfolio
     from credit_risk.schema import Application
     from credit_risk.scoring import Decision
 
@@ -57,7 +61,8 @@ Verdict = Literal[
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 Cause = Literal[
-    "input-gone",
+    "input-erased",
+    "input-sealed",
     "input-invalid",
     "record-invalid",
     "package-missing",
@@ -111,6 +116,21 @@ class Candidate:
 
     def __bool__(self) -> bool:
         return self.package is not None or self.policy is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """Versions and digests of what decides instead; null where it is as recorded."""
+        package, policy = self.package, self.policy
+        version = digest = None
+        if policy is not None:
+            version, digest = versioned(policy, self.policy_sha256), self.policy_sha256
+        elif package is not None:
+            version, digest = package.policy_version, package.digests["policy.yaml"]
+        return {
+            "model_version": None if package is None else package.version,
+            "package_sha256": None if package is None else package.digest,
+            "policy_version": version,
+            "policy_sha256": digest,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +186,11 @@ class _Obstacle:
     detail: str
 
 
-_GONE = _Obstacle(
-    "input-gone", "the application is not on record any more: it was erased, or its time is over"
-)
-_UNANSWERED = _Obstacle("record-invalid", "the record does not hold the answer of a decision")
-
-
-def application_of(record: Record) -> object | None:
-    """What the record's decision was about; None where it was erased or retention took it."""
-    return record.body.get("input")
+_WITHHELD: dict[Withheld, _Obstacle] = {
+    "erased": _Obstacle("input-erased", "the application was erased"),
+    "sealed": _Obstacle("input-sealed", "the application is sealed with a key that is not here"),
+}
+_UNANSWERED = _Obstacle("record-invalid", "the record does not hold a decision and its answer")
 
 
 def replay(
@@ -182,7 +198,7 @@ def replay(
     load: Load,
     *,
     candidate: Candidate | None = None,
-    listings: Listings = lambda _portfolio, _sha256: None,
+    listings: Listings = lambda _portfolio, _digest: None,
 ) -> list[Replay]:
     """Make recorded decisions again, those of one package together.
 
@@ -220,8 +236,8 @@ def replay(
 
 def _obstacle(record: Record) -> _Obstacle | None:
     """What hinders a replay in the record itself."""
-    if application_of(record) is None:
-        return _GONE
+    if record.withheld is not None:
+        return _WITHHELD[record.withheld]
     answered = record.body.get("risk_band") in BAND_ORDER and record.decision in DECISIONS
     if not answered or not isinstance(record.body.get("probability_of_default"), float):
         return _UNANSWERED
@@ -263,7 +279,7 @@ def _decide(records: Sequence[Record], package: ModelPackage) -> list[Decision |
             results[place] = obstacle
             continue
         try:
-            valid[place] = package.schema.validate_application(application_of(record))
+            valid[place] = package.schema.validate_application(record.input)
         except ApplicationInvalid as error:
             detail = f"the application does not satisfy the schema of {package.version}: {error}"
             results[place] = _Obstacle("input-invalid", detail)
@@ -336,14 +352,14 @@ _DETAILS = {
 
 
 def _environment(
-    portfolio: str, sha256: str | None, listings: Listings
+    portfolio: str, digest: str | None, listings: Listings
 ) -> tuple[str, dict[str, tuple[str | None, str | None]]]:
     """What to say where the same package gives another answer, and what differs."""
     here = environment.here()
     same = "the same package and policy give another answer"
-    if sha256 == here.sha256:
+    if digest == here.sha256:
         return f"{same} although the environment is the same: the record may be altered", {}
-    listing = None if sha256 is None else listings(portfolio, sha256)
+    listing = None if digest is None else listings(portfolio, digest)
     if listing is None:
         return f"{same} here; what the environment was is not on record", {}
     libraries = environment.differences(listing, here.listing)
@@ -417,13 +433,13 @@ def listings_of(records: Records) -> Listings:
     """Finds what environments were among the records of starts, each once."""
 
     @cache
-    def find(portfolio: str, sha256: str) -> Mapping[str, str] | None:
+    def find(portfolio: str, digest: str) -> Mapping[str, str] | None:
         before: str | None = None
         while page := records.find(
             portfolio=portfolio, kind="start", limit=PAGE_RECORDS, before=before
         ):
             for record in page:
-                if record.body.get("environment_sha256") == sha256:
+                if record.body.get("environment_sha256") == digest:
                     listing: dict[str, str] = record.body["environment"]
                     return listing
             before = page[-1].id
@@ -433,28 +449,47 @@ def listings_of(records: Records) -> Listings:
 
 
 def pages(
-    records: Records,
-    portfolio: str,
-    *,
-    since: int | None = None,
-    until: int | None = None,
-    page_records: int = PAGE_RECORDS,
+    records: Records, *, page_records: int = PAGE_RECORDS, **filters: Unpack[Filters]
 ) -> Iterator[list[Record]]:
-    """The decisions of a time, the newest first, some at a time; see `Filters`.
+    """The decisions that satisfy every filter given, the newest first, some at a time.
 
     Nothing is kept of a page once the next one is asked for, however many there are.
     """
+    wanted: Filters = {**filters, "kind": "decision"}
     before: str | None = None
-    while page := records.find(
-        portfolio=portfolio,
-        kind="decision",
-        since=since,
-        until=until,
-        limit=page_records,
-        before=before,
-    ):
+    while page := records.find(limit=page_records, before=before, **wanted):
         yield page
         before = page[-1].id
+
+
+def decision_of(records: Records, record_id: str) -> Record:
+    """The record of a decision.
+
+    Raises:
+        RecordNotFound: no record has that id.
+        NotADecision: it is of another kind.
+    """
+    record = records.get(record_id)
+    if record.kind != "decision":
+        msg = f"record {record_id} is of a {record.kind}, and only a decision can be replayed"
+        raise NotADecision(msg)
+    return record
+
+
+def read_policy(path: Path, portfolio: Portfolio) -> Candidate:
+    """A policy's file as a candidate for a portfolio.
+
+    Raises:
+        PortfolioInvalid: it is not a policy, is another portfolio's, or does not fit its schema
+            and reasons.
+    """
+    policy = documents.read(Policy, path)
+    if policy.portfolio != portfolio.schema.portfolio:
+        msg = f"{path}: it belongs to portfolio {policy.portfolio!r}"
+        raise PortfolioInvalid(msg)
+    policy.check(portfolio.schema)
+    portfolio.reasons.check_codes(portfolio.schema, policy)
+    return Candidate(policy=policy, policy_sha256=sha256(path.read_bytes()).hexdigest())
 
 
 class Answers:
@@ -498,6 +533,7 @@ class Comparison:
         self.records = 0
         self.verdicts: Counter[Verdict] = Counter()
         self.causes: Counter[Cause] = Counter()
+        self.examples: dict[Cause, str] = {}
         self.changed: Counter[tuple[str, str]] = Counter()
         self.listed: list[Replay] = []
         self._listed_most = listed_most
@@ -509,12 +545,25 @@ class Comparison:
         self.verdicts[replay.verdict] += 1
         if replay.cause is not None:
             self.causes[replay.cause] += 1
+            self.examples.setdefault(replay.cause, replay.detail)
         if replay.replayed is not None:
             self._before.add(replay.recorded)
             self._after.add(replay.replayed)
             self.changed[replay.recorded["decision"], replay.replayed["decision"]] += 1
         if replay.changed is not None and len(self.listed) < self._listed_most:
             self.listed.append(replay)
+
+    def as_expected(self, candidate: Candidate) -> bool:
+        """Whether every record could be made again, and changed by what a candidate changes alone.
+
+        An application that is erased is nobody's fault.
+        """
+        if self.causes.total() > self.causes["input-erased"]:
+            return False
+        blamed: tuple[Verdict, ...] = ("ENVIRONMENT_CHANGED",)
+        if not candidate:
+            blamed = ("ENVIRONMENT_CHANGED", "MODEL_CHANGED", "POLICY_CHANGED")
+        return not any(self.verdicts[verdict] for verdict in blamed)
 
     @property
     def swapped(self) -> dict[str, int]:
@@ -529,7 +578,10 @@ class Comparison:
         return {
             "records": self.records,
             "verdicts": {verdict: self.verdicts[verdict] for verdict in VERDICTS},
-            "not_reproducible": {c: self.causes[c] for c in get_args(Cause) if self.causes[c]},
+            "not_reproducible": {
+                cause: {"records": number, "example": self.examples[cause]}
+                for cause, number in sorted(self.causes.items())
+            },
             "before": self._before.to_json(),
             "after": self._after.to_json(),
             "from_to": {

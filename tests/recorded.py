@@ -37,10 +37,10 @@ def decided(
             body={
                 "operation": "/predict",
                 "row": None,
-                "input": application,
                 **evidence(package, decision),
                 "latency_ms": 1.5,
             },
+            personal={"input": application},
         )
         for place, (application, decision) in enumerate(
             zip(applications, scoring.decide(package, applications), strict=True)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from credit_risk import documents, environment, model, package, scoring
-from credit_risk.audit.records import Record
+from credit_risk.audit.records import Record, Withheld
 from credit_risk.decisions import start_record
 from credit_risk.errors import ExplanationFailed, PackageInvalid, PackageNotFound
 from credit_risk.policy import BAND_ORDER, DECISIONS, Policy
@@ -69,8 +69,20 @@ def with_body(record: Record, **changed: object) -> Record:
 
 
 def read_again(records: Sequence[Record]) -> list[Record]:
-    """Records as a database gives them back: their bodies through JSON."""
-    return [dataclasses.replace(r, body=json.loads(json.dumps(r.body))) for r in records]
+    """Records as a database gives them back: what they hold through JSON."""
+    return [
+        dataclasses.replace(
+            record,
+            body=json.loads(json.dumps(record.body)),
+            personal=json.loads(json.dumps(record.personal)),
+        )
+        for record in records
+    ]
+
+
+def without_input(record: Record, withheld: Withheld = "erased") -> Record:
+    """The record with its application withheld."""
+    return dataclasses.replace(record, personal=None, withheld=withheld)
 
 
 def one(record: Record, load: Callable[[str, str], ModelPackage], **more: Any) -> Replay:  # noqa: ANN401 - as `replay` takes them
@@ -180,23 +192,26 @@ def test_a_package_that_fails_its_checks_does_not_answer(risky: Record, error: E
     assert made.detail == str(error)
 
 
-def test_an_application_that_is_gone_cannot_be_decided_about(
-    risky: Record, trees_package: ModelPackage
+@pytest.mark.parametrize("withheld", get_args(Withheld))
+def test_an_application_that_is_withheld_cannot_be_decided_about(
+    risky: Record, trees_package: ModelPackage, withheld: Withheld
 ) -> None:
-    """Erased, or not kept any longer; that counts before a package that is missing."""
-    gone = with_body(risky, input=None)
+    """Erased, or sealed with another key; that counts before a package that is missing."""
+    closed = without_input(risky, withheld)
 
     for load in (shelf(trees_package), shelf()):
-        made = one(gone, load)
-        assert (made.verdict, made.cause) == ("NOT_REPRODUCIBLE", "input-gone")
-    assert one(gone, shelf(), candidate=Candidate(package=trees_package)).cause == "input-gone"
+        made = one(closed, load)
+        assert (made.verdict, made.cause) == ("NOT_REPRODUCIBLE", f"input-{withheld}")
+        assert withheld in made.detail
+    candidate = Candidate(package=trees_package)
+    assert one(closed, shelf(), candidate=candidate).cause == f"input-{withheld}"
 
 
 def test_an_application_that_the_schema_does_not_allow_is_told_by_its_places(
     risky: Record, trees_package: ModelPackage
 ) -> None:
     """By pointer, and never by what stands there."""
-    odd = with_body(risky, input=toys.RISKY | {"age": 4711})
+    odd = dataclasses.replace(risky, personal={"input": toys.RISKY | {"age": 4711}})
 
     made = one(odd, shelf(trees_package))
 
@@ -616,7 +631,7 @@ def test_pages_hold_every_decision_of_a_time_once_the_newest_first(
         found = list(
             pages(
                 kept,
-                toys.NAME,
+                portfolio=toys.NAME,
                 since=records[3].time,
                 until=records[20].time,
                 page_records=size,
@@ -624,13 +639,13 @@ def test_pages_hold_every_decision_of_a_time_once_the_newest_first(
         )
         assert [record.id for page in found for record in page] == wanted
         assert all(len(page) <= size for page in found)
-    assert len(kept.records) == len(next(pages(kept, toys.NAME))) + len(others)
+    assert len(kept.records) == len(next(pages(kept, portfolio=toys.NAME))) + len(others)
 
 
 def test_the_next_page_is_not_read_before_it_is_asked_for(trees_package: ModelPackage) -> None:
     """So that memory does not grow with history."""
     kept = Kept(decided(trees_package, toys.applications(10)))
-    reading = pages(kept, toys.NAME, page_records=2)
+    reading = pages(kept, portfolio=toys.NAME, page_records=2)
 
     next(reading)
     next(reading)
@@ -642,7 +657,7 @@ def test_the_next_page_is_not_read_before_it_is_asked_for(trees_package: ModelPa
 def swapped(trees_package: ModelPackage) -> list[Replay]:
     """300 decisions against the milder policy, and one whose application is gone."""
     records = decided(trees_package, toys.applications(300))
-    records.append(with_body(records[0], input=None))
+    records.append(without_input(records[0]))
     return replay(records, shelf(trees_package), candidate=candidate_policy(MILDER))
 
 
@@ -659,7 +674,9 @@ def test_a_comparison_adds_up(swapped: list[Replay]) -> None:
     assert sum(told["verdicts"].values()) == len(swapped)
     assert list(told["verdicts"]) == list(VERDICTS)
     assert told["verdicts"]["POLICY_CHANGED"] == sum(bool(m.differences) for m in swapped)
-    assert told["not_reproducible"] == {"input-gone": 1}
+    assert told["not_reproducible"] == {
+        "input-erased": {"records": 1, "example": swapped[-1].detail}
+    }
     for side, answers in (
         ("before", [m.recorded for m in made_again]),
         ("after", [m.replayed or {} for m in made_again]),

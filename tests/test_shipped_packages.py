@@ -230,10 +230,11 @@ def test_ten_thousand_decisions_come_out_again(shipped: ModelPackage) -> None:
     while len(records) < len(applications):
         start = len(records)
         records += decided(shipped, applications[start : start + next(sizes)])
-    texts = [pydantic_core.to_json(record.body) for record in records]
+    texts = [pydantic_core.to_json((record.body, record.personal)) for record in records]
+    parts = map(pydantic_core.from_json, texts)
     read = [
-        replace(record, body=pydantic_core.from_json(text))
-        for record, text in zip(records, texts, strict=True)
+        replace(record, body=body, personal=personal)
+        for record, (body, personal) in zip(records, parts, strict=True)
     ]
 
     replays = replay(read, lambda _portfolio, _version: shipped)
