@@ -118,7 +118,7 @@ class Settings(BaseSettings):
         SecretStr | None,
         Field(
             description="What signs checkpoints of the chain of records: an Ed25519 private key "
-            "in PEM."
+            "in PEM. Unset: see signing_key_file."
         ),
     ] = None
     signing_key_file: Annotated[
