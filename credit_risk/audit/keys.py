@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import os
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
@@ -52,6 +53,7 @@ class Sealing:
             raise KeysInvalid(f"an encryption key is {KEY_BYTES} bytes, in base64")
         self._keys = {_name(key): AESGCM(key) for key in keys}
         self._first = _name(keys[0])
+        self._random = _Random()
 
     def seal(self, record_id: str, personal: bytes) -> tuple[bytes, bytes]:
         """The ciphertext of a record's personal data, and their data key, wrapped.
@@ -60,7 +62,7 @@ class Sealing:
         and 48 of ciphertext and tag. Both are bound to the record's id.
         """
         context = record_id.encode()
-        random = os.urandom(KEY_BYTES + _NONCE_BYTES)
+        random = self._random.take()
         key, nonce = random[:KEY_BYTES], random[KEY_BYTES:]
         sealed = AESGCM(key).encrypt(_ONCE, personal, context)
         return sealed, self._first + nonce + self._keys[self._first].encrypt(nonce, key, context)
@@ -82,6 +84,31 @@ class Sealing:
         except (InvalidTag, ValueError) as error:
             raise EvidenceInvalid(f"record {record_id}: the sealed data were altered") from error
         return personal
+
+
+class _Random:
+    """Random bytes for one record at a time, asked of the system for many.
+
+    Asking lets go of the interpreter's lock, and an event loop waits to have it back: 70 us a
+    record on a busy server, against 3 for all else that sealing takes.
+    """
+
+    _RECORDS = 64
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._left: list[bytes] = []
+        # A copy of this process would use the same bytes a second time.
+        os.register_at_fork(after_in_child=self._left.clear)
+
+    def take(self) -> bytes:
+        """Bytes that nobody else is given: a data key and a nonce."""
+        with self._lock:
+            if not self._left:
+                size = KEY_BYTES + _NONCE_BYTES
+                block = os.urandom(size * self._RECORDS)
+                self._left += [block[i : i + size] for i in range(0, len(block), size)]
+            return self._left.pop()
 
 
 @overload

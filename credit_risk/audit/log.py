@@ -233,7 +233,8 @@ class SqlAuditLog(SqlRecords):
         self._lock = threading.Lock()
         self._waiting = 0
         self._closed = False
-        self._queue: SimpleQueue[_Group | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[_Group] | None] = SimpleQueue()
+        self._together: dict[asyncio.AbstractEventLoop, list[_Group]] = {}
         self._writer = threading.Thread(target=self._write_all, name="audit-log", daemon=True)
         self._writer.start()
 
@@ -244,7 +245,9 @@ class SqlAuditLog(SqlRecords):
         future: concurrent.futures.Future[None] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
         try:
-            self._submit(_Group(self._entries(records), alongside, future, None))
+            group = _Group(self._entries(records), alongside, future, None)
+            self._admit(group)
+            self._hand_over([group])
         except RecordingFailed as error:
             future.set_exception(error)
         return future
@@ -260,7 +263,14 @@ class SqlAuditLog(SqlRecords):
             if start:
                 await asyncio.sleep(0)
             entries += self._entries(records[start : start + _TURN_RECORDS])
-        self._submit(_Group(entries, alongside, future, loop))
+        group = _Group(entries, alongside, future, loop)
+        self._admit(group)
+        # What tasks record in the same turn of the loop is handed over at its end, as one: the
+        # writer would else be woken by the first and commit it alone.
+        together = self._together.setdefault(loop, [])
+        if not together:
+            loop.call_soon(lambda: self._hand_over(self._together.pop(loop)))
+        together.append(group)
         await future
 
     def ping(self) -> concurrent.futures.Future[None]:
@@ -302,14 +312,20 @@ class SqlAuditLog(SqlRecords):
         )
         return _Entry(content, data_key, form(content))
 
-    def _submit(self, group: _Group) -> None:
+    def _admit(self, group: _Group) -> None:
         with self._lock:
             if self._closed:
                 raise RecordingFailed("the audit log is closed")
             if self._waiting >= self._waiting_most:
                 raise RecordingFailed(f"{self._waiting} records are waiting to be written")
             self._waiting += len(group.entries)
-            self._queue.put(group)
+
+    def _hand_over(self, groups: list[_Group]) -> None:
+        with self._lock:
+            if not self._closed:
+                self._queue.put(groups)
+                return
+        _settle([(group, RuntimeError("the audit log was closed")) for group in groups])
 
     def _stop_accepting(self) -> None:
         with self._lock:
@@ -325,17 +341,17 @@ class SqlAuditLog(SqlRecords):
             # Something is left only where a driver raised what no driver should. It ends the
             # thread, and with it the log, but nobody waits for ever.
             self._stop_accepting()
-            while (group := self._queue.get()) is not None:
-                batch.append(group)
+            while (groups := self._queue.get()) is not None:
+                batch += groups
             _settle([(group, RuntimeError("the audit log has ended")) for group in batch])
 
     def _take(self) -> list[_Group]:
-        """Wait for a group and take those behind it; nothing once closed and empty."""
+        """Wait for groups and take those behind them; nothing once closed and empty."""
         batch: list[_Group] = []
         size = 0
-        while (group := self._queue.get()) is not None:
-            batch.append(group)
-            size += len(group.entries)
+        while (groups := self._queue.get()) is not None:
+            batch += groups
+            size += sum(len(group.entries) for group in groups)
             if size >= self._batch_most or self._queue.empty():
                 return batch
         self._queue.put(None)
@@ -365,9 +381,9 @@ class SqlAuditLog(SqlRecords):
                     self._chain(connection, entries)
                 for hook in hooks:
                     hook(connection)
-                self._checkpoints.are_due()
         except (*_FAULTS, Conflict) as error:
             return error
+        self._checkpoints.are_due()
         return None
 
     def _chain(self, connection: sa.Connection, entries: list[_Entry]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -144,3 +145,19 @@ def test_what_is_wrong_with_a_key_is_said(
 
     with pytest.raises(KeysInvalid, match=message):
         (keys.sealing(settings, make=True), keys.signing_key(settings, make=True))
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_copied_process_seals_with_bytes_of_its_own() -> None:
+    """What the parent holds ready, the child throws away."""
+    sealing = Sealing([OLD])
+    sealing.seal("a", b"personal")
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writing, sealing.seal("a", b"personal")[1])
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(reading, 64)
+
+    assert theirs not in {sealing.seal("a", b"personal")[1] for _ in range(64)}
+    assert len(theirs) == 64
