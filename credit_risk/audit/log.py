@@ -122,7 +122,7 @@ class SqlRecords:
         """See `Records.find`."""
         conditions = [*_conditions(filters), _C.body.is_not(None)]
         if before is not None:
-            with self._read() as connection:
+            with self.reading() as connection:
                 last = connection.execute(
                     sa.select(_C.time, _C.sequence).where(_C.id == before)
                 ).one_or_none()
@@ -131,7 +131,7 @@ class SqlRecords:
             conditions.append(sa.tuple_(_C.time, _C.sequence) < sa.tuple_(*last))
         statement = sa.select(*_READ).where(*conditions)
         newest_first = (_C.time.desc(), _C.sequence.desc())
-        with self._read() as connection:
+        with self.reading() as connection:
             found = connection.execute(statement.order_by(*newest_first).limit(limit))
             return [self._record(row) for row in found]
 
@@ -139,7 +139,7 @@ class SqlRecords:
         """See `Records.count`."""
         conditions = [*_conditions(filters), _C.body.is_not(None)]
         statement = sa.select(sa.func.count()).select_from(RECORDS).where(*conditions)
-        with self._read() as connection:
+        with self.reading() as connection:
             return connection.execute(statement).scalar_one()
 
     def latest(self, portfolio: str, kind: RecordKind) -> Record | None:
@@ -152,7 +152,12 @@ class SqlRecords:
         self._reading.dispose()
 
     @contextmanager
-    def _read(self) -> Iterator[sa.Connection]:
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection that reads, for what is asked of the tables themselves.
+
+        Raises:
+            RecordingFailed: the database fails.
+        """
         try:
             with self._reading.connect() as connection:
                 yield connection
@@ -160,7 +165,7 @@ class SqlRecords:
             raise RecordingFailed("the record database cannot be read") from error
 
     def _one(self, condition: sa.ColumnElement[bool]) -> Record | None:
-        with self._read() as connection:
+        with self.reading() as connection:
             row = connection.execute(sa.select(*_READ).where(condition)).one_or_none()
         return None if row is None else self._record(row)
 
@@ -229,7 +234,7 @@ class SqlAuditLog(SqlRecords):
             .inline()
             .compile(self._writing, column_keys=[column.name for column in _WRITTEN])
         )
-        self._checkpoints = sqlite.Checkpoints(self._writing)
+        self._keeper = sqlite.LogKeeper(self._writing)
         self._lock = threading.Lock()
         self._waiting = 0
         self._closed = False
@@ -281,7 +286,7 @@ class SqlAuditLog(SqlRecords):
         """See `AuditLog.close`."""
         self._stop_accepting()
         self._writer.join()
-        self._checkpoints.close()
+        self._keeper.close()
         # Reading first: only a connection that may write can empty SQLite's log as the last one.
         super().close()
         self._writing.dispose()
@@ -383,7 +388,7 @@ class SqlAuditLog(SqlRecords):
                     hook(connection)
         except (*_FAULTS, Conflict) as error:
             return error
-        self._checkpoints.are_due()
+        self._keeper.are_due()
         return None
 
     def _chain(self, connection: sa.Connection, entries: list[_Entry]) -> None:

@@ -71,7 +71,7 @@ def engine(url: sa.URL, busy_timeout: float, *, writes: bool) -> sa.Engine:
             _locked(connection, "PRAGMA journal_mode = WAL", busy_timeout)
             connection.execute("PRAGMA synchronous = FULL")  # every commit is fsynced
             connection.execute("PRAGMA busy_timeout = 0")  # `_locked` waits
-            connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `Checkpoints`
+            connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `LogKeeper`
         record.info["file"] = _file(path)
 
     @event.listens_for(made, "checkout")
@@ -121,7 +121,7 @@ def _file(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-class Checkpoints:
+class LogKeeper:
     """Brings what was committed from the write-ahead log to the database, beside the commits.
 
     SQLite would do it within each commit that finds 1,000 pages in the log: one in a hundred
@@ -136,7 +136,7 @@ class Checkpoints:
         self._writing = writing
         self._due = False
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="log-keeper", daemon=True)
         if writing.dialect.name == "sqlite":
             self._thread.start()
 

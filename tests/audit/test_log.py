@@ -750,7 +750,7 @@ def test_who_only_reads_cannot_change_anything(log: AuditLog, url: str) -> None:
     log.append([made()]).result()
     with (
         closing(SqlRecords(url)) as records,
-        records._read() as connection,  # noqa: SLF001 - it offers no other way
+        records.reading() as connection,
         pytest.raises(exc.OperationalError, match="readonly"),
     ):
         connection.exec_driver_sql("DELETE FROM records")

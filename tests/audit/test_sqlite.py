@@ -115,7 +115,7 @@ def test_a_fault_is_told_and_survived(
         fill(log, 20)
         assert eventually(lambda: in_the_database(path) == 20)
         path.rename(aside)
-        log._checkpoints.are_due()  # noqa: SLF001 - as a commit does right before the loss
+        log._keeper.are_due()  # noqa: SLF001 - as a commit does right before the loss
         assert eventually(lambda: "no checkpoint of the record database" in caplog.text)
 
         aside.rename(path)
@@ -127,8 +127,8 @@ def test_other_databases_make_their_own() -> None:
     """No thread is started for them."""
     before = threading.active_count()
     engine = SimpleNamespace(dialect=SimpleNamespace(name="postgresql"))
-    checkpoints = sqlite.Checkpoints(cast("sa.Engine", engine))
-    checkpoints.are_due()
+    keeper = sqlite.LogKeeper(cast("sa.Engine", engine))
+    keeper.are_due()
 
     assert threading.active_count() == before
-    checkpoints.close()
+    keeper.close()
