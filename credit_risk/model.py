@@ -176,9 +176,10 @@ def count_reference(
     Raises:
         PackageInvalid: parts are missing or do not fit each other, or the trees are too deep.
     """
-    columns = _plan(spec, schema)[0].encode(reference)
+    plan, _ = _plan(spec, schema)
+    columns = plan.encode(reference)
     ensemble = trees.from_arrays(arrays, columns.shape[1])
-    return shapley.count(ensemble, columns).arrays()
+    return shapley.count(ensemble, columns, plan.players).arrays()
 
 
 def build(
@@ -206,13 +207,13 @@ def build(
     if spec.kind == "trees":
         ensemble = trees.from_arrays(arrays, columns.shape[1])
         if counted is None:
-            counts = shapley.count(ensemble, columns)
+            counts = shapley.count(ensemble, columns, plan.players)
         else:
-            counts = shapley.counts_from_arrays(counted, ensemble)
+            counts = shapley.counts_from_arrays(counted, ensemble, plan.players)
         if counts.rows != len(reference):
             msg = "explanation: the counts are of a reference group of another size"
             raise PackageInvalid(msg)
-        prepared = shapley.prepare(ensemble, counts, plan.factors, factors)
+        prepared = shapley.prepare(ensemble, counts, plan.factors, factors, plan.players)
         scorer = trees.scorer(ensemble)
         return TreesModel(plan, calibration, scorer, prepared, len(reference))
     if spec.linear is None or len(spec.linear.coefficients) != columns.shape[1]:

@@ -83,15 +83,21 @@ class Layout:
         return np.flatnonzero((ensemble.column == LEAF) & (self.height >= 0))
 
 
-def layout(ensemble: Ensemble) -> Layout:
+def layout(ensemble: Ensemble, players: Ints | None = None) -> Layout:
     """Follow every path of an ensemble.
+
+    Args:
+        ensemble: the trees.
+        players: shape (c,), the first of the columns that come from x or from z together, as one
+            column would; None where each is its own.
 
     Raises:
         PackageInvalid: a path tests more than `WIDEST_PATH` columns.
     """
-    width, place, height, path = _layout(
-        ensemble.roots, ensemble.column, ensemble.left, ensemble.right
-    )
+    column = ensemble.column
+    if players is not None:
+        column = np.where(column == LEAF, LEAF, players[column])
+    width, place, height, path = _layout(ensemble.roots, column, ensemble.left, ensemble.right)
     widest = int(width.max(initial=0))
     if widest > WIDEST_PATH:
         msg = f"trees: a path tests more than {WIDEST_PATH} columns, too many for exact reasons"
@@ -119,17 +125,18 @@ class Counts:
         return {"rows": rows, "first": self.first, "pattern": self.pattern, "count": self.count}
 
 
-def count(ensemble: Ensemble, reference: Columns) -> Counts:
+def count(ensemble: Ensemble, reference: Columns, players: Ints | None = None) -> Counts:
     """Count a reference group through every leaf.
 
     Args:
         ensemble: the trees.
         reference: shape (m, c), the encoded reference group, m >= 1.
+        players: see `layout`.
 
     Raises:
         PackageInvalid: see `layout`; or there are more than `LARGEST_COUNTS` possible patterns.
     """
-    paths = layout(ensemble)
+    paths = layout(ensemble, players)
     leaves = paths.leaves(ensemble)
     sizes = np.int64(1) << paths.width[leaves]
     if int(sizes.sum()) > LARGEST_COUNTS:
@@ -148,8 +155,12 @@ def count(ensemble: Ensemble, reference: Columns) -> Counts:
     )
 
 
-def counts_from_arrays(arrays: Mapping[str, npt.NDArray[Any]], ensemble: Ensemble) -> Counts:
+def counts_from_arrays(
+    arrays: Mapping[str, npt.NDArray[Any]], ensemble: Ensemble, players: Ints | None = None
+) -> Counts:
     """Rebuild counts from `Counts.arrays`, checking that they are of this ensemble.
+
+    For ``players`` see `layout`.
 
     Raises:
         PackageInvalid: an array is missing or has another type or shape, a pattern is impossible,
@@ -160,7 +171,7 @@ def counts_from_arrays(arrays: Mapping[str, npt.NDArray[Any]], ensemble: Ensembl
         if name not in arrays or arrays[name].dtype != kind or arrays[name].ndim != 1:
             msg = f"explanation: {name} is not a flat array of {np.dtype(kind).name}"
             raise PackageInvalid(msg)
-    paths = layout(ensemble)
+    paths = layout(ensemble, players)
     widths = paths.width[paths.leaves(ensemble)]
     first, pattern, occurs = arrays["first"], arrays["pattern"], arrays["count"]
     lengths = np.diff(first)
@@ -244,6 +255,7 @@ def prepare(
     counts: Counts,
     factor: Ints,
     factors: int,
+    players: Ints | None = None,
     *,
     tables_most: int = LARGEST_TABLES,
 ) -> Tables | Counting:
@@ -254,12 +266,13 @@ def prepare(
         counts: of the reference group.
         factor: shape (c,), the factor each column is reported under.
         factors: how many factors there are.
+        players: see `layout`; those of one player have one factor.
         tables_most: how many entries all tables may hold.
 
     Returns:
         `Tables`, or `Counting` where they would hold more.
     """
-    paths = layout(ensemble)
+    paths = layout(ensemble, players)
     leaves = paths.leaves(ensemble)
     full = (np.int64(1) << np.repeat(paths.width[leaves], np.diff(counts.first))) - 1
     values = np.repeat(ensemble.value[leaves], np.diff(counts.first))

@@ -176,11 +176,56 @@ def test_a_column_that_cannot_be_computed_is_refused(wrong: dict[str, Any]) -> N
         column(field="price", **wrong)
 
 
+def test_a_category_is_looked_up() -> None:
+    """The last value is that of a category the schema does not list; missing stays missing."""
+    looked_up = column("lookup", "use", fill=NAN, values=[1, 0, NAN, 7])
+
+    expected = [1, 0, NAN, 7, NAN]
+    np.testing.assert_array_equal(encoded(looked_up, 0, 1, 2, UNSEEN, NAN), expected)
+
+
+def test_a_lookup_may_be_filled() -> None:
+    """With the code of a category, or of none."""
+    values = [1, 0, 5, 7]
+    assert encoded(column("lookup", "use", fill=2, values=values), NAN, 0) == [5, 1]
+    assert encoded(column("lookup", "use", fill=UNSEEN, values=values), NAN, 0) == [7, 1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"field": "use", "values": [1, 0, 5]},
+        {"field": "use", "values": [1, 0, 5, 7], "fill": 3},
+        {"field": "use", "values": [1, 0, 5, 7], "fill": 0.5},
+        {"field": "price", "values": [1]},
+    ],
+)
+def test_a_lookup_that_does_not_fit_the_categories_is_refused(wrong: dict[str, Any]) -> None:
+    """It would read beside its values."""
+    with pytest.raises(PackageInvalid, match="column x does not fit the categories of"):
+        Encoder(columns=(column("lookup", **wrong),)).plan(TOY)
+
+
+def test_lookups_of_one_field_are_one_player() -> None:
+    """They stand for one column; other columns of the field were columns of their own."""
+    values = [1, 0, 0, 0]
+    columns = (
+        column("lookup", "use", values=values),
+        column("number", "use"),
+        column("lookup", "history", values=values),
+        column("lookup", "use", values=values[::-1]),
+    )
+    assert Encoder(columns=columns).plan(TOY).players.tolist() == [0, 1, 2, 0]
+
+
 def test_an_encoder_survives_being_written() -> None:
-    """Also a fill that is NaN."""
-    original = Encoder(columns=(column("number", "price", fill=NAN), *toys.encoder().columns))
+    """Also what is NaN."""
+    looked_up = column("lookup", "use", fill=NAN, values=[0, 1, NAN, 0])
+    filled = column("number", "price", fill=NAN)
+    original = Encoder(columns=(filled, looked_up, *toys.encoder().columns))
 
     again = Encoder.model_validate_json(original.model_dump_json())
 
     assert math.isnan(again.columns[0].fill)
-    assert again.columns[1:] == original.columns[1:]
+    assert math.isnan(again.columns[1].values[2])
+    assert repr(again) == repr(original)

@@ -33,12 +33,16 @@ from tests.forests import (
 
 
 def prepared(
-    forest: Ensemble, group: Columns, factor: list[int] | None = None
+    forest: Ensemble,
+    group: Columns,
+    factor: list[int] | None = None,
+    players: list[int] | None = None,
 ) -> tuple[shapley.Tables, shapley.Counting]:
     """The same explanation both ways, one factor for each column unless told otherwise."""
     factor = list(range(group.shape[1])) if factor is None else factor
-    counts = shapley.count(forest, group)
-    arguments = forest, counts, np.array(factor, dtype=np.int32), max(factor) + 1
+    together = None if players is None else np.array(players, dtype=np.int32)
+    counts = shapley.count(forest, group, together)
+    arguments = forest, counts, np.array(factor, dtype=np.int32), max(factor) + 1, together
     tables = shapley.prepare(*arguments)
     counting = shapley.prepare(*arguments, tables_most=-1)
     assert isinstance(tables, shapley.Tables)
@@ -47,10 +51,14 @@ def prepared(
 
 
 def contributions(
-    forest: Ensemble, applicants: Columns, group: Columns, factor: list[int] | None = None
+    forest: Ensemble,
+    applicants: Columns,
+    group: Columns,
+    factor: list[int] | None = None,
+    players: list[int] | None = None,
 ) -> npt.NDArray[np.float64]:
     """Contributions by the tables, after a comparison with those by counts."""
-    tables, counting = prepared(forest, group, factor)
+    tables, counting = prepared(forest, group, factor, players)
     values = tables.contributions(applicants)
     np.testing.assert_allclose(counting.contributions(applicants), values, atol=1e-12)
     assert counting.base == tables.base
@@ -120,6 +128,27 @@ def test_contributions_are_those_of_every_coalition(
 
     for row, found in zip(applicants, values, strict=True):
         expected = enumeration.shapley(arrays.margins, row, group)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@given(st.lists(trees_of(4), min_size=1, max_size=3), rows(2), rows(5))
+def test_columns_of_one_player_come_together(
+    forest: list[Tree], applicants: Columns, group: Columns
+) -> None:
+    """Both from the applicant or both from the group: three players over four columns."""
+    arrays = ensemble(forest)
+    player_of = [0, 1, 1, 2]
+
+    values = contributions(arrays, applicants, group, player_of, players=[0, 1, 1, 3])
+
+    for row, found in zip(applicants, values, strict=True):
+        everybody = np.vstack([row, group])
+
+        def score(whose: npt.NDArray[Any], rows: Columns = everybody) -> npt.NDArray[np.float64]:
+            return arrays.margins(rows[whose[:, player_of], range(4)])
+
+        theirs = np.repeat(np.arange(1, len(everybody))[:, np.newaxis], 3, axis=1)
+        expected = enumeration.shapley(score, np.zeros(3, dtype=int), theirs)
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 

@@ -8,6 +8,7 @@ calibration, and the trees' nodes or a linear predictor. A step it does not know
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
     from credit_risk.schema import FieldSpec, Schema
 
 
+_SPLIT = 0.5
+"""Between the 0 of a lookup, left, and its 1, right."""
+
+
 class NotCompilable(CreditRiskError):
     """The pipeline has a part that has no equivalent in the package's formats."""
 
@@ -84,22 +89,24 @@ def compile_pipeline(pipeline: Pipeline, schema: Schema, estimator: str) -> Comp
     if isinstance(classifier, XGBClassifier) and steps[0].sparse_output_:
         msg = "XGBoost on a sparse matrix, whose zeros it takes for missing values"
         raise NotCompilable(msg)
-    encoder = Encoder(columns=tuple(columns))
     if isinstance(classifier, (MonotoneLogisticRegression, LogisticRegression)):
         linear = Linear(
             coefficients=tuple(classifier.coef_[0].tolist()),
             intercept=float(classifier.intercept_[0]),
         )
         spec = ModelSpec(
-            kind="linear", estimator=estimator, encoder=encoder, calibration=calibration,
-            linear=linear,
+            kind="linear", estimator=estimator, encoder=Encoder(columns=tuple(columns)),
+            calibration=calibration, linear=linear,
         )  # fmt: skip
         return Compiled(_rounded(spec), {})
+    lookups = _Lookups(columns, schema)
     ensemble = _ensemble(
         classifier,
+        lookups,
         calibrated=isinstance(steps[-1], CalibratedClassifierCV),
         sees_float32=bool(casts),
     )
+    encoder = Encoder(columns=tuple(lookups.columns))
     spec = ModelSpec(kind="trees", estimator=estimator, encoder=encoder, calibration=calibration)
     return Compiled(_rounded(spec), ensemble.arrays())
 
@@ -183,13 +190,12 @@ def _field(spec: FieldSpec, parts: list[Any], place: int) -> list[Column]:
         value = imputer.statistics_[place]
         fill = codes.get(value, UNSEEN) if spec.is_category else float(value)
     elif spec.nullable and spec.is_category:
-        msg = f"{spec.name}: a category that may be missing and is not imputed"
-        raise NotCompilable(msg)
+        fill = _code_of_missing(spec, rest, place)
     if rest and isinstance(rest[0], OneHotEncoder):
         return _one_hot(spec, rest, place, fill, codes)
     if rest and isinstance(rest[0], OrdinalEncoder):
         encoder = rest.pop(0)
-        if list(encoder.categories_[place]) != list(spec.categories):
+        if [c for c in encoder.categories_[place] if not _is_nan(c)] != list(spec.categories):
             msg = f"{spec.name}: OrdinalEncoder orders the categories otherwise than the schema"
             raise NotCompilable(msg)
     elif spec.is_category:
@@ -202,9 +208,25 @@ def _field(spec: FieldSpec, parts: list[Any], place: int) -> list[Column]:
     return _scaled(column, rest[1:] if log else rest, place)
 
 
+def _code_of_missing(spec: FieldSpec, parts: list[Any], place: int) -> float:
+    """What an ordinal encoder makes of a missing category, when it is the first of the parts."""
+    encoder = parts[0] if parts else None
+    if isinstance(encoder, OrdinalEncoder):
+        if any(map(_is_nan, encoder.categories_[place])):
+            return float(encoder.encoded_missing_value)
+        if encoder.handle_unknown == "use_encoded_value":
+            return float(encoder.unknown_value)
+    msg = f"{spec.name}: a category that may be missing and is not imputed"
+    raise NotCompilable(msg)
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
 def _marks_nan(step: Any, name: str) -> None:  # noqa: ANN401 - an imputer or an indicator
     """Refuse a step for which something else than NaN is missing."""
-    if not (isinstance(step.missing_values, float) and np.isnan(step.missing_values)):
+    if not _is_nan(step.missing_values):
         msg = f"{name}: {type(step).__name__}(missing_values={step.missing_values!r})"
         raise NotCompilable(msg)
 
@@ -273,8 +295,46 @@ def _calibration(model: Any) -> tuple[Any, Calibration]:  # noqa: ANN401 - any c
     return inner.estimator, Calibration(slope=-float(sigmoid.a_), intercept=-float(sigmoid.b_))
 
 
+class _Lookups:
+    """The encoder's columns, and one more for each set of categories that splits ask for."""
+
+    def __init__(self, columns: list[Column], schema: Schema) -> None:
+        self.columns = list(columns)
+        self._known = {f.name: len(f.categories) for f in schema.fields}
+        self._split: dict[str, int] = {}
+        self._made: dict[tuple[str, tuple[float, ...]], int] = {}
+
+    def add(self, number: int, sides: dict[float, float], other: float) -> int:
+        """The number of the column that is split in place of a column of codes.
+
+        Args:
+            number: the column of codes.
+            sides: of codes, 0 for left and 1 for right.
+            other: of all other codes; `math.nan` sends them where missing values go.
+
+        Raises:
+            NotCompilable: it is no column of codes, or not the only one of its field.
+        """
+        column = self.columns[number]
+        known = self._known[column.field]
+        codes = [*map(float, range(known)), UNSEEN]
+        plain = not (column.log or column.ramp) and (column.center, column.scale) == (0.0, 1.0)
+        filled = math.isnan(column.fill) or column.fill in codes
+        only = self._split.setdefault(column.field, number) == number
+        if column.kind != "number" or not (known and plain and filled and only):
+            msg = f"{column.name}: a split on a set of categories in other than one column of codes"
+            raise NotCompilable(msg)
+        values = tuple(sides.get(code, other) for code in codes)
+        made = self._made.setdefault((column.field, values), len(self.columns))
+        if made == len(self.columns):
+            changes = {"name": f"{column.name}/{made}", "kind": "lookup", "values": values}
+            self.columns.append(column.model_copy(update=changes))
+        return made
+
+
 def _ensemble(
     model: Any,  # noqa: ANN401 - any classifier
+    lookups: _Lookups,
     *,
     calibrated: bool,
     sees_float32: bool,
@@ -284,9 +344,9 @@ def _ensemble(
         if calibrated and not hasattr(model, "decision_function"):
             msg = "CalibratedClassifierCV around an XGBClassifier without decision_function"
             raise NotCompilable(msg)
-        return _xgboost(model)
+        return _xgboost(model, lookups)
     if isinstance(model, HistGradientBoostingClassifier):
-        return _hist_gradient_boosting(model, sees_float32=sees_float32)
+        return _hist_gradient_boosting(model, lookups, sees_float32=sees_float32)
     if isinstance(model, RandomForestClassifier) and calibrated:
         return _random_forest(model)
     msg = f"classifier {type(model).__name__}" + ("" if calibrated else ", not calibrated")
@@ -346,7 +406,7 @@ class _Nodes:
         )
 
 
-def _xgboost(model: XGBClassifier) -> Ensemble:
+def _xgboost(model: XGBClassifier, lookups: _Lookups) -> Ensemble:
     if model.objective != "binary:logistic":
         msg = f"XGBoost objective {model.objective}"
         raise NotCompilable(msg)
@@ -366,22 +426,28 @@ def _xgboost(model: XGBClassifier) -> Ensemble:
     of_first_round = 0.0
     nodes = _Nodes()
     for number, tree in enumerate(forest["trees"], start=1):
-        if any(tree["split_type"]):
-            msg = "XGBoost categorical splits"
-            raise NotCompilable(msg)
         left = np.array(tree["left_children"])
         conditions = np.array(tree["split_conditions"], dtype=np.float32)
+        column, threshold = np.array(tree["split_indices"]), conditions.copy()
+        segments = zip(tree["categories_segments"], tree["categories_sizes"], strict=True)
+        for node, (start, size) in zip(tree["categories_nodes"], segments, strict=True):
+            right = dict.fromkeys(map(float, tree["categories"][start : start + size]), 1.0)
+            column[node] = lookups.add(int(column[node]), right, 0.0)
+            threshold[node] = _SPLIT
         nodes.add(
             leaf=left == -1,
-            column=np.array(tree["split_indices"]),
-            threshold=conditions,
+            column=column,
+            threshold=threshold,
             default_left=np.array(tree["default_left"], dtype=bool),
             left=left,
             right=np.array(tree["right_children"]),
             value=conditions,
         )
         if number == first_round:
-            of_first_round = float(nodes.ensemble(0.0).margins(row)[0])
+            # Looked up, the first category is what it is looked up as.
+            encoded = [c.values[0] if c.kind == "lookup" else 0.0 for c in lookups.columns]
+            ours = np.array([encoded], dtype=np.float32)
+            of_first_round = float(nodes.ensemble(0.0).margins(ours)[0])
     # The stored base score is rounded to a few digits, so the base is measured instead: over one
     # round, because XGBoost adds up in float32 and over all rounds would be off by their errors.
     margin = float(model.predict(row, output_margin=True, iteration_range=(0, 1))[0])
@@ -405,21 +471,33 @@ def _below_rounded(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32
 
 
 def _hist_gradient_boosting(
-    model: HistGradientBoostingClassifier, *, sees_float32: bool
+    model: HistGradientBoostingClassifier, lookups: _Lookups, *, sees_float32: bool
 ) -> Ensemble:
     # Thresholds are often values of the data, so a value equal to one must stay on its side.
     below = _below if sees_float32 else _below_rounded
+    # scikit-learn offers no public view of what follows; a test compares with predict_proba.
+    order = np.arange(model.n_features_in_)
+    met: list[list[float]] = []
+    if model.is_categorical_ is not None:
+        # It puts columns of codes first, and numbers the codes that it met anew.
+        order = np.concatenate([order[model.is_categorical_], order[~model.is_categorical_]])
+        encoder = model._preprocessor.named_transformers_["encoder"]  # noqa: SLF001
+        met = [codes.tolist() for codes in encoder.categories_]
     nodes = _Nodes()
-    # scikit-learn offers no public view of these trees; a test compares with predict_proba.
     for (predictor,) in model._predictors:  # noqa: SLF001
         tree = predictor.nodes
-        if tree["is_categorical"].any():
-            msg = "HistGradientBoosting categorical splits"
-            raise NotCompilable(msg)
+        column = order[tree["feature_idx"]]
+        threshold = below(tree["num_threshold"].astype(np.float64))
+        for node in np.flatnonzero(tree["is_categorical"]).tolist():
+            left = predictor.raw_left_cat_bitsets[tree["bitset_idx"][node]]
+            codes = met[tree["feature_idx"][node]]
+            sides = {code: float(not left[n // 32] >> n % 32 & 1) for n, code in enumerate(codes)}
+            column[node] = lookups.add(int(column[node]), sides, math.nan)
+            threshold[node] = _SPLIT
         nodes.add(
             leaf=tree["is_leaf"].astype(bool),
-            column=tree["feature_idx"].astype(np.int64),
-            threshold=below(tree["num_threshold"].astype(np.float64)),
+            column=column,
+            threshold=threshold,
             default_left=tree["missing_go_to_left"].astype(bool),
             left=tree["left"].astype(np.int64),
             right=tree["right"].astype(np.int64),
