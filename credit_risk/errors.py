@@ -6,7 +6,7 @@
     ├── ApplicationInvalid     the applicant's data do not satisfy the portfolio's schema
     ├── DataInvalid            a data file lacks a column, or cannot be read
     ├── OutputRefused          a file would be overwritten, or was begun by another run
-    ├── PortfolioInvalid       a schema, policy or reasons file is wrong: nothing may start on it
+    ├── PortfolioInvalid       a portfolio's or a regime's file is wrong: nothing may start on it
     ├── PackageInvalid         a model package is incomplete, altered or gives other answers
     ├── ExplanationFailed      contributions do not add up, or a decline has no reason
     ├── RecordingFailed        the evidence could not be written, so there is no decision
@@ -16,10 +16,15 @@
     ├── Overloaded             more is asked than can be done in time; nothing was begun
     ├── DeadlineExceeded       the decision was not ready in time, so there is none
     ├── NotADecision           a record that was asked about as a decision is of another kind
+    ├── RequestInvalid         a call about a decision on record has a field or parameter wrong
+    ├── ReviewRefused          the state of a decision's review does not allow this step
+    ├── NotAdverse             a notice was asked for of what is no adverse decision
+    ├── NoticeImpossible       what a notice needs of the package that decided is not there
     ├── CannotServe            the port or the state directory is taken by another server
     └── NotFound               something is not there that was asked for by its name
         ├── FileNotFound           no data or pipeline file is there
         ├── PortfolioNotFound      no portfolio has that name
+        ├── RegimeNotFound         no regime file has that name
         ├── PackageNotFound        no package of that version is installed or shipped
         └── RecordNotFound         no record has that id, or there are none at all
             └── RecordExpired      there was one, and retention has taken it
@@ -64,7 +69,7 @@ class OutputRefused(CreditRiskError):
 
 
 class PortfolioInvalid(CreditRiskError):
-    """A schema, policy, reasons or training file is wrong."""
+    """A schema, policy, reasons, training or regime file is wrong."""
 
 
 class PackageInvalid(CreditRiskError):
@@ -107,6 +112,26 @@ class NotADecision(CreditRiskError):
     """A record is there, but it is none of a decision."""
 
 
+class RequestInvalid(CreditRiskError):
+    """A call about a decision on record is not as it should be; ``errors`` names every place."""
+
+    def __init__(self, errors: tuple[FieldError, ...]) -> None:
+        super().__init__("; ".join(f"{e.pointer or '/'}: {e.detail}" for e in errors))
+        self.errors = errors
+
+
+class ReviewRefused(CreditRiskError):
+    """A step of a review that the state it is in does not allow."""
+
+
+class NotAdverse(CreditRiskError):
+    """There is no adverse decision, or none yet, to give notice of."""
+
+
+class NoticeImpossible(CreditRiskError):
+    """A notice's reasons cannot be given in the wording approved for the decision."""
+
+
 class CannotServe(CreditRiskError):
     """Another program has the port, or another server the state directory."""
 
@@ -121,6 +146,10 @@ class FileNotFound(NotFound):
 
 class PortfolioNotFound(NotFound):
     """There is no portfolio of that name."""
+
+
+class RegimeNotFound(NotFound):
+    """There is no regime of that name."""
 
 
 class PackageNotFound(NotFound):

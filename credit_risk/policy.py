@@ -154,6 +154,51 @@ class Rule(Document):
         return _RULE_DECISION[self.kind]
 
 
+class ReviewReason(Document):
+    """A reason that a reviewer may give for ``decision``, in approved wording."""
+
+    code: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
+    text: Annotated[str, Field(min_length=3, max_length=200)]
+    decision: Literal["APPROVE", "DECLINE"]
+
+
+class ReviewPolicy(Document):
+    """How people decide; a policy without a section ``review`` has these defaults.
+
+    ``second_person`` says which of their decisions take effect only once a second, different
+    person agrees: those that override the server's (the default), every one, or none. A claim
+    keeps others off a case for ``claim_minutes``. ``reasons`` are those a reviewer may give
+    besides the portfolio's own, which are approved for a decline.
+    """
+
+    second_person: Literal["overrides", "always", "never"] = "overrides"
+    claim_minutes: Annotated[int, Field(ge=1, le=1_440)] = 30
+    reasons: tuple[ReviewReason, ...] = (
+        ReviewReason(
+            code="INFORMATION_VERIFIED",
+            text="Information that was missing or in doubt was verified",
+            decision="APPROVE",
+        ),
+        ReviewReason(
+            code="INFORMATION_CORRECTED",
+            text="Information in the application was wrong and was corrected",
+            decision="APPROVE",
+        ),
+        ReviewReason(
+            code="COMPENSATING_FACTORS",
+            text="Verified strengths outside the model outweigh its score",
+            decision="APPROVE",
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _codes_are_unique(self) -> ReviewPolicy:
+        if len({(r.code, r.decision) for r in self.reasons}) != len(self.reasons):
+            msg = "reasons: a code is given twice for the same decision"
+            raise ValueError(msg)
+        return self
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What the policy made of one application.
@@ -211,6 +256,7 @@ class Policy(Document):
     cut_off: Probability
     bands: Annotated[tuple[Band, ...], Field(min_length=len(BAND_ORDER), max_length=4)]
     rules: tuple[Rule, ...] = ()
+    review: ReviewPolicy = ReviewPolicy()
 
     @model_validator(mode="after")
     def _bands_tile_the_probabilities(self) -> Policy:

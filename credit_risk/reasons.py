@@ -65,7 +65,7 @@ class ReasonDictionary(Document):
         """Check that each reason the schema and the policy name has a text, and none is idle.
 
         Raises:
-            PortfolioInvalid: a code has no approved text, or a text no use.
+            PortfolioInvalid: see `check_codes`; or a text has no use.
         """
         used = self.check_codes(schema, policy)
         idle = sorted(set(self.texts) - used)
@@ -77,13 +77,17 @@ class ReasonDictionary(Document):
         """Check that each reason the schema and the policy name has a text; returns their codes.
 
         Raises:
-            PortfolioInvalid: a code has no approved text.
+            PortfolioInvalid: a code has no approved text, or two.
         """
         used = {f.reason: f"field {f.name}" for f in schema.fields}
         used |= {r.reason: f"rule {r.name}" for r in policy.rules}
         for code, user in used.items():
             if code not in self.texts:
                 msg = f"reason {code} of {user} has no approved text"
+                raise PortfolioInvalid(msg)
+        for reason in policy.review.reasons:
+            if self.texts.get(reason.code, reason.text) != reason.text:
+                msg = f"reason {reason.code} of review has another text among the reasons"
                 raise PortfolioInvalid(msg)
         return set(used)
 

@@ -440,6 +440,33 @@ def test_a_missing_number_stays_missing_through_a_package(tmp_path: Path) -> Non
 # Those that are shipped.
 
 
+# Its words alone.
+
+
+def test_the_words_of_a_package_are_those_it_decides_with(folder: Path) -> None:
+    """Verified as a whole, though the model is not loaded."""
+    words = package.wordings(folder, folder.name)
+    loaded = package.load(folder)
+
+    assert (words.policy, words.reasons) == (loaded.policy, loaded.reasons)
+    assert words.reasons_sha256 == loaded.digests["reasons.yaml"]
+    assert words.review_texts("DECLINE") == loaded.reasons.texts
+    assert "COMPENSATING_FACTORS" in words.review_texts("APPROVE")
+    assert "LENGTH_OF_EMPLOYMENT" not in words.review_texts("APPROVE")
+
+
+def test_the_words_of_an_altered_package_are_not_given(folder: Path) -> None:
+    """Nor those of another version, nor what cannot be read."""
+    with pytest.raises(PackageInvalid, match="the folder holds"):
+        package.wordings(folder, "0123456789ab")
+    broken = toys.write_package(folder.parents[1], "trees", reasons_yaml=b"reasons: 1\n")
+    with pytest.raises(PackageInvalid, match=r"reasons\.yaml: .*reasons"):
+        package.wordings(broken, broken.name)
+    (folder / "card.md").write_bytes(b"another")
+    with pytest.raises(PackageInvalid, match=r"card\.md was altered"):
+        package.wordings(folder, folder.name)
+
+
 @pytest.mark.parametrize("portfolio", ["credit-cards", "personal-loans"])
 def test_a_shipped_package_gives_its_golden_answers(portfolio: str) -> None:
     """The default of each portfolio, on whatever machine this runs."""

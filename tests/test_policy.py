@@ -579,3 +579,42 @@ def test_without_rules_the_band_alone_decides_about_many() -> None:
 
     assert [many[i].decision for i in range(2)] == ["APPROVE", "DECLINE"]
     assert many.rules.shape == (2, 0)
+
+
+# What people may decide.
+
+
+def test_a_policy_without_a_review_section_has_the_defaults() -> None:
+    """Overrides need a second person, claims last half an hour, approvals have three reasons."""
+    review = TOY.review
+
+    assert (review.second_person, review.claim_minutes) == ("overrides", 30)
+    assert {reason.decision for reason in review.reasons} == {"APPROVE"}
+    assert len(review.reasons) == 3
+
+
+def test_a_review_section_says_otherwise() -> None:
+    """Each key for itself; the others stay."""
+    reason = {"code": "OWNER_KNOWN", "text": "Known to the branch", "decision": "APPROVE"}
+    policy = parsed(review={"second_person": "always", "reasons": [reason]})
+
+    assert policy.review.second_person == "always"
+    assert policy.review.claim_minutes == 30
+    assert [r.code for r in policy.review.reasons] == ["OWNER_KNOWN"]
+
+
+@pytest.mark.parametrize(
+    ("review", "place"),
+    [
+        ({"second_person": "sometimes"}, "review.second_person"),
+        ({"claim_minutes": 0}, "review.claim_minutes"),
+        ({"people": 2}, "review.people"),
+        ({"reasons": [{"code": "a", "text": "Text", "decision": "APPROVE"}]}, "reasons.0.code"),
+        ({"reasons": [{"code": "A", "text": "Text", "decision": "REVIEW"}]}, "reasons.0.decision"),
+        ({"reasons": [{"code": "A", "text": "Text", "decision": "APPROVE"}] * 2}, "given twice"),
+    ],
+)
+def test_a_wrong_review_section_is_refused(review: dict[str, Any], place: str) -> None:
+    """Naming the place."""
+    with pytest.raises(PortfolioInvalid, match=place):
+        parsed(review=review)

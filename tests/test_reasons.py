@@ -328,3 +328,17 @@ def test_a_dictionary_of_another_shape_is_refused(changed: dict[str, Any], messa
 
     with pytest.raises(PortfolioInvalid, match=f"^reasons.yaml: .*{message}"):
         documents.parse(ReasonDictionary, text, "reasons.yaml")
+
+
+def test_a_reviewers_reason_of_another_text_is_refused() -> None:
+    """One code means one thing to applicants."""
+
+    def policy_with(text: str) -> Policy:
+        reason = {"code": "LENGTH_OF_EMPLOYMENT", "text": text, "decision": "DECLINE"}
+        return Policy.model_validate(
+            toys.policy().model_dump(mode="json") | {"review": {"reasons": [reason]}}
+        )
+
+    toys.reasons().check(toys.schema(), policy_with("Length of employment"))
+    with pytest.raises(PortfolioInvalid, match="LENGTH_OF_EMPLOYMENT of review has another text"):
+        toys.reasons().check(toys.schema(), policy_with("Too short a job"))

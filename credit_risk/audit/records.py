@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-RecordKind = Literal["decision", "refusal", "failure", "activation", "start"]
+RecordKind = Literal["decision", "refusal", "failure", "activation", "start", "claim", "review"]
 Withheld = Literal["sealed", "erased"]
 Alongside: TypeAlias = "Callable[[sa.Connection], None]"
 """More for the transaction of a group of records: run after they are inserted, in the writer's
