@@ -41,7 +41,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from credit_risk import __version__, kernels, portfolio
+from credit_risk import __version__, kernels, portfolio, regimes
 from credit_risk.errors import (
     CannotServe,
     CreditRiskError,
@@ -90,7 +90,7 @@ Step = Callable[[str], None]
 """Told of each step of what takes long, as it begins."""
 Estimator = Literal["xgboost", "logistic-regression", "random-forest", "gradient-boosting"]
 DecisionFilter = Literal["APPROVE", "REVIEW", "DECLINE"]
-KindFilter = Literal["decision", "refusal", "failure", "activation", "start"]
+KindFilter = Literal["decision", "refusal", "failure", "activation", "start", "claim", "review"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PACKAGES_AT_ONCE = 4
@@ -144,6 +144,7 @@ def serve() -> None:
     wrong one is one line here and not a worker that keeps dying.
     """
     settings, _ = _chosen(None)
+    regimes.load(settings.regimes_dir, settings.regime)
     with _claimed(settings), _uncollected():
         with _log_and_store(settings) as (log, store):
             from credit_risk.serving import activation
@@ -163,6 +164,7 @@ def serve() -> None:
             f"{PREFIX}STATE_DIR": str(settings.state_dir.absolute()),
             f"{PREFIX}PORTFOLIOS_DIR": str(settings.portfolios_dir.absolute()),
             f"{PREFIX}PACKAGES_DIR": str(settings.packages_dir.absolute()),
+            f"{PREFIX}REGIMES_DIR": str(settings.regimes_dir.absolute()),
             f"{PREFIX}DATABASE_URL": settings.audit_url.render_as_string(hide_password=False),
             **{
                 f"{PREFIX}{name.upper()}": str(path.absolute())

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from credit_risk.errors import ReviewRefused
+from credit_risk.errors import NotADecision, ReviewRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -166,10 +166,10 @@ def case_of(decision: Record, steps: Iterable[Record]) -> Case:
     """The case of a decision, from its record and those of its claims and reviews in any order.
 
     Raises:
-        ReviewRefused: the record is not one of a decision.
+        NotADecision: the record is of something else.
     """
     if decision.decision is None:
-        raise ReviewRefused("The record is not one of a decision")
+        raise NotADecision("the record is not one of a decision")
     case = Case(
         decision_id=decision.id,
         portfolio=decision.portfolio,

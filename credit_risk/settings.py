@@ -93,6 +93,16 @@ class Settings(BaseSettings):
     packages_dir: Annotated[
         Path, Field(description="Folder with the model packages that are shipped.")
     ] = Path(__file__).parent.parent / "packages"
+    regimes_dir: Annotated[
+        Path, Field(description="Folder with one data file per legal regime.")
+    ] = Path(__file__).parent.parent / "regimes"
+    regime: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$",
+            description="The regime that notices and evidence go by.",
+        ),
+    ] = "us-ecoa"
     database_url: Annotated[
         Annotated[str, AfterValidator(_is_url)] | None,
         Field(

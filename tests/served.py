@@ -14,12 +14,14 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from credit_risk import regimes
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.batching import Batcher
 from credit_risk.decisions import Desk
-from credit_risk.errors import RecordingFailed
+from credit_risk.errors import PackageNotFound, RecordingFailed
 from credit_risk.serving import problems
 from credit_risk.serving.app import Calls, Server
+from credit_risk.serving.cases import Cases
 from credit_risk.serving.stopping import Stopping
 from credit_risk.settings import Settings
 from monitoring.accounts import Accounts
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from credit_risk.audit.records import Alongside, AuditLog, Record
-    from credit_risk.package import ModelPackage
+    from credit_risk.package import ModelPackage, Wordings
     from credit_risk.serving.activation import ActivePackage
 
     Floats = npt.NDArray[np.float64]
@@ -143,7 +145,9 @@ class Served:
             self.settings.batch_deadline_seconds,
         )
         active = cast("ActivePackage", self.active)
-        self.calls = Calls(self.settings, active, desk, self._metrics_text, self.stopping)
+        regime = regimes.load(self.settings.regimes_dir, self.settings.regime)
+        cases = Cases(self.settings, self.audit, self._wordings, regime)
+        self.calls = Calls(self.settings, active, desk, self._metrics_text, self.stopping, cases)
         self.app = self._flushing(Server(self.calls, self.accounts, self.traces))
         self.client = TestClient(self.app, follow_redirects=False)
 
@@ -159,6 +163,12 @@ class Served:
             self.accounts.flush()
 
         return flushing
+
+    def _wordings(self, version: str) -> Wordings:
+        """The words of the package that decides; no other is installed."""
+        if version != self.active.current.version:
+            raise PackageNotFound(f"no package {version}")
+        return self.active.current.words
 
     def _metrics_text(self) -> tuple[bytes, str]:
         return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4

@@ -931,6 +931,8 @@ def test_every_setting_is_shown_with_a_variable_that_sets_it(
         "model_version": "0123456789ab",
         "portfolios_dir": "/srv/portfolios",
         "packages_dir": "/srv/packages",
+        "regimes_dir": "/srv/regimes",
+        "regime": "eu-consumer-credit",
         "database_url": "sqlite:////srv/records.db",
         "body_bytes_max": 2_048,
         "drain_seconds": 15.0,
@@ -1198,8 +1200,25 @@ def test_serving_hands_over_to_bentoml(
     assert environment["BENTOML_DO_NOT_TRACK"] == "True"
     assert environment["CREDIT_RISK_WORKERS"] == "1"
     assert environment["CREDIT_RISK_PACKAGES_DIR"] == str(place.folder / "shipped")
+    assert Path(environment["CREDIT_RISK_REGIMES_DIR"]).is_absolute()
     assert environment["CREDIT_RISK_PORTFOLIOS_DIR"] == str(place.folder / "portfolios")
     assert environment["CREDIT_RISK_DATABASE_URL"] == f"sqlite:///{place.folder}/my.db"
+
+
+def test_a_regime_that_cannot_be_gone_by_is_one_line_and_not_a_server(
+    run: Callable[..., Outcome],
+    place: Place,
+    executed: list[tuple[list[str], dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not there, or wrong."""
+    monkeypatch.setenv("CREDIT_RISK_REGIMES_DIR", str(place.folder))
+    monkeypatch.setenv("CREDIT_RISK_REGIME", "bicycle-law")
+    refused(run("serve"), 3, "no regime 'bicycle-law'")
+
+    (place.folder / "bicycle-law.yaml").write_text("id: bicycle-law\n", encoding="utf-8")
+    refused(run("serve"), 1, "bicycle-law.yaml: version: Field required")
+    assert executed == []
 
 
 def test_a_package_that_cannot_serve_is_one_line_and_not_a_server(

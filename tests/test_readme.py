@@ -33,6 +33,7 @@ def shipped(name: str) -> package.ModelPackage:
 def settings_rows() -> list[str]:
     """The settings table, row by row."""
     words = {"workers": "cores", "portfolios_dir": "`portfolios`", "packages_dir": "`packages`"}
+    words["regimes_dir"] = "`regimes`"
     rows = []
     for name, field in Settings.model_fields.items():
         default = words.get(name) or (f"`{field.default}`" if field.default is not None else "")

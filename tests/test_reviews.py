@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 
 from credit_risk import reviews
 from credit_risk.audit.records import Record
-from credit_risk.errors import ReviewRefused
+from credit_risk.errors import NotADecision, ReviewRefused
 from credit_risk.policy import ReviewPolicy
 from credit_risk.reviews import Case, Direction, PersonsDecision, Step, Verdict, case_of
 from tests import toys
@@ -218,7 +218,7 @@ def test_what_is_closed_stays_closed() -> None:
 
 def test_what_is_no_decision_has_no_case() -> None:
     """A refusal, for instance."""
-    with pytest.raises(ReviewRefused, match="not one of a decision"):
+    with pytest.raises(NotADecision, match="not one of a decision"):
         case_of(decided(None), [])
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from credit_risk.decisions import Desk, Problem
     from credit_risk.package import ModelPackage
     from credit_risk.serving.activation import ActivePackage
+    from credit_risk.serving.cases import Cases
     from credit_risk.serving.problems import Kind
     from credit_risk.serving.stopping import Stopping
     from credit_risk.settings import Settings
@@ -68,15 +69,17 @@ _UNKNOWN_ROUTE = "unknown"
 class Calls:
     """The handlers of all routes; each is a few lines over the use case."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - collaborators, each of a type of its own
         self,
         settings: Settings,
         active: ActivePackage,
         desk: Desk,
         metrics_text: Callable[[], tuple[bytes, str]],
         stopping: Stopping,
+        cases: Cases,
     ) -> None:
         self.stopping = stopping
+        self.cases = cases
         self._settings = settings
         self._active = active
         self._desk = desk
@@ -154,8 +157,11 @@ class Calls:
                 "/schema": package.schema.json_schema(),
                 "/problems/{slug}": _advice(problems.KINDS["invalid-application"]),
             }
+            regime = self.cases.regime
             # Its examples are decided, which takes some models long.
-            document = await asyncio.to_thread(openapi.document, package, self._settings, answers)
+            document = await asyncio.to_thread(
+                openapi.document, package, self._settings, answers, regime
+            )
             self._documents = (package.version, pydantic_core.to_json(document))
         return Response(self._documents[1], media_type="application/json")
 
@@ -251,6 +257,7 @@ def routes(calls: Calls) -> list[Route]:
         Route("/predict/batch", calls.predict_batch, methods=["POST"]),
         Route("/explain", calls.explain, methods=["POST"]),
         Route("/predict/explain", calls.explain, methods=["POST"]),
+        Route("/decisions/{id}/notice", calls.cases.notice),
         Route("/", calls.root),
         Route("/health", calls.health),
         Route("/livez", calls.livez),

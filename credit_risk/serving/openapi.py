@@ -5,10 +5,12 @@ Requests come from the schema; the examples' answers are the package's own answe
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, get_args
 
-from credit_risk import __version__
-from credit_risk.decisions import answer
+from credit_risk import __version__, notices
+from credit_risk.audit.records import Record
+from credit_risk.decisions import answer, evidence
 from credit_risk.policy import BandName, DecisionName
 from credit_risk.scoring import decide
 from credit_risk.serving import problems
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from credit_risk.package import ModelPackage
+    from credit_risk.regimes import Regime
     from credit_risk.settings import Settings
 
     Json = dict[str, Any]
@@ -27,6 +30,7 @@ _NAMES = {
     "/predict/batch": "predict_batch",
     "/explain": "explain",
     "/predict/explain": "predict_explain",
+    "/decisions/{id}/notice": "notice",
     "/": "about",
     "/health": "health",
     "/livez": "livez",
@@ -52,13 +56,19 @@ _SCORING_PROBLEMS = (
 )
 
 
-def document(package: ModelPackage, settings: Settings, answers: Mapping[str, Json]) -> Json:
+_READING_PROBLEMS = ("internal-error", "records-unavailable", "deadline-exceeded")
+
+
+def document(
+    package: ModelPackage, settings: Settings, answers: Mapping[str, Json], regime: Regime
+) -> Json:
     """The OpenAPI 3.1 document of a server that serves ``package``.
 
     Args:
         package: what decides.
         settings: limits come from it.
         answers: what the calls that take nothing answer, by path; their examples.
+        regime: what the example of a notice goes by.
     """
     example = package.schema.example
     plain, explained = (
@@ -94,6 +104,12 @@ def document(package: ModelPackage, settings: Settings, answers: Mapping[str, Js
         },
         "/explain": {"post": explain},
         "/predict/explain": {"post": explain | {"summary": f"{explain['summary']} (as /explain)"}},
+        "/decisions/{id}/notice": {
+            "get": _case(
+                "What a notice of adverse action needs", _ref("Notice"), _notice(package, regime),
+                "not-found", "not-adverse", "notice-impossible", "package-missing",
+            )
+        },
         "/": {"get": _read("What this server is; browsers are led to /docs", _ABOUT)},
         "/health": {"get": _read("Every check, with what is wrong", _HEALTH)},
         "/livez": {"get": _read("The process answers", _STATUS)},
@@ -145,9 +161,6 @@ def _ref(name: str) -> Json:
 
 
 def _scoring(summary: str, takes: Json, example: Json, gives: Json, answered: Json) -> Json:
-    slug_by_status: dict[int, list[str]] = {}
-    for slug in _SCORING_PROBLEMS:
-        slug_by_status.setdefault(problems.KINDS[slug].status, []).append(slug)
     return {
         "summary": summary,
         "tags": ["Decisions"],
@@ -161,12 +174,54 @@ def _scoring(summary: str, takes: Json, example: Json, gives: Json, answered: Js
                 "description": "Decided, and on record",
                 "content": {"application/json": {"schema": gives, "example": answered}},
             },
-            **{
-                str(status): _problem_response(*slugs)
-                for status, slugs in sorted(slug_by_status.items())
-            },
+            **_problem_responses(*_SCORING_PROBLEMS),
         },
     }
+
+
+def _problem_responses(*slugs: str) -> Json:
+    """The problems by their status."""
+    by_status: dict[int, list[str]] = {}
+    for slug in slugs:
+        by_status.setdefault(problems.KINDS[slug].status, []).append(slug)
+    return {str(status): _problem_response(*by_status[status]) for status in sorted(by_status)}
+
+
+def _case(summary: str, gives: Json, answered: Json | None, *slugs: str) -> Json:
+    """A call about a decision on record."""
+    content: Json = {"schema": gives}
+    if answered is not None:
+        content["example"] = answered
+    return {
+        "summary": summary,
+        "tags": ["Cases"],
+        "parameters": [_REQUEST_ID, _DECISION_ID],
+        "responses": {
+            "200": {"description": "OK", "content": {"application/json": content}},
+            **_problem_responses(*slugs, *_READING_PROBLEMS),
+        },
+    }
+
+
+def _notice(package: ModelPackage, regime: Regime) -> Json | None:
+    """The notice of a decline among the golden records; None where there is no decline."""
+    declined = next((golden for golden in package.golden if golden.decision == "DECLINE"), None)
+    if declined is None:
+        return None
+    (decision,) = decide(package, [declined.application], explain=True)
+    record = Record(
+        id=_EXAMPLE_ID,
+        kind="decision",
+        time=time.time_ns() // 1_000,
+        portfolio=package.portfolio,
+        request_id=_EXAMPLE_ID,
+        model_version=package.version,
+        policy_version=package.policy_version,
+        decision="DECLINE",
+        status=200,
+        body=evidence(package, decision),
+    )
+    return notices.notice(record, None, package.words, regime)
 
 
 def _read(summary: str, gives: Json, media_type: str = "application/json") -> Json:
@@ -192,6 +247,14 @@ def _problem_response(*slugs: str) -> Json:
     }
 
 
+_DECISION_ID: Json = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "decision_id of the decision",
+    "schema": {"type": "string"},
+    "example": _EXAMPLE_ID,
+}
 _REQUEST_ID: Json = {
     "name": "X-Request-ID",
     "in": "header",
@@ -289,6 +352,7 @@ def _components(package: ModelPackage, settings: Settings) -> Json:
                 },
             }
         ),
+        "Notice": _NOTICE,
         "Problem": {
             "type": "object",
             "description": "RFC 9457; type is a path of this server that says what to do",
@@ -352,6 +416,80 @@ _VERSION: Json = _object(
 )
 _ADVICE: Json = _object(
     {"type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, "advice": _TEXT}
+)
+_TEXTS: Json = {"type": "array", "items": _TEXT}
+_NOTHING_OR_TEXT: Json = {"type": ["string", "null"]}
+_CLOSED: Json = {
+    "type": ["object", "null"],
+    "description": "How a review by people ended; null where there was none",
+    "properties": {
+        "decision": {"enum": ["APPROVE", "DECLINE"]},
+        "reviewers": _TEXTS,
+        "reasons": _TEXTS,
+        "override": {"enum": ["low-side", "high-side", None]},
+        "closed": {"type": "string", "format": "date-time"},
+    },
+}
+_NOTICE: Json = _object(
+    {
+        "decision_id": {"type": "string", "format": "uuid"},
+        "portfolio": _TEXT,
+        "decision": {"const": "DECLINE"},
+        "decided_by": {
+            "type": "array",
+            "items": {"enum": ["reviewer", "rule", "score"]},
+            "description": "The components that called for the decline, the last word first",
+        },
+        "principal_reasons": {
+            "type": "array",
+            "minItems": 1,
+            "items": _object(
+                {"code": _TEXT, "text": _TEXT, "component": {"enum": ["reviewer", "rule", "score"]}}
+            ),
+            "description": "In the wording approved for this decision, the regime's number at most",
+        },
+        "notification": _object(
+            {
+                "counted_from": {"enum": ["application", "decision"]},
+                "from": {"type": "string", "format": "date-time"},
+                "days": {"type": ["integer", "null"]},
+                "deadline": {
+                    "type": ["string", "null"],
+                    "format": "date",
+                    "description": "The last day, UTC; null where the regime has no number of days",
+                },
+                "words": _TEXT,
+            }
+        ),
+        "personal_data": {
+            "enum": ["kept", "sealed", "erased"],
+            "description": "Whether the application itself is still there: erased at the "
+            "applicant's request, or sealed with a key that this server has not",
+        },
+        "review": _CLOSED,
+        "statements": {
+            "type": "array",
+            "items": _object(
+                {"id": _TEXT, "text": _TEXT, "placeholders": _TEXTS, "when": _NOTHING_OR_TEXT}
+            ),
+            "description": "What the notice has to say besides; the lender fills the placeholders",
+        },
+        "model_version": _TEXT,
+        "policy_version": _TEXT,
+        "reasons": _object({"version": _TEXT, "sha256": _DIGEST}),
+        "regime": _object(
+            {
+                "id": _TEXT,
+                "version": _TEXT,
+                "title": _TEXT,
+                "as_of": {"type": "string", "format": "date"},
+                "sha256": _DIGEST,
+                "caveat": _TEXT,
+                "sources": {"type": "array", "items": {"type": "object"}},
+                "record_retention_months": {"type": ["integer", "null"]},
+            }
+        ),
+    }
 )
 _SLUG: Json = {
     "name": "slug",

@@ -15,8 +15,16 @@ from credit_risk.errors import (
     CreditRiskError,
     DeadlineExceeded,
     ExplanationFailed,
+    NotAdverse,
+    NoticeImpossible,
     Overloaded,
+    PackageInvalid,
+    PackageNotFound,
+    RecordExpired,
     RecordingFailed,
+    RecordNotFound,
+    RequestInvalid,
+    ReviewRefused,
 )
 
 if TYPE_CHECKING:
@@ -82,6 +90,36 @@ KINDS: Mapping[str, Kind] = _kinds(
         "Send it again, at once and whole. The connection is closed.",
     ),
     Kind(
+        "not-adverse",
+        409,
+        "The decision is not adverse",
+        "Only a decline has a notice: by the server, or by a reviewer whose review is closed.",
+    ),
+    Kind(
+        "notice-impossible",
+        409,
+        "The notice cannot be made",
+        "detail says what is missing. No other wording stands in for the one that was approved.",
+    ),
+    Kind(
+        "package-missing",
+        409,
+        "The package that decided is not here",
+        "Put back the package that the decision names, from the backup of the installed packages.",
+    ),
+    Kind(
+        "review-refused",
+        409,
+        "The review does not allow this step",
+        "detail says why. Read the case again: somebody else may have been faster.",
+    ),
+    Kind(
+        "record-expired",
+        410,
+        "The record was removed at the end of its retention",
+        "What is left of it proves that it was there; what it held is gone.",
+    ),
+    Kind(
         "body-too-large",
         413,
         "The body is too large",
@@ -98,6 +136,12 @@ KINDS: Mapping[str, Kind] = _kinds(
         422,
         "The application is not valid",
         "errors names each place by JSON pointer; /schema has the fields, units and ranges.",
+    ),
+    Kind(
+        "invalid-request",
+        422,
+        "The request is not valid",
+        "errors names each place: of the body by JSON pointer, of the query as in a JSON object.",
     ),
     Kind(
         "head-too-large",
@@ -125,6 +169,12 @@ KINDS: Mapping[str, Kind] = _kinds(
         "Nothing was decided. Try again after the time that Retry-After names.",
     ),
     Kind(
+        "records-unavailable",
+        503,
+        "The records cannot be read",
+        "Try again after the time that Retry-After names; /health says what is wrong.",
+    ),
+    Kind(
         "overloaded",
         503,
         "The server has more to do than it can do in time",
@@ -145,11 +195,21 @@ KINDS: Mapping[str, Kind] = _kinds(
     ),
 )
 
+_SPEAKING: tuple[tuple[type[CreditRiskError], str], ...] = (
+    (NotAdverse, "not-adverse"),
+    (NoticeImpossible, "notice-impossible"),
+    (ReviewRefused, "review-refused"),
+)
+"""Errors whose text is for callers: it is of records and states, not of our inside."""
 _BY_ERROR: tuple[tuple[type[CreditRiskError], str, str], ...] = (
     (ExplanationFailed, "explanation-failed", "The explanation failed its own check"),
     (RecordingFailed, "not-recorded", "The record database did not take the record in time"),
     (Overloaded, "overloaded", "Too many applications are waiting"),
     (DeadlineExceeded, "deadline-exceeded", "The time a request has was over"),
+    (RecordExpired, "record-expired", "Only its place in the chain is left"),
+    (RecordNotFound, "not-found", "No decision of this portfolio has that id"),
+    (PackageNotFound, "package-missing", "It is not installed"),
+    (PackageInvalid, "package-missing", "What is installed under its version is altered"),
 )
 
 
@@ -166,6 +226,13 @@ def of(error: Exception) -> Problem:
         if places > PLACES_MAX:
             detail += f"; the first {PLACES_MAX} are named"
         return Problem(kind.uri, kind.title, kind.status, detail, error.errors[:PLACES_MAX])
+    if isinstance(error, RequestInvalid):
+        kind = KINDS["invalid-request"]
+        detail = "; ".join(f"{e.pointer or '/'}: {e.detail}" for e in error.errors[:PLACES_MAX])
+        return Problem(kind.uri, kind.title, kind.status, detail, error.errors[:PLACES_MAX])
+    for error_type, slug in _SPEAKING:
+        if isinstance(error, error_type):
+            return KINDS[slug].problem(str(error))
     for error_type, slug, detail in _BY_ERROR:
         if isinstance(error, error_type):
             return KINDS[slug].problem(detail)

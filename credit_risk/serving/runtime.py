@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from credit_risk import regimes
 from credit_risk.audit import log
 from credit_risk.batching import Batcher
 from credit_risk.decisions import Desk, start_record
 from credit_risk.serving import problems
 from credit_risk.serving.activation import ActivePackage
 from credit_risk.serving.app import Calls, Server
+from credit_risk.serving.cases import Cases
 from credit_risk.serving.stopping import Stopping
 from credit_risk.serving.store import Store
 from monitoring import exposition
@@ -53,7 +56,13 @@ class Runtime:
             settings.batch_deadline_seconds,
         )
         self._stopping = Stopping(settings.drain_seconds)
-        calls = Calls(settings, self._active, desk, self._metrics_text, self._stopping)
+        cases = Cases(
+            settings,
+            self._audit,
+            partial(store.wordings, settings.portfolio),
+            regimes.load(settings.regimes_dir, settings.regime),
+        )
+        calls = Calls(settings, self._active, desk, self._metrics_text, self._stopping, cases)
         self.server = Server(calls, self._accounts, self._traces)
 
     def start(self) -> None:

@@ -164,6 +164,19 @@ class Store:
             raise PackageInvalid(msg)
         return loaded
 
+    def wordings(self, portfolio: str, version: str) -> package.Wordings:
+        """The words of a package, its sums verified.
+
+        Raises:
+            PackageNotFound: see `path`.
+            PackageInvalid: see `path` and `credit_risk.package.wordings`; names the folder.
+        """
+        path = self.path(portfolio, version)
+        try:
+            return package.wordings(path, version)
+        except PackageInvalid as error:
+            raise _at(path, error) from error
+
     def _model(self, portfolio: str, version: str) -> Path:
         """The folder of a model in BentoML's store."""
         return self._home / "models" / portfolio / version

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.e2e
 
 NOBODY = 54_321
 """A user id without a name, as orchestrators give them out."""
-SHIPPED = ("service.py", "credit_risk", "monitoring", "portfolios", "packages")
+SHIPPED = ("service.py", "credit_risk", "monitoring", "portfolios", "packages", "regimes")
 
 
 def _interpreter() -> str:

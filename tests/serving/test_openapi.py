@@ -19,6 +19,7 @@ from credit_risk.serving import openapi, problems
 from credit_risk.serving.app import routes
 from tests import served, toys
 from tests.served import ROWS_MAX, SCORING, Served
+from tests.test_regimes import regime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
+CASES = ["Cases"]
+"""The tag of calls about a decision on record, so that their examples need one."""
 FOR_BROWSERS = {"/docs"}
 """Pages: no program calls them."""
 
@@ -100,7 +103,7 @@ def test_every_call_says_what_it_does_and_answers(document: Json) -> None:
     """Each has a summary, a tag, a 200 with its form, and its problems as problems."""
     for path, _, operation in operations(document):
         assert operation["summary"], path
-        assert operation["tags"] in (["Decisions"], ["Service"]), path
+        assert operation["tags"] in (["Decisions"], ["Cases"], ["Service"]), path
         assert operation["responses"]["200"]["content"], path
         for status, response in operation["responses"].items():
             assert response["description"], path
@@ -175,7 +178,7 @@ def without_ids(answer: Json) -> Json:
 def test_the_example_of_every_other_call_is_what_it_answers(server: Served, document: Json) -> None:
     """Every call of the document has a working example."""
     for path, method, operation in operations(document):
-        if method == "post" or path in {"/openapi.json", "/metrics"}:
+        if method == "post" or path in {"/openapi.json", "/metrics"} or operation["tags"] == CASES:
             continue
         url = path
         for parameter in operation.get("parameters", ()):
@@ -183,6 +186,21 @@ def test_the_example_of_every_other_call_is_what_it_answers(server: Served, docu
         (content,) = operation["responses"]["200"]["content"].values()
 
         assert server.get(url).json() == content["example"], path
+
+
+def test_the_example_of_a_notice_is_what_a_decline_gets(server: Served, document: Json) -> None:
+    """But for its id and its times."""
+    declined = next(g for g in server.active.current.golden if g.decision == "DECLINE")
+    decision_id = server.post("/predict", declined.application).json()["decision_id"]
+    operation = document["paths"]["/decisions/{id}/notice"]["get"]
+    promised = operation["responses"]["200"]["content"]["application/json"]["example"]
+
+    given = server.get(f"/decisions/{decision_id}/notice").json()
+
+    assert given["decision_id"] == decision_id
+    for name in ("from", "deadline"):
+        given["notification"][name] = promised["notification"][name]
+    assert given | {"decision_id": promised["decision_id"]} == promised
 
 
 def test_the_examples_have_the_form_that_is_promised(document: Json) -> None:
@@ -196,7 +214,7 @@ def test_the_examples_have_the_form_that_is_promised(document: Json) -> None:
                 if "example" in described:
                     validator(document, described["schema"]).validate(described["example"])
                     checked += 1
-    assert checked == 2 * len(SCORING) + 7
+    assert checked == 2 * len(SCORING) + 7 + 1
 
 
 def test_the_documents_words_name_who_decides(server: Served, document: Json) -> None:
@@ -243,7 +261,7 @@ def test_the_document_follows_the_active_package(
 
 def test_without_answers_the_other_calls_have_no_example(trees_package: ModelPackage) -> None:
     """They are the server's to give."""
-    document = openapi.document(trees_package, served.settings(trees_package.path), {})
+    document = openapi.document(trees_package, served.settings(trees_package.path), {}, regime())
 
     OPENAPI_31_VALIDATOR.validate(document)
     assert "example" not in str(document["paths"]["/livez"])

@@ -13,6 +13,7 @@ from credit_risk.errors import (
     ExplanationFailed,
     FieldError,
     RecordingFailed,
+    RequestInvalid,
 )
 from credit_risk.serving import problems
 from credit_risk.serving.problems import KINDS, PLACES_MAX
@@ -97,6 +98,52 @@ def test_a_fault_of_ours_tells_callers_nothing_of_its_inside(
     assert problem.errors == ()
 
 
+def test_a_wrong_call_about_a_decision_is_422_and_each_place_is_named() -> None:
+    """In the detail too, for people."""
+    problem = problems.of(RequestInvalid((FieldError("/limit", "Not a number"),)))
+
+    assert (problem.status, problem.type) == (422, "/problems/invalid-request")
+    assert problem.detail == "/limit: Not a number"
+    assert [e.pointer for e in problem.errors] == ["/limit"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "slug"),
+    [
+        (errors.NotAdverse("It is APPROVE"), 409, "not-adverse"),
+        (errors.NoticeImpossible("No wording"), 409, "notice-impossible"),
+        (errors.ReviewRefused("It is closed"), 409, "review-refused"),
+    ],
+)
+def test_what_the_state_of_a_decision_forbids_is_409_and_says_why(
+    error: Exception, status: int, slug: str
+) -> None:
+    """In the words of the core, which hold nothing that was sent."""
+    problem = problems.of(error)
+
+    assert (problem.status, problem.type) == (status, f"/problems/{slug}")
+    assert problem.detail == str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "slug"),
+    [
+        (errors.RecordExpired("record 31337 was taken"), 410, "record-expired"),
+        (errors.RecordNotFound("no record has the id 31337"), 404, "not-found"),
+        (errors.PackageNotFound("no package 31337"), 409, "package-missing"),
+        (errors.PackageInvalid("/srv/31337: altered"), 409, "package-missing"),
+    ],
+)
+def test_what_is_not_there_is_told_without_ids_and_paths(
+    error: Exception, status: int, slug: str
+) -> None:
+    """A caller knows what it asked for, and where things lie is ours."""
+    problem = problems.of(error)
+
+    assert (problem.status, problem.type) == (status, f"/problems/{slug}")
+    assert "31337" not in str(problem.to_json(None))
+
+
 def test_every_error_of_the_core_has_an_answer() -> None:
     """No error of the tree is without a status, those to come included."""
     kinds = [
@@ -107,7 +154,10 @@ def test_every_error_of_the_core_has_an_answer() -> None:
 
     assert len(kinds) > 7
     for kind in kinds:
-        error = invalid(("/age", "x")) if kind is ApplicationInvalid else kind("x")
+        if kind in {ApplicationInvalid, RequestInvalid}:
+            error: Exception = kind((FieldError("/age", "x"),))
+        else:
+            error = kind("x")
         assert problems.of(error).type.removeprefix("/problems/") in KINDS
 
 

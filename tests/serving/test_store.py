@@ -348,6 +348,18 @@ def test_a_package_of_a_newer_format_is_listed_as_one_that_is_not_understood(
     assert str(found.broken).endswith(f"{version}/package: model.json cannot be read")
 
 
+def test_the_words_of_a_package_are_read_without_its_model(store: Store, source: Path) -> None:
+    """Of an installed one; altered, it is refused by its folder."""
+    version = store.add(source)
+
+    assert store.wordings(toys.NAME, version).reasons == toys.reasons()
+    with pytest.raises(PackageNotFound):
+        store.wordings(toys.NAME, "0123456789ab")
+    (store.path(toys.NAME, version) / "card.md").write_text("another", encoding="utf-8")
+    with pytest.raises(PackageInvalid, match=rf"{version}/package: .* was altered"):
+        store.wordings(toys.NAME, version)
+
+
 def test_the_default_is_named_beside_the_shipped_packages(settings: Settings, store: Store) -> None:
     """One line in a file; a portfolio without one ships nothing to serve."""
     with pytest.raises(PackageNotFound, match=f"portfolio {toys.NAME} ships no package"):
