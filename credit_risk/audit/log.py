@@ -17,8 +17,8 @@ import threading
 from collections import defaultdict
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Unpack
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, Unpack
 
 import pydantic_core
 import sqlalchemy as sa
@@ -97,12 +97,17 @@ class SqlRecords:
         RecordingFailed: the database cannot be opened, or is of another revision.
     """
 
+    _serves: ClassVar = False
+    """Whether requests wait for what is asked."""
+
     def __init__(
         self, url: str | sa.URL, sealing: Sealing | None = None, *, busy_timeout: float = 5.0
     ) -> None:
         self._sealing = sealing
         with _opening():
-            self._reading = _engine(sa.make_url(url), busy_timeout, writes=False)
+            self._reading = _engine(
+                sa.make_url(url), busy_timeout, writes=False, serves=self._serves
+            )
             with self._reading.connect() as connection:
                 recorded = database.check(connection)
         if not recorded:
@@ -211,6 +216,8 @@ class SqlAuditLog(SqlRecords):
         RecordingFailed: the database cannot be opened or prepared.
     """
 
+    _serves = True
+
     def __init__(
         self,
         url: str | sa.URL,
@@ -223,9 +230,14 @@ class SqlAuditLog(SqlRecords):
         self._waiting_most = waiting_most
         self._batch_most = batch_most
         with _opening():
-            self._writing = _engine(sa.make_url(url), busy_timeout, writes=True)
-            with self._writing.begin() as connection:
-                database.prepare(connection)
+            url = sa.make_url(url)
+            preparing = _engine(url, busy_timeout, writes=True, serves=False)
+            try:
+                with preparing.begin() as connection:
+                    database.prepare(connection)
+            finally:
+                preparing.dispose()
+            self._writing = _engine(url, busy_timeout, writes=True, serves=True)
         super().__init__(url, sealing, busy_timeout=busy_timeout)
         self._seal = sealing.seal
         # Compiled once, and run on plain tuples: half the cost of a record through `execute`.
@@ -362,13 +374,30 @@ class SqlAuditLog(SqlRecords):
         self._queue.put(None)
         return batch
 
+    def _behind(self) -> list[_Group]:
+        """Take everybody who waits, without waiting."""
+        behind: list[_Group] = []
+        with suppress(Empty):
+            while (groups := self._queue.get_nowait()) is not None:
+                behind += groups
+            self._queue.put(None)
+        return behind
+
     def _write_batch(self, taken: list[_Group]) -> None:
         batch = [group for group in taken if not group.future.cancelled()]
         error = self._write(batch) if batch else None
+        outcomes = [(group, error) for group in batch]
         if isinstance(error, _FAULTS_OF_A_GROUP) and len(batch) > 1:
-            outcomes = [(group, self._write([group])) for group in batch]
-        else:
-            outcomes = [(group, error) for group in batch]
+            outcomes.clear()
+            for group in batch:
+                if not _is_outage(error):
+                    error = self._write([group])
+                outcomes.append((group, error))
+        if _is_outage(error):
+            # Who came meanwhile has waited already, and would wait as long again for the same.
+            behind = self._behind()
+            taken = taken + behind
+            outcomes += [(group, error) for group in behind]
         with self._lock:
             self._waiting -= sum(len(group.entries) for group in taken)
         _settle(outcomes)
@@ -443,8 +472,17 @@ def _opening() -> Iterator[None]:
     try:
         yield
     except (*_FAULTS, ImportError) as error:
-        reason = error.orig if isinstance(error, exc.DBAPIError) else error
-        raise RecordingFailed(f"the record database cannot be opened: {reason}") from error
+        raise RecordingFailed(f"the record database cannot be opened: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What the driver said, without the statement."""
+    return str(error.orig if isinstance(error, exc.DBAPIError) else error)
+
+
+def _is_outage(error: Exception | None) -> bool:
+    """Whether it is a fault of the database, which would meet others as well."""
+    return error is not None and not isinstance(error, _FAULTS_OF_A_GROUP)
 
 
 def _settle(outcomes: list[tuple[_Group, Exception | None]]) -> None:
@@ -471,7 +509,9 @@ def _resolve(futures: list[tuple[_Future, Exception | None]]) -> None:
         elif isinstance(error, Conflict):
             future.set_exception(error)
         else:
-            failed = RecordingFailed("the records could not be written")
+            # Of an error in what was to be recorded, the driver may quote it.
+            reason = f": {_reason(error)}" if _is_outage(error) else ""
+            failed = RecordingFailed(f"the records could not be written{reason}")
             failed.__cause__ = error
             future.set_exception(failed)
 
@@ -496,12 +536,12 @@ def _conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def _engine(url: sa.URL, busy_timeout: float, *, writes: bool) -> sa.Engine:
+def _engine(url: sa.URL, busy_timeout: float, *, writes: bool, serves: bool) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
         return sqlite.engine(url, busy_timeout, writes=writes)
     if url.get_backend_name() == "postgresql":
         # Here and not above: with SQLite no worker needs libpq, which is megabytes.
         from credit_risk.audit import postgresql  # noqa: PLC0415
 
-        return postgresql.engine(url, writes=writes)
+        return postgresql.engine(url, writes=writes, serves=serves)
     raise RecordingFailed(f"records go to SQLite or PostgreSQL, not to {url.get_backend_name()}")

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 2
 """How long opening a connection may take; the driver waits no shorter."""
-WRITE_SECONDS = 2.5
-"""How long a statement or a commit may take, with room in a request's deadline to say so."""
-READ_SECONDS = 30.0
-"""The same for what only reads: nobody's decision waits for it."""
+SERVING_SECONDS = 2.5
+"""How long a statement or a commit may take while requests wait, well within their deadline."""
+COMMAND_SECONDS = 600.0
+"""The same for a command, which may count, verify or migrate all records that there are."""
 SERVER_EARLIER_SECONDS = 0.5
 """The server gives up so much before we do: it says why, and the connection stays."""
 IDLE_SECONDS = 1.5
@@ -41,7 +41,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     still be done, so that a commit without an answer is in doubt.
     """
 
-    seconds: float = WRITE_SECONDS
+    seconds: float = SERVING_SECONDS
 
     def wait(
         self,
@@ -67,7 +67,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             raise
 
 
-def engine(url: sa.URL, *, writes: bool, seconds: float | None = None) -> sa.Engine:
+def engine(url: sa.URL, *, writes: bool, serves: bool) -> sa.Engine:
     """Connections to the database of a URL, through psycopg.
 
     What the URL itself says (``?connect_timeout=10``) is not overruled, but for
@@ -76,8 +76,7 @@ def engine(url: sa.URL, *, writes: bool, seconds: float | None = None) -> sa.Eng
     Args:
         url: ``postgresql://`` or ``postgresql+psycopg://``.
         writes: whether it may; if not, every transaction is read-only.
-        seconds: most time that a statement or a commit may take; `WRITE_SECONDS` or
-            `READ_SECONDS` unless given.
+        serves: whether requests wait for it.
 
     Raises:
         RecordingFailed: the URL names another driver, or has a password that is not escaped.
@@ -87,13 +86,12 @@ def engine(url: sa.URL, *, writes: bool, seconds: float | None = None) -> sa.Eng
     if "@" in (url.host or ""):
         # Errors name the host, and this one begins with the end of a password.
         raise RecordingFailed("the database's URL has two @: in a password, write %40")
-    if seconds is None:
-        seconds = WRITE_SECONDS if writes else READ_SECONDS
+    seconds = SERVING_SECONDS if serves else COMMAND_SECONDS
     limit = round(1_000 * max(seconds - SERVER_EARLIER_SECONDS, seconds / 2))
     options = {
         "statement_timeout": limit,
         "lock_timeout": limit,
-        "idle_in_transaction_session_timeout": round(1_000 * IDLE_SECONDS),
+        "idle_in_transaction_session_timeout": round(1_000 * IDLE_SECONDS) if serves else 0,
         "default_transaction_read_only": "off" if writes else "on",
     }
     given = url.query.get("options", "")
@@ -104,7 +102,7 @@ def engine(url: sa.URL, *, writes: bool, seconds: float | None = None) -> sa.Eng
         "keepalives_idle": 5,
         "keepalives_interval": 1,
         "keepalives_count": 3,
-        "tcp_user_timeout": round(1_000 * seconds),
+        "tcp_user_timeout": round(1_000 * SERVING_SECONDS),
         # Of several hosts, the one that takes writes: after a failover, another one.
         "target_session_attrs": "read-write" if writes else "any",
     }

@@ -462,6 +462,29 @@ def test_a_lock_held_too_long_fails_and_passes(url: str, path: Path) -> None:
         assert log.count() == 1
 
 
+def test_who_came_during_a_fault_fails_with_it(url: str, path: Path, listen: Listen) -> None:
+    """They have waited already; none of them waits as long again for an attempt of its own."""
+    attempts: list[sa.Connection] = []
+    with closing(SqlAuditLog(url, SEALING, busy_timeout=0.05, batch_most=1)) as log:
+        listen("begin", attempts.append)
+        with write_locked(path):
+            waiting = [log.append([made()]) for _ in range(20)]
+            for future in waiting:
+                assert "database is locked" in str(future.exception())
+        assert len(attempts) <= 2
+        log.append([made()]).result()
+        assert log.count() == 1
+
+
+def test_closing_during_a_fault_ends_all_the_same(url: str, path: Path) -> None:
+    """Those behind the fault and the end of the queue were taken together."""
+    log = SqlAuditLog(url, SEALING, busy_timeout=0.2, batch_most=1)
+    with write_locked(path):
+        waiting = [log.append([made()]) for _ in range(3)]
+        log.close()
+    assert all(isinstance(future.exception(), RecordingFailed) for future in waiting)
+
+
 def test_reading_does_not_wait_for_writing(log: AuditLog, path: Path) -> None:
     """While the file is locked for writing, what is in it can be read."""
     record = made()

@@ -41,8 +41,7 @@ def log(url: str) -> Iterator[AuditLog]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long for a database that does not answer."""
-    monkeypatch.setattr(ours, "WRITE_SECONDS", 0.5)
-    monkeypatch.setattr(ours, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(ours, "SERVING_SECONDS", 0.5)
 
 
 def failure(log: AuditLog, record: Record) -> str:
@@ -164,7 +163,7 @@ def test_what_the_url_says_is_not_overruled(postgresql: Cluster, database: str) 
     url = postgresql.url(
         database, application_name="ours", options="-c%20lock_timeout%3D7s%20-c%20work_mem%3D9MB"
     )
-    engine = ours.engine(sa.make_url(url), writes=True)
+    engine = ours.engine(sa.make_url(url), writes=True, serves=True)
     with engine.connect() as connection:
         shown = [
             connection.exec_driver_sql(f"SHOW {name}").scalar_one()
@@ -282,7 +281,7 @@ def test_who_only_reads_cannot_change_anything(log: AuditLog, url: str) -> None:
 
 def test_a_standby_is_left_for_the_primary(url: str) -> None:
     """A connection on which nothing can be written any more is not used again."""
-    engine = ours.engine(sa.make_url(url), writes=True)
+    engine = ours.engine(sa.make_url(url), writes=True, serves=True)
     pids: list[int] = []
     for standby in (True, False):
         with engine.connect() as connection:
@@ -309,7 +308,7 @@ def test_a_password_is_in_no_error(postgresql: Cluster, database: str) -> None:
 
 def test_a_process_that_stops_within_a_transaction_holds_nobody_up(url: str, log: AuditLog) -> None:
     """What it has locked is free again before those who wait for it give up."""
-    engine = ours.engine(sa.make_url(url), writes=True)
+    engine = ours.engine(sa.make_url(url), writes=True, serves=True)
     with engine.connect() as connection:
         connection.exec_driver_sql("LOCK TABLE records IN EXCLUSIVE MODE")
         log.append([made()]).result()

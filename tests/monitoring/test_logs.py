@@ -180,7 +180,9 @@ def test_a_database_that_fails_is_told_without_what_was_to_be_written(
 
     told, request = lines()
     assert told["level"] == "ERROR"
-    assert told["message"] == "not recorded: the records could not be written"
+    assert told["message"] == (
+        "not recorded: the records could not be written: unable to open database file"
+    )
     assert "Traceback" in told["exc_info"]
     assert "4321" not in json.dumps(told)
     assert (request["status"], request["problem"]) == (503, "/problems/not-recorded")
