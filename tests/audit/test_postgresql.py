@@ -8,6 +8,7 @@ import threading
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -48,7 +49,7 @@ def failure(log: AuditLog, record: Record) -> str:
     """Why it cannot be recorded."""
     error = log.append([record]).exception()
     assert isinstance(error, RecordingFailed)
-    assert isinstance(error.__cause__, exc.SQLAlchemyError)
+    assert isinstance(error.__cause__, (exc.SQLAlchemyError, psycopg.Error))
     return str(error.__cause__)
 
 
