@@ -48,8 +48,8 @@ _SET_HEAD = sa.update(HEAD).values(sequence=sa.bindparam("to"), hash=sa.bindpara
 
 # What drivers raise, whether SQLAlchemy wraps it or not.
 _FAULTS = (exc.SQLAlchemyError, sqlite3.Error, OSError, ValueError, OverflowError)
-# Errors in what was to be recorded, as PEP 249 has drivers name them, and SQLAlchemy after them: the
-# neighbours in the transaction can do better.
+# Errors in what was to be recorded, as PEP 249 has drivers name them, and SQLAlchemy after them:
+# the neighbours in the transaction can do better.
 _FAULTS_OF_A_GROUP = {
     *("IntegrityError", "DataError", "ProgrammingError"),
     *("Conflict", "ValueError", "OverflowError"),
