@@ -47,6 +47,7 @@ from credit_risk.errors import (
     CreditRiskError,
     DataInvalid,
     FileNotFound,
+    KeysInvalid,
     NotFound,
     PackageNotFound,
     RecordingFailed,
@@ -73,8 +74,12 @@ app = typer.Typer(
 )
 models = typer.Typer(no_args_is_help=True, help="Installed model packages, and which one decides.")
 decisions = typer.Typer(no_args_is_help=True, help="What was decided, and why.")
+keys = typer.Typer(no_args_is_help=True, help="Keys that records are sealed and signed with.")
+database = typer.Typer(no_args_is_help=True, help="The tables of the record database.")
 app.add_typer(models, name="models")
 app.add_typer(decisions, name="decisions")
+app.add_typer(keys, name="keys")
+app.add_typer(database, name="database")
 
 out = Console(soft_wrap=True)
 wide = Console(soft_wrap=True, width=10_000)
@@ -574,6 +579,99 @@ def list_decisions(
             row["model_version"] or "",
         )
     wide.print(table, highlight=False)
+
+
+@keys.command()
+def encryption(as_json: AsJson = False) -> None:
+    """Print a new key to seal applicants' data with, as a line of CREDIT_RISK_ENCRYPTION_KEYS_FILE.
+
+    It is kept nowhere: whoever loses it loses what is sealed with it.
+    """
+    from credit_risk.audit.keys import new_encryption_key
+
+    key = new_encryption_key().strip()
+    if as_json:
+        _print_json({"encryption_key": key})
+    else:
+        _print_line(key)
+
+
+@keys.command()
+def signing(as_json: AsJson = False) -> None:
+    """Print a new key to sign checkpoints with, as the text of CREDIT_RISK_SIGNING_KEY_FILE."""
+    from credit_risk.audit.keys import new_signing_key
+
+    key = new_signing_key()
+    if as_json:
+        _print_json({"signing_key": key})
+    else:
+        _print_line(key.rstrip())
+
+
+@keys.command()
+def rewrap(as_json: AsJson = False) -> None:
+    """Wrap the data keys of all records with the first encryption key, so that older ones can go.
+
+    Give every server the new key before the old ones, and restart it; then run this. Neither
+    what is sealed nor the chain changes. Stopped halfway, it goes on from there when run again.
+
+    Exit code 1: some records are sealed with keys that are not given.
+    """
+    settings = Settings()
+    from credit_risk.audit.keys import sealing
+    from credit_risk.audit.log import SqlRecords, open_log
+    from credit_risk.audit.rewrapping import rewrap as rewrap_all
+
+    with contextlib.ExitStack() as opened:
+        # First, for it makes no database where there is none.
+        records = opened.enter_context(contextlib.closing(SqlRecords(settings.audit_url)))
+        log = opened.enter_context(contextlib.closing(open_log(settings)))
+        progress = opened.enter_context(_rows_done("rewrapping", "records"))
+        done = rewrap_all(records, log, sealing(settings, make=True), progress)
+    if as_json:
+        _print_json(done._asdict())
+    else:
+        _print_line(
+            f"{done.rewrapped:,} data keys wrapped with the first key; {done.already:,} were before"
+        )
+    if done.unknown:
+        raise KeysInvalid(
+            f"{done.unknown:,} records are sealed with keys that are not given: put these back"
+        )
+
+
+@database.command()
+def status(as_json: AsJson = False) -> None:
+    """Show which record database the settings name, and whether its tables fit this version."""
+    settings = Settings()
+    from credit_risk.audit.database import REVISION
+    from credit_risk.audit.log import revision
+
+    found = revision(settings)
+    url = _PASSWORDS.sub("***", settings.audit_url.render_as_string(hide_password=False))
+    if as_json:
+        _print_json({"url": url, "revision": found, "needed": REVISION})
+        return
+    _print_line(url)
+    state = "up to date" if found == REVISION else f"this version needs {REVISION}"
+    _print_line(f"no tables yet; {state}" if found is None else f"revision {found}; {state}")
+
+
+@database.command(name="upgrade")
+def upgrade_database(as_json: AsJson = False) -> None:
+    """Bring the tables of the record database up to date; all or nothing.
+
+    Stop all servers and make a backup first: an older version refuses the database afterwards.
+    """
+    from credit_risk.audit.log import upgrade
+
+    before, after = upgrade(Settings())
+    if as_json:
+        _print_json({"before": before, "after": after})
+    elif before == after:
+        _print_line(f"revision {after}: nothing to do")
+    else:
+        _print_line(f"revision {after} (before: {before or 'none'})")
 
 
 @app.command(name="settings")

@@ -19,6 +19,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from credit_risk import __version__, cli, documents, errors, scoring
+from credit_risk.audit import keys
+from credit_risk.audit.database import REVISION
 from credit_risk.audit.keys import new_encryption_key
 from credit_risk.audit.log import open_log
 from credit_risk.audit.records import Record
@@ -310,6 +312,9 @@ def test_reading_makes_nothing(run: Callable[..., Outcome], place: Place) -> Non
     refused(run("decisions", "show", "0193"), 3, none)
     refused(run("replay", "0193"), 3, none)
     refused(run("replay", "--all"), 3, none)
+    refused(run("keys", "rewrap"), 3, none)
+    refused(run("database", "status"), 3, none)
+    refused(run("database", "upgrade"), 3, none)
 
     assert not place.state.exists()
 
@@ -330,6 +335,7 @@ def test_results_go_to_standard_output_and_the_rest_does_not(
     [
         *("serve", "train", "package", "evaluate", "score", "settings", "version"),
         *("models list", "models activate", "models rollback", "decisions list", "decisions show"),
+        *("keys encryption", "keys signing", "keys rewrap", "database status", "database upgrade"),
     ],
 )
 def test_every_command_explains_itself(run: Callable[..., Outcome], command: str) -> None:
@@ -906,6 +912,80 @@ def test_a_candidate_policy_that_cannot_be_one_is_refused(
     file.write_text(text, encoding="utf-8")
 
     refused(run("replay", "--all", "--policy", str(file)), 1, told)
+
+
+# Keys and tables
+
+
+def test_new_keys_are_those_that_settings_take(
+    run: Callable[..., Outcome], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Printed as the files hold them; each is another one."""
+    printed = {kind: run("keys", kind).out for kind in ("encryption", "signing")}
+    for kind, variable in (("encryption", "ENCRYPTION_KEYS_FILE"), ("signing", "SIGNING_KEY_FILE")):
+        file = place.folder / kind
+        file.write_text(printed[kind], encoding="ascii")
+        monkeypatch.setenv(f"CREDIT_RISK_{variable}", str(file))
+    monkeypatch.delenv("CREDIT_RISK_ENCRYPTION_KEYS")
+    settings = Settings()
+
+    assert keys.sealing(settings) is not None
+    assert keys.signing_key(settings) is not None
+    assert run("keys", "encryption", "--json").json()["encryption_key"] != printed["encryption"]
+    assert "PRIVATE KEY" in run("keys", "signing", "--json").json()["signing_key"]
+    assert not place.state.exists()
+
+
+def test_an_encryption_key_is_replaced(
+    run: Callable[..., Outcome],
+    place: Place,
+    trees_package: ModelPackage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Then the old one is needed no more; before, it is missed."""
+    ids = decide(place, trees_package, toys.RISKY, toys.SAFE)
+    new = new_encryption_key().strip()
+
+    def with_keys(*given: str) -> None:
+        monkeypatch.setenv("CREDIT_RISK_ENCRYPTION_KEYS", " ".join(given))
+
+    with_keys(new)
+    missed = run("keys", "rewrap")
+    assert missed.code == 1
+    assert "2 records are sealed with keys that are not given" in missed.err
+    with_keys(new, KEY)
+    assert run("keys", "rewrap", "--json").json() == {"rewrapped": 2, "already": 0, "unknown": 0}
+    with_keys(new)
+    assert run("keys", "rewrap").out == "0 data keys wrapped with the first key; 2 were before\n"
+    shown = run("decisions", "show", ids[0], "--json").json()
+    assert shown["personal"] == {"input": toys.RISKY}
+
+
+def test_the_database_is_told_and_upgraded(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """One that is up to date is left as it is."""
+    decide(place, trees_package, toys.RISKY)
+    url = f"sqlite:///{place.state / 'records.db'}"
+
+    assert run("database", "status").out == f"{url}\nrevision {REVISION}; up to date\n"
+    assert run("database", "status", "--json").json() == {
+        "url": url,
+        "revision": REVISION,
+        "needed": REVISION,
+    }
+    assert run("database", "upgrade").out == f"revision {REVISION}: nothing to do\n"
+    assert run("database", "upgrade", "--json").json() == {"before": REVISION, "after": REVISION}
+
+
+def test_an_empty_database_is_upgraded(run: Callable[..., Outcome], place: Place) -> None:
+    """Somebody made it, and nothing in it yet."""
+    place.state.mkdir()
+    (place.state / "records.db").touch()
+
+    assert f"no tables yet; this version needs {REVISION}" in run("database", "status").out
+    assert run("database", "upgrade").out == f"revision {REVISION} (before: none)\n"
+    assert "up to date" in run("database", "status").out
 
 
 # Settings

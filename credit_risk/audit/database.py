@@ -35,10 +35,15 @@ def prepare(connection: sa.Connection) -> None:
     Raises:
         RecordingFailed: the database is of another revision, or its tables are not Alembic's.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+    alone(connection)
     if not check(connection):
         upgrade(connection)
+
+
+def alone(connection: sa.Connection) -> None:
+    """Wait until nobody else makes or upgrades tables, to the end of the transaction."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
 
 
 def check(connection: sa.Connection) -> bool:
@@ -69,11 +74,24 @@ def revision(connection: sa.Connection) -> str | None:
 
 
 def upgrade(connection: sa.Connection) -> None:
-    """Run the migrations that are missing, and begin the chain if there is none."""
-    # Here and not above: only the first start and an upgrade need it.
-    from alembic import command  # noqa: PLC0415
+    """Run the migrations that are missing, and begin the chain if there is none.
 
-    command.upgrade(_config(connection), "head")
+    Raises:
+        RecordingFailed: the database is of a revision unknown here, or not one of records.
+    """
+    # Here and not above: only the first start and an upgrade need it.
+    from alembic import command, util  # noqa: PLC0415
+
+    found = revision(connection)
+    if found is None and sa.inspect(connection).has_table(RECORDS.name):
+        raise RecordingFailed("the record database has tables that no version of this made")
+    try:
+        command.upgrade(_config(connection), "head")
+    except util.CommandError as error:
+        raise RecordingFailed(
+            f"the record database has schema revision {found}, which this version does not know: "
+            "a newer one made it"
+        ) from error
     if connection.execute(sa.select(HEAD.c.log)).first() is None:
         begin = sa.insert(HEAD).values(log=secrets.token_hex(16), sequence=0, hash=GENESIS)
         connection.execute(begin)

@@ -61,11 +61,10 @@ class Sealing:
         A wrapped key is the first 4 bytes of the SHA-256 of the key that wraps it, a nonce of 12,
         and 48 of ciphertext and tag. Both are bound to the record's id.
         """
-        context = record_id.encode()
         random = self._random.take()
         key, nonce = random[:KEY_BYTES], random[KEY_BYTES:]
-        sealed = AESGCM(key).encrypt(_ONCE, personal, context)
-        return sealed, self._first + nonce + self._keys[self._first].encrypt(nonce, key, context)
+        sealed = AESGCM(key).encrypt(_ONCE, personal, record_id.encode())
+        return sealed, self._wrapped(record_id, key, nonce)
 
     def open(self, record_id: str, sealed: bytes, data_key: bytes) -> bytes | None:
         """A record's personal data; None where the key that wraps their key is not here.
@@ -73,17 +72,44 @@ class Sealing:
         Raises:
             EvidenceInvalid: ciphertext or data key are not what was sealed for that record.
         """
-        context = record_id.encode()
+        key = self._unwrapped(record_id, data_key)
+        if key is None:
+            return None
+        try:
+            personal: bytes = AESGCM(key).decrypt(_ONCE, sealed, record_id.encode())
+        except (InvalidTag, ValueError) as error:
+            raise EvidenceInvalid(f"record {record_id}: the sealed data were altered") from error
+        return personal
+
+    def seals(self, data_key: bytes) -> bool:
+        """Whether a wrapped data key is wrapped by the key that seals now."""
+        return data_key.startswith(self._first)
+
+    def rewrapped(self, record_id: str, data_key: bytes) -> bytes | None:
+        """The same data key, wrapped by the key that seals; None where what wraps it is not here.
+
+        Raises:
+            EvidenceInvalid: it is not what was wrapped for that record.
+        """
+        key = self._unwrapped(record_id, data_key)
+        return None if key is None else self._wrapped(record_id, key, os.urandom(_NONCE_BYTES))
+
+    def _wrapped(self, record_id: str, key: bytes, nonce: bytes) -> bytes:
+        wrapping = self._keys[self._first]
+        return self._first + nonce + wrapping.encrypt(nonce, key, record_id.encode())
+
+    def _unwrapped(self, record_id: str, data_key: bytes) -> bytes | None:
         wrapping = self._keys.get(data_key[:_NAME_BYTES])
         if wrapping is None:
             return None
         start = _NAME_BYTES + _NONCE_BYTES
         try:
-            key = wrapping.decrypt(data_key[_NAME_BYTES:start], data_key[start:], context)
-            personal: bytes = AESGCM(key).decrypt(_ONCE, sealed, context)
+            key: bytes = wrapping.decrypt(
+                data_key[_NAME_BYTES:start], data_key[start:], record_id.encode()
+            )
         except (InvalidTag, ValueError) as error:
             raise EvidenceInvalid(f"record {record_id}: the sealed data were altered") from error
-        return personal
+        return key
 
 
 class _Random:

@@ -480,6 +480,43 @@ def open_records(settings: Settings) -> SqlRecords:
     return SqlRecords(settings.audit_url, keys.sealing(settings))
 
 
+def revision(settings: Settings) -> str | None:
+    """The schema revision of the record database; None where it has no tables.
+
+    Raises:
+        RecordNotFound: there is no such SQLite file.
+        RecordingFailed: the database cannot be opened.
+    """
+    with _opening(), _connected(settings, writes=False) as connection:
+        return database.revision(connection)
+
+
+def upgrade(settings: Settings) -> tuple[str | None, str]:
+    """Bring the record database up to date; its schema revisions before and after.
+
+    Raises:
+        RecordNotFound: there is no such SQLite file; the first server makes it.
+        RecordingFailed: it cannot be opened or upgraded, and is as it was.
+    """
+    revision(settings)  # a file that is not there is not made
+    with _opening(), _connected(settings, writes=True) as connection:
+        database.alone(connection)
+        before = database.revision(connection)
+        database.upgrade(connection)
+    return before, database.REVISION
+
+
+@contextmanager
+def _connected(settings: Settings, *, writes: bool) -> Iterator[sa.Connection]:
+    """A connection of its own to the database; in a transaction, where it writes."""
+    engine = _engine(settings.audit_url, 5.0, writes=writes)
+    try:
+        with engine.begin() if writes else engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
 @contextmanager
 def _opening() -> Iterator[None]:
     try:

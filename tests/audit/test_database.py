@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 
 from credit_risk.audit import database
 from credit_risk.audit.log import SqlAuditLog, SqlRecords
-from credit_risk.audit.tables import METADATA
+from credit_risk.audit.tables import HEAD, METADATA
 from credit_risk.errors import RecordingFailed
 from tests.sealing import SEALING
 
@@ -85,3 +85,36 @@ def test_a_chain_begins_once(url: str) -> None:
 
     assert heads() == before
     assert [sequence for _, sequence in before] == [0]
+
+
+def executed(url: str, statement: str) -> None:
+    """Do something to the database from outside."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("UPDATE alembic_version SET version_num = '9999'", "9999, which this version does not"),
+        ("DROP TABLE alembic_version", "no version of this made"),
+    ],
+)
+def test_what_cannot_be_upgraded_is_left_as_it_is(url: str, change: str, message: str) -> None:
+    """A newer version's tables, and somebody else's."""
+    executed(url, change)
+    engine = sa.create_engine(url)
+
+    with engine.begin() as connection, pytest.raises(RecordingFailed, match=message):
+        database.upgrade(connection)
+    engine.dispose()
+
+
+def test_an_upgrade_of_what_is_up_to_date_changes_nothing(url: str) -> None:
+    """The chain that has begun goes on."""
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        before = connection.execute(sa.select(HEAD)).all()
+        database.upgrade(connection)
+        assert connection.execute(sa.select(HEAD)).all() == before
+    engine.dispose()

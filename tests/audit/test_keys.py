@@ -49,6 +49,21 @@ def test_an_older_key_still_opens_and_the_first_one_seals() -> None:
     assert Sealing([NEW]).open("a", *both.seal("a", b"later")) == b"later"
 
 
+def test_a_data_key_is_wrapped_anew_and_opens_the_same() -> None:
+    """By the first key, from whichever of those that are here."""
+    sealed, data_key = Sealing([OLD]).seal("a", b"personal")
+    both = Sealing([NEW, OLD])
+    rewrapped = both.rewrapped("a", data_key)
+    assert rewrapped is not None
+
+    assert Sealing([NEW]).open("a", sealed, rewrapped) == b"personal"
+    assert (both.seals(data_key), both.seals(rewrapped)) == (False, True)
+    assert len(rewrapped) == len(data_key)
+    assert Sealing([NEW]).rewrapped("a", data_key) is None
+    with pytest.raises(EvidenceInvalid, match="record b"):
+        both.rewrapped("b", data_key)
+
+
 @pytest.mark.parametrize("place", range(0, 64, 9))
 def test_what_was_altered_is_not_opened(place: int) -> None:
     """In the ciphertext, in the data key, or taken to another record."""
