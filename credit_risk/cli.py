@@ -152,8 +152,10 @@ def serve() -> None:
     regimes.load(settings.regimes_dir, settings.regime)
     with _claimed(settings), _uncollected():
         with _log_and_store(settings) as (log, store):
+            from credit_risk.audit import keys
             from credit_risk.serving import activation
 
+            keys.signing_key(settings, make=True)
             version = activation.wanted_version(settings, log, store)
             package = activation.load_checked(store, settings.portfolio, version)
         _print_progress(

@@ -135,6 +135,14 @@ class Settings(BaseSettings):
         Path | None,
         Field(description="File with that key. Neither set: as with encryption keys."),
     ] = None
+    checkpoint_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="How often the chain of records gets a signed checkpoint, as long as "
+            "something is recorded.",
+        ),
+    ] = 60.0
     batch_rows_max: Annotated[
         int, Field(ge=1, le=10_000, description="Most applications in one batch call.")
     ] = 500

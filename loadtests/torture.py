@@ -30,7 +30,7 @@ import typer
 
 from credit_risk import package as packages
 from credit_risk import scoring
-from credit_risk.audit.keys import KEY_BYTES
+from credit_risk.audit.keys import KEY_BYTES, new_signing_key
 from credit_risk.audit.log import SqlRecords
 from credit_risk.decisions import answer
 from credit_risk.settings import PREFIX, Settings
@@ -56,8 +56,11 @@ OUTAGE_SECONDS = 4.0
 KILL_AFTER = (0.2, 2.0)
 """A server lives so many seconds under load, drawn uniformly, until it is killed."""
 PAGE = 1_000
-_KEY = base64.b64encode(os.urandom(KEY_BYTES)).decode()
-"""What all replicas on one database seal with."""
+_KEYS = {
+    f"{PREFIX}ENCRYPTION_KEYS": base64.b64encode(os.urandom(KEY_BYTES)).decode(),
+    f"{PREFIX}SIGNING_KEY": new_signing_key(),
+}
+"""What all replicas on one database seal and sign with."""
 _JSON = {"content-type": "application/json"}
 _OK = frozenset({200, 503})
 
@@ -79,7 +82,7 @@ class Replica:
             "PORTFOLIO": PORTFOLIO,
             "STATE_DIR": str(folder / "state"),
             f"{PREFIX}LOG_LEVEL": "ERROR",
-            **({f"{PREFIX}DATABASE_URL": url, f"{PREFIX}ENCRYPTION_KEYS": _KEY} if url else {}),
+            **({f"{PREFIX}DATABASE_URL": url, **_KEYS} if url else {}),
         }
         self.settings = Settings(state_dir=folder / "state", workers=workers, database_url=url)
         self._process: subprocess.Popen[bytes] | None = None

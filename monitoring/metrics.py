@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
+    from credit_risk.audit.checkpoints import Checkpoint
     from credit_risk.package import ModelPackage
 
 LATENCY_BUCKETS = (
@@ -102,6 +103,28 @@ class Metrics:
             ["portfolio"],
             registry=registry,
         )
+        self.checkpoint_number = Gauge(
+            "credit_checkpoint_number",
+            "Number of the checkpoint of the records made last.",
+            multiprocess_mode="max",
+            registry=registry,
+        )
+        self.checkpoint_last_record = Gauge(
+            "credit_checkpoint_last_record",
+            "Place in the chain of the last record under a checkpoint.",
+            multiprocess_mode="max",
+            registry=registry,
+        )
+        self.checkpoint_failures = Counter(
+            "credit_checkpoint_failures",
+            "Times that no checkpoint could be made.",
+            registry=registry,
+        )
+
+    def checkpoint_made(self, checkpoint: Checkpoint) -> None:
+        """Records are under a signed checkpoint."""
+        self.checkpoint_number.set(checkpoint.number)
+        self.checkpoint_last_record.set(checkpoint.last)
 
     def activated(self, package: ModelPackage, before: ModelPackage | None) -> None:
         """Another package decides from now on."""

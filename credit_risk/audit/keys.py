@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from credit_risk.errors import EvidenceInvalid, KeysInvalid
@@ -197,6 +197,34 @@ def signing_key(settings: Settings, *, make: bool = False) -> Ed25519PrivateKey 
     if not isinstance(key, Ed25519PrivateKey):
         raise KeysInvalid("the signing key is not an Ed25519 key")
     return key
+
+
+def public_key(text: str) -> Ed25519PublicKey:
+    """A public key of PEM.
+
+    Raises:
+        KeysInvalid: it is not one of Ed25519.
+    """
+    try:
+        key = serialization.load_pem_public_key(text.encode())
+    except (ValueError, TypeError) as error:
+        raise KeysInvalid("it is not a public key in PEM") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise KeysInvalid("it is not an Ed25519 key")
+    return key
+
+
+def public_pem(key: Ed25519PublicKey) -> str:
+    """The public key as PEM."""
+    text: bytes = key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return text.decode()
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """What names a public key: the first 16 hexadecimal digits of the SHA-256 of its 32 bytes."""
+    return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
 def new_encryption_key() -> str:

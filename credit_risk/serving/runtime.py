@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from credit_risk import regimes
-from credit_risk.audit import log
+from credit_risk.audit import keys, log
+from credit_risk.audit.checkpoints import Signer
 from credit_risk.batching import Batcher
 from credit_risk.decisions import Desk, start_record
 from credit_risk.serving import problems
@@ -40,7 +41,15 @@ class Runtime:
         store.add_shipped(settings.portfolio)
         # Room for everything the batcher lets in, so that what was decided finds a place.
         waiting_most = 20 * settings.waiting_limit
+        signing_key = keys.signing_key(settings, make=True)
         self._audit = log.open_log(settings, waiting_most=waiting_most)
+        self._signer = Signer(
+            self._audit,
+            signing_key,
+            settings.checkpoint_seconds,
+            made=metrics.checkpoint_made,
+            failed=metrics.checkpoint_failures.inc,
+        )
         self._active = ActivePackage(settings, self._audit, store, metrics)
         # Before anything is decided: decisions name the environment whose listing it holds.
         self._audit.append([start_record(self._active.current)]).result()
@@ -69,6 +78,7 @@ class Runtime:
         """Begin to follow activations, to count, and to listen to signals."""
         self._stopping.listen()
         self._active.follow()
+        self._signer.start()
         self._accounts.start()
         # What is loaded by now lives as long as the process; looking through it again at each
         # full collection would stop the worker for a long time.
@@ -80,6 +90,7 @@ class Runtime:
         """Stop following, and write what is waiting to be recorded."""
         self._active.close()
         self._batcher.close()
+        self._signer.close()
         self._audit.close()
         self._accounts.close()
         self._traces.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from credit_risk.audit.checkpoints import Checkpoint, Signer
 from credit_risk.batching import Batched
 from credit_risk.serving import app
 from credit_risk.serving.problems import KINDS
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from credit_risk.audit.log import SqlAuditLog
     from credit_risk.package import ModelPackage
 
+CHECKPOINT = Checkpoint(1, 1, 9, "{}", b"", "key")
 SENTINEL = "sentinel-6021023"
 
 
@@ -46,6 +50,8 @@ def move_all(server: Served) -> None:
     package = server.active.current
     server.metrics.activated(package, None)
     server.metrics.activation_failed(package.portfolio)
+    server.metrics.checkpoint_made(CHECKPOINT)
+    server.metrics.checkpoint_failures.inc()
     rule = toys.RISKY | {"price": 16_000.0}
     server.post("/predict/batch", {"applications": [toys.RISKY, toys.SAFE, rule, {}]})
     server.post("/predict", b"{")
@@ -58,7 +64,7 @@ def move_all(server: Served) -> None:
 
 def test_every_metric_is_moved(server: Served) -> None:
     """None is declared and then forgotten."""
-    assert {name for name, _ in series(server) if name.endswith("_total")} == set()
+    assert {name for name, labels in series(server) if name.endswith("_total") and labels} == set()
 
     move_all(server)
 
@@ -81,6 +87,9 @@ def test_every_metric_is_moved(server: Served) -> None:
         "credit_batch_queue_rows",
         "credit_model_active",
         "credit_activation_failures",
+        "credit_checkpoint_number",
+        "credit_checkpoint_last_record",
+        "credit_checkpoint_failures",
     }
     assert moved == {family.name for family in server.registry.collect()}
 
@@ -137,6 +146,7 @@ def test_nothing_is_counted_that_was_not_recorded(
             "credit_http_requests_total",
             "credit_problems_total",
             "credit_activation_failures_total",
+            "credit_checkpoint_failures_total",
         }
         assert server.sample("credit_problems_total", type="/problems/not-recorded") == 3
 
@@ -257,6 +267,22 @@ def test_failed_activations_are_counted(server: Served) -> None:
     server.metrics.activation_failed(toys.NAME)
 
     assert server.sample("credit_activation_failures_total", portfolio=toys.NAME) == 2
+
+
+def test_checkpoints_say_how_far_they_reach(server: Served) -> None:
+    """As those that make them tell; failures are counted."""
+    log = cast("SqlAuditLog", server.audit)
+    made, failed = server.metrics.checkpoint_made, server.metrics.checkpoint_failures.inc
+    signer = Signer(log, Ed25519PrivateKey.generate(), 3_600.0, made=made, failed=failed)
+    for number, records in ((1, 1), (2, 3)):
+        while server.audit.count() < records:
+            server.post("/predict", toys.SAFE)
+        signer.sign()
+        assert server.sample("credit_checkpoint_number") == number
+        assert server.sample("credit_checkpoint_last_record") == records
+    assert server.sample("credit_checkpoint_failures_total") == 0
+    failed()
+    assert server.sample("credit_checkpoint_failures_total") == 1
 
 
 def test_the_metrics_are_prometheus_text_with_help(server: Served) -> None:

@@ -1,0 +1,367 @@
+"""Checkpoints: now and then, a signed statement about every record since the one before.
+
+A statement is canonical JSON, as records' forms are (`credit_risk.audit.chain`), an object of
+
+- ``checkpoint``: its number, 1, 2, 3 and so on,
+- ``first``, ``last``: the records it is about, by their places in the chain,
+- ``root``: of the Merkle tree over those records' hashes (`credit_risk.audit.merkle`),
+- ``head``: the hash of the last of them, and so of the whole chain up to there,
+- ``previous``: the SHA-256 of the statement before, 64 zeros for the first,
+- ``log``: the id of the log, ``time``: microseconds since the epoch.
+
+Its signature is Ed25519 over its bytes. Who holds the public key, and any checkpoint from before,
+finds out whether records under it were changed since, without trust in the database.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import threading
+import time
+from hashlib import sha256
+from typing import TYPE_CHECKING, NamedTuple, get_type_hints
+
+import pydantic_core
+import sqlalchemy as sa
+
+from credit_risk.audit import keys, merkle
+from credit_risk.audit.chain import GENESIS
+from credit_risk.audit.tables import CHECKPOINTS, HEAD, RECORDS
+from credit_risk.errors import Conflict, CreditRiskError, EvidenceInvalid, RecordingFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from credit_risk.audit.log import SqlAuditLog
+
+    Reading = Callable[[], AbstractContextManager[sa.Connection]]
+
+logger = logging.getLogger(__name__)
+
+RECORDS_MOST = 65_536
+"""Under one checkpoint: to prove that a record is under it, the hashes of all are read."""
+_CHUNK = 1_024
+_PAUSE_SECONDS = 0.002
+"""Between two chunks, so that a worker that has many to sign goes on deciding meanwhile."""
+_R, _C = RECORDS.c, CHECKPOINTS.c
+
+
+class Statement(NamedTuple):
+    """What a checkpoint states; hashes in hexadecimal."""
+
+    checkpoint: int
+    first: int
+    head: str
+    last: int
+    log: str
+    previous: str
+    root: str
+    time: int
+
+    def text(self) -> str:
+        """Its canonical form, which is what is signed."""
+        return pydantic_core.to_json(self._asdict()).decode()
+
+    @classmethod
+    def read(cls, text: str) -> Statement:
+        """The statement of a text.
+
+        Raises:
+            EvidenceInvalid: it is none, or not in its canonical form.
+        """
+        try:
+            given = pydantic_core.from_json(text)
+            sound = {name: type(value) for name, value in given.items()} == _TYPES
+            statement = cls(**given) if sound else None
+        except (ValueError, AttributeError):
+            statement = None
+        if statement is None or statement.text() != text:
+            raise EvidenceInvalid("it is no statement in canonical form")
+        return statement
+
+
+_TYPES = get_type_hints(Statement)
+
+
+class Checkpoint(NamedTuple):
+    """A row of the table of checkpoints."""
+
+    number: int
+    first: int
+    last: int
+    statement: str
+    signature: bytes
+    key_id: str
+
+    def to_json(self) -> dict[str, str]:
+        """What is kept elsewhere as an anchor: statement, signature (base64) and id of the key."""
+        return {
+            "statement": self.statement,
+            "signature": base64.b64encode(self.signature).decode(),
+            "key_id": self.key_id,
+        }
+
+
+def newest(connection: sa.Connection) -> Checkpoint | None:
+    """The checkpoint made last."""
+    statement = sa.select(CHECKPOINTS).order_by(_C.number.desc()).limit(1)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else Checkpoint(*row)
+
+
+def listed(connection: sa.Connection, limit: int) -> list[Checkpoint]:
+    """The checkpoints made last, the newest first."""
+    statement = sa.select(CHECKPOINTS).order_by(_C.number.desc()).limit(limit)
+    return [Checkpoint(*row) for row in connection.execute(statement)]
+
+
+def covering(connection: sa.Connection, sequence: int) -> Checkpoint | None:
+    """The checkpoint that a record of that place is under."""
+    after = sa.select(CHECKPOINTS).where(_C.last >= sequence).order_by(_C.last).limit(1)
+    row = connection.execute(after).one_or_none()
+    return None if row is None or row.first > sequence else Checkpoint(*row)
+
+
+def hashes(reading: Reading, first: int, last: int, before: bytes | None = None) -> list[bytes]:
+    """The hashes of the records from one place to another, both included.
+
+    Args:
+        reading: gives a connection; a new one for each chunk.
+        first: the place of the first, from 1.
+        last: the place of the last.
+        before: the hash that the first of them follows, if it is known.
+
+    Raises:
+        EvidenceInvalid: a record is missing, or does not follow the one before it.
+    """
+    found: list[bytes] = []
+    columns = sa.select(_R.sequence, _R.previous, _R.hash).order_by(_R.sequence)
+    for start in range(first, last + 1, _CHUNK):
+        if found:
+            time.sleep(_PAUSE_SECONDS)
+        end = min(start + _CHUNK - 1, last)
+        with reading() as connection:
+            rows = connection.execute(columns.where(_R.sequence.between(start, end))).all()
+        for expected in range(start, end + 1):
+            place = expected - start
+            if place >= len(rows) or rows[place].sequence != expected:
+                raise EvidenceInvalid(f"record {expected} is missing")
+            _, previous, own = rows[place]
+            if before is not None and previous != before:
+                raise EvidenceInvalid(f"record {expected} does not follow the one before it")
+            found.append(own)
+            before = own
+    return found
+
+
+def sign(log: SqlAuditLog, key: Ed25519PrivateKey) -> Checkpoint | None:
+    """Make the next checkpoint, over at most `RECORDS_MOST` records, and keep it.
+
+    Returns:
+        None where nothing was recorded since the one before, or somebody else was first.
+
+    Raises:
+        EvidenceInvalid: what is on record is no chain behind the checkpoint before. Nothing is
+            signed that would make a forgery good.
+        RecordingFailed: the database fails.
+    """
+    with log.reading() as connection:
+        before = newest(connection)
+        log_id, recorded, head = connection.execute(sa.select(HEAD)).one()
+    stated = None if before is None else Statement.read(before.statement)
+    first = 1 if stated is None else stated.last + 1
+    if recorded < first - 1:
+        raise EvidenceInvalid(f"records {recorded + 1} to {first - 1} are missing")
+    if recorded < first:
+        return None
+    last = min(recorded, first + RECORDS_MOST - 1)
+    link = GENESIS if stated is None else bytes.fromhex(stated.head)
+    own = hashes(log.reading, first, last, link)
+    if last == recorded and own[-1] != head:
+        raise EvidenceInvalid(f"record {last} is not the head of the chain")
+    statement = Statement(
+        checkpoint=1 if stated is None else stated.checkpoint + 1,
+        first=first,
+        head=own[-1].hex(),
+        last=last,
+        log=log_id,
+        previous=_digest(before),
+        root=merkle.root(own).hex(),
+        time=time.time_ns() // 1_000,
+    )
+    text = statement.text()
+    made = Checkpoint(
+        statement.checkpoint,
+        first,
+        last,
+        text,
+        key.sign(text.encode()),
+        keys.key_id(key.public_key()),
+    )
+    return made if _keep(log, made) else None
+
+
+def _digest(before: Checkpoint | None) -> str:
+    return GENESIS.hex() if before is None else sha256(before.statement.encode()).hexdigest()
+
+
+def _keep(log: SqlAuditLog, checkpoint: Checkpoint) -> bool:
+    """Insert the checkpoint, in a transaction of the log's writer; False if it is there already."""
+
+    def insert(connection: sa.Connection) -> None:
+        last = newest(connection)
+        if (0 if last is None else last.number) >= checkpoint.number:
+            raise Conflict("another process made this checkpoint")
+        connection.execute(sa.insert(CHECKPOINTS), checkpoint._asdict())
+
+    try:
+        log.append((), alongside=insert).result()
+    except Conflict:
+        return False
+    except RecordingFailed:
+        # Of two servers of PostgreSQL, both of which saw no such checkpoint, one is refused.
+        with log.reading() as connection:
+            last = newest(connection)
+        if last is not None and last.number >= checkpoint.number:
+            return False
+        raise
+    return True
+
+
+class Signer:
+    """Makes checkpoints of a log: by itself in a thread, and whenever one is asked for.
+
+    All processes that write a log may have one; together they make one each ``seconds``, as long
+    as something is recorded. Each checkpoint is a line of the process's log, too, so that logs
+    that are kept elsewhere hold what the database can be compared with.
+
+    Args:
+        log: whose records are signed.
+        key: what signs.
+        seconds: time from one checkpoint to the next.
+        made: told of each one made here.
+        failed: told of each time that none could be made.
+    """
+
+    def __init__(
+        self,
+        log: SqlAuditLog,
+        key: Ed25519PrivateKey,
+        seconds: float,
+        *,
+        made: Callable[[Checkpoint], None],
+        failed: Callable[[], None],
+    ) -> None:
+        self.log = log
+        self.key = key
+        self._seconds = seconds
+        self._made = made
+        self._failed = failed
+        self._failing = False
+        self._signing = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
+
+    def start(self) -> None:
+        """Begin to make them."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Make the last one. Before the log is closed."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        if not self._failing:
+            self._try()
+
+    def sign(self) -> None:
+        """Have everything under a checkpoint that is on record by now.
+
+        Raises:
+            EvidenceInvalid: see `sign`.
+            RecordingFailed: see `sign`.
+        """
+        with self._signing:
+            while (checkpoint := sign(self.log, self.key)) is not None:
+                self._made(checkpoint)
+                logger.info(
+                    "checkpoint",
+                    extra={
+                        "checkpoint": checkpoint.number,
+                        "last": checkpoint.last,
+                        "root": Statement.read(checkpoint.statement).root,
+                        **checkpoint.to_json(),
+                    },
+                )
+
+    def _run(self) -> None:
+        wait = self._wait()
+        while not self._stop.wait(wait):
+            wait = self._wait()
+            if wait == 0.0:
+                self._try()
+                wait = self._seconds
+
+    def _wait(self) -> float:
+        """Seconds until the next one is due, whoever made the last."""
+        try:
+            with self.log.reading() as connection:
+                last = newest(connection)
+            if last is None:
+                return 0.0
+            age = time.time() - Statement.read(last.statement).time / 1e6
+        except CreditRiskError as error:
+            self._fail(error)
+            return self._seconds
+        return min(max(self._seconds - age, 0.0), self._seconds)
+
+    def _try(self) -> None:
+        try:
+            self.sign()
+        except CreditRiskError as error:
+            self._fail(error)
+        else:
+            self._failing = False
+
+    def _fail(self, error: CreditRiskError) -> None:
+        # Records go on without: the next checkpoint is about these as well.
+        self._failing = True
+        self._failed()
+        logger.error("no checkpoint: %s", error)
+
+
+def anchors(text: str) -> Sequence[Checkpoint]:
+    """The checkpoints in a file that was kept elsewhere: exported ones, or lines of a server's log.
+
+    Raises:
+        EvidenceInvalid: there is none in it, or one is malformed.
+    """
+    found: list[Checkpoint] = []
+    try:
+        try:
+            parts = [pydantic_core.from_json(text)]
+        except ValueError:
+            parts = [pydantic_core.from_json(line) for line in text.splitlines() if line.strip()]
+        for part in parts:
+            if isinstance(part, dict) and "statement" in part:
+                stated = Statement.read(part["statement"])
+                signature = base64.b64decode(part["signature"], validate=True)
+                found.append(
+                    Checkpoint(
+                        stated.checkpoint,
+                        stated.first,
+                        stated.last,
+                        part["statement"],
+                        signature,
+                        str(part["key_id"]),
+                    )
+                )
+    except (ValueError, KeyError, TypeError) as error:
+        raise EvidenceInvalid("it is not what was exported as a checkpoint") from error
+    if not found:
+        raise EvidenceInvalid("there is no checkpoint in it")
+    return found

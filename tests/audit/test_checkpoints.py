@@ -1,0 +1,328 @@
+"""Checkpoints: what they state, who makes them, and that nothing doubtful is signed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from contextlib import closing
+from hashlib import sha256
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from credit_risk.audit import checkpoints, keys, merkle
+from credit_risk.audit.checkpoints import Checkpoint, Signer, Statement, anchors
+from credit_risk.audit.log import SqlAuditLog
+from credit_risk.audit.tables import HEAD, RECORDS
+from credit_risk.errors import EvidenceInvalid, RecordingFailed
+from tests.audit.test_log import made
+from tests.sealing import SEALING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+STATEMENT = Statement(1, 1, "ab" * 32, 9, "log", "00" * 32, "cd" * 32, 5)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'records.db'}"
+    name = request.getfixturevalue("database")
+    found: str = request.getfixturevalue("postgresql").url(name)
+    return found
+
+
+@pytest.fixture
+def log(url: str) -> Iterator[SqlAuditLog]:
+    """An empty log."""
+    with closing(SqlAuditLog(url, SEALING)) as opened:
+        yield opened
+
+
+def fill(log: SqlAuditLog, number: int) -> None:
+    """Record some decisions."""
+    log.append([made() for _ in range(number)]).result()
+
+
+def signer(log: SqlAuditLog, seconds: float = 3_600.0) -> tuple[Signer, list[Any]]:
+    """A signer, and what it tells."""
+    told: list[Any] = []
+    made = Signer(log, KEY, seconds, made=told.append, failed=lambda: told.append("failed"))
+    return made, told
+
+
+def kept(log: SqlAuditLog) -> list[Checkpoint]:
+    """The checkpoints on record, in order."""
+    with log.reading() as connection:
+        return checkpoints.listed(connection, 1_000)[::-1]
+
+
+def altered(log: SqlAuditLog, *statements: sa.Executable) -> None:
+    """Do to the database what nobody should."""
+    engine = log._writing  # noqa: SLF001 - the way of an intruder
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def eventually(true: Callable[[], bool]) -> bool:
+    """Whether it comes true, sooner or later."""
+    for _ in range(2_000):
+        if true():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_checkpoint_states_the_records_since_the_one_before(log: SqlAuditLog) -> None:
+    """Their root, their place, the statement before; and the signature is over its text."""
+    for number in (3, 1, 4):
+        fill(log, number)
+        checkpoints.sign(log, KEY)
+    with log.reading() as connection:
+        hashes = list(connection.scalars(sa.select(RECORDS.c.hash).order_by(RECORDS.c.sequence)))
+        log_id = connection.scalar(sa.select(HEAD.c.log))
+
+    found = kept(log)
+    stated = [Statement.read(checkpoint.statement) for checkpoint in found]
+    assert [(s.checkpoint, s.first, s.last) for s in stated] == [(1, 1, 3), (2, 4, 4), (3, 5, 8)]
+    assert [checkpoint[:3] for checkpoint in found] == [(1, 1, 3), (2, 4, 4), (3, 5, 8)]
+    assert {s.log for s in stated} == {log_id}
+    for s in stated:
+        assert s.root == merkle.root(hashes[s.first - 1 : s.last]).hex()
+        assert s.head == hashes[s.last - 1].hex()
+    assert stated[0].previous == "00" * 32
+    for before, after in pairwise(found):
+        digest = sha256(before.statement.encode()).hexdigest()
+        assert Statement.read(after.statement).previous == digest
+    for checkpoint in found:
+        KEY.public_key().verify(checkpoint.signature, checkpoint.statement.encode())
+        assert checkpoint.key_id == keys.key_id(KEY.public_key())
+
+
+def test_nothing_new_gets_no_checkpoint(log: SqlAuditLog) -> None:
+    """Neither an empty log, nor one that is under a checkpoint as it is."""
+    assert checkpoints.sign(log, KEY) is None
+    fill(log, 1)
+    assert checkpoints.sign(log, KEY) is not None
+    assert checkpoints.sign(log, KEY) is None
+    assert len(kept(log)) == 1
+
+
+def test_many_records_get_several(log: SqlAuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than so many each, read in chunks."""
+    monkeypatch.setattr(checkpoints, "RECORDS_MOST", 5)
+    monkeypatch.setattr(checkpoints, "_CHUNK", 2)
+    fill(log, 12)
+    made, told = signer(log)
+    made.sign()
+
+    assert [(c.first, c.last) for c in kept(log)] == [(1, 5), (6, 10), (11, 12)]
+    assert told == kept(log)
+
+
+def test_a_record_is_under_the_checkpoint_that_covers_it(log: SqlAuditLog) -> None:
+    """Or under none yet."""
+    for _ in range(2):
+        fill(log, 2)
+        checkpoints.sign(log, KEY)
+    fill(log, 1)
+
+    with log.reading() as connection:
+        under = [checkpoints.covering(connection, place) for place in range(1, 6)]
+    assert [checkpoint and checkpoint.number for checkpoint in under] == [1, 1, 2, 2, None]
+
+
+def test_of_many_at_once_each_record_is_signed_once(url: str, log: SqlAuditLog) -> None:
+    """Several processes try for the same checkpoint; one makes it, and nobody fails."""
+    fill(log, 20)
+    others = [SqlAuditLog(url, SEALING) for _ in range(3)]
+    signers = [signer(one) for one in (log, *others)]
+    threads = [threading.Thread(target=one.sign) for one, _ in signers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one in others:
+        one.close()
+
+    assert [(c.number, c.first, c.last) for c in kept(log)] == [(1, 1, 20)]
+    assert sum(len(told) for _, told in signers) == 1
+
+
+def test_one_who_saw_nothing_and_comes_second_is_refused(
+    log: SqlAuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database itself keeps two checkpoints of one number apart."""
+    fill(log, 1)
+    first = checkpoints.sign(log, KEY)
+    assert first is not None
+    seen = checkpoints.newest
+    looks = iter([False])
+
+    def newest(connection: sa.Connection) -> Checkpoint | None:
+        return seen(connection) if next(looks, True) else None
+
+    monkeypatch.setattr(checkpoints, "newest", newest)
+
+    assert checkpoints._keep(log, first) is False  # noqa: SLF001 - a race, made to happen
+    assert len(kept(log)) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ([sa.delete(RECORDS).where(RECORDS.c.sequence == 4)], "record 4 is missing"),
+        ([sa.delete(RECORDS).where(RECORDS.c.sequence == 5)], "record 5 is missing"),
+        (
+            [sa.update(RECORDS).where(RECORDS.c.sequence == 4).values(previous=b"x" * 32)],
+            "record 4 does not follow",
+        ),
+        (
+            [sa.update(RECORDS).where(RECORDS.c.sequence == 3).values(previous=b"x" * 32)],
+            "record 3 does not follow",
+        ),
+        (
+            [sa.update(RECORDS).where(RECORDS.c.sequence == 5).values(hash=b"x" * 32)],
+            "record 5 is not the head",
+        ),
+        (
+            [
+                sa.delete(RECORDS).where(RECORDS.c.sequence > 1),
+                sa.update(HEAD).values(sequence=1),
+            ],
+            "records 2 to 2 are missing",
+        ),
+    ],
+)
+def test_what_is_no_chain_is_not_signed(
+    log: SqlAuditLog, wrong: list[sa.Executable], told: str
+) -> None:
+    """A forgery gets no signature; the one who signs is told, and so is the log."""
+    fill(log, 2)
+    checkpoints.sign(log, KEY)
+    fill(log, 3)
+    altered(log, *wrong)
+
+    with pytest.raises(EvidenceInvalid, match=told):
+        checkpoints.sign(log, KEY)
+    assert len(kept(log)) == 1
+
+
+def test_they_are_made_by_themselves(log: SqlAuditLog) -> None:
+    """Again and again, as long as something is recorded, and one at the end."""
+    made, told = signer(log, 0.05)
+    made.start()
+    for number in (1, 2):
+        fill(log, 1)
+        assert eventually(lambda: len(kept(log)) == number)  # noqa: B023 - called at once
+    fill(log, 1)
+    made.close()
+
+    assert kept(log)[-1].last == 3
+    assert told == kept(log)
+
+
+def test_several_together_make_no_more_than_one(url: str, log: SqlAuditLog) -> None:
+    """Who finds that another made one waits for the next."""
+    fill(log, 1)
+    first, _ = signer(log)
+    first.sign()
+    fill(log, 1)
+    with closing(SqlAuditLog(url, SEALING)) as other:
+        second, told = signer(other)
+        assert 3_500.0 < second._wait() <= 3_600.0  # noqa: SLF001 - an hour is long for a test
+        second.start()
+        second.close()
+    assert [checkpoint.number for checkpoint in told] == [2]  # that of the end
+
+
+def test_a_checkpoint_is_a_line_of_the_log_that_can_be_an_anchor(
+    log: SqlAuditLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With all that a later comparison needs, and no applicant's data."""
+    fill(log, 2)
+    made, _ = signer(log)
+    with caplog.at_level(logging.INFO):
+        made.sign()
+
+    (line,) = [record for record in caplog.records if record.message == "checkpoint"]
+    (checkpoint,) = kept(log)
+    told = {name: vars(line)[name] for name in ("statement", "signature", "key_id")}
+    assert anchors(f"{json.dumps({'message': 'other'})}\n{json.dumps(told)}\n") == [checkpoint]
+    assert (vars(line)["checkpoint"], vars(line)["last"]) == (1, 2)
+    assert vars(line)["root"] == Statement.read(checkpoint.statement).root
+
+
+def test_a_failure_is_told_and_the_next_one_makes_up_for_it(
+    log: SqlAuditLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database that was forged stops checkpoints, not decisions; nothing is tried at the end."""
+    fill(log, 2)
+    altered(log, sa.update(HEAD).values(hash=b"x" * 32))
+    made, told = signer(log, 0.02)
+    made.start()
+    assert eventually(lambda: "failed" in told)
+    made.close()
+
+    assert set(told) == {"failed"}
+    assert "no checkpoint: record 2 is not the head of the chain" in caplog.text
+    assert kept(log) == []
+
+
+def test_a_log_that_takes_nothing_is_a_failure(log: SqlAuditLog) -> None:
+    """As of any record."""
+    fill(log, 1)
+    log.close()
+    with pytest.raises(RecordingFailed):
+        checkpoints.sign(log, KEY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "1",
+        STATEMENT.text() + " ",
+        STATEMENT.text().replace('"time":5', '"time":"5"'),
+        STATEMENT.text().replace('"time":5', '"time":5.0'),
+        STATEMENT.text().replace('"time":5', '"time":true'),
+        STATEMENT.text().replace('"time"', '"hour"'),
+        STATEMENT.text().replace('"time":5', '"time":5,"time":5'),
+    ],
+)
+def test_another_text_is_no_statement(text: str) -> None:
+    """One text for each statement, and no other."""
+    assert Statement.read(STATEMENT.text()) == STATEMENT
+    with pytest.raises(EvidenceInvalid):
+        Statement.read(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no json",
+        "{}",
+        "[1]",
+        json.dumps({"statement": STATEMENT.text()}),
+        json.dumps({"statement": "other", "signature": "", "key_id": ""}),
+        json.dumps({"statement": 1, "signature": "", "key_id": ""}),
+        json.dumps({"statement": STATEMENT.text(), "signature": "?", "key_id": ""}),
+    ],
+)
+def test_a_file_without_checkpoint_is_no_anchor(text: str) -> None:
+    """Whatever it is instead."""
+    with pytest.raises(EvidenceInvalid):
+        anchors(text)
