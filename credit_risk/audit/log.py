@@ -509,7 +509,7 @@ def upgrade(settings: Settings) -> tuple[str | None, str]:
 @contextmanager
 def _connected(settings: Settings, *, writes: bool) -> Iterator[sa.Connection]:
     """A connection of its own to the database; in a transaction, where it writes."""
-    engine = _engine(settings.audit_url, 5.0, writes=writes)
+    engine = _engine(settings.audit_url, 5.0, writes=writes, serves=False)
     try:
         with engine.begin() if writes else engine.connect() as connection:
             yield connection
