@@ -190,7 +190,7 @@ class Desk:
         if isinstance(decision, Exception):
             raise decision
         decision_id = new_id()
-        record = _decision_record(
+        record = decision_record(
             package, decision_id, application, decision, call, latency_ms=call.latency_ms
         )
         await self._record([record])
@@ -229,7 +229,7 @@ class Desk:
                     )
                     answers.append({"problem": problem.to_json(record_id)})
                 else:
-                    record = _decision_record(
+                    record = decision_record(
                         package, record_id, valid[i], result, call, latency_ms=latency_ms, row=i
                     )
                     answers.append(answer(package, record_id, result))
@@ -456,7 +456,7 @@ def start_record(package: ModelPackage) -> Record:
     )
 
 
-def _decision_record(
+def decision_record(
     package: ModelPackage,
     decision_id: str,
     application: Application,
@@ -466,6 +466,7 @@ def _decision_record(
     latency_ms: float,
     row: int | None = None,
 ) -> Record:
+    """The record of a decision about an application, ``row`` of a call where there were more."""
     return Record(
         id=decision_id,
         kind="decision",

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Unpack
 
 from credit_risk import scoring
-from credit_risk.audit.records import Record
-from credit_risk.decisions import evidence, new_id
+from credit_risk.decisions import Call, decision_record, new_id
 from credit_risk.errors import RecordNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from credit_risk.audit.records import Filters, RecordKind
+    from credit_risk.audit.records import Filters, Record, RecordKind
     from credit_risk.package import ModelPackage
     from credit_risk.schema import Application
 
@@ -23,28 +22,17 @@ def decided(
     package: ModelPackage, applications: Sequence[Application], start: int = NOON
 ) -> list[Record]:
     """The records of these decisions, a second apart, in order."""
+    made = scoring.decide(package, applications)
     return [
-        Record(
-            id=new_id(),
-            kind="decision",
-            time=start + place * 1_000_000,
-            portfolio=package.portfolio,
-            request_id="request-1",
-            model_version=package.version,
-            policy_version=package.policy_version,
-            decision=decision.outcome.decision,
-            status=200,
-            body={
-                "operation": "/predict",
-                "row": None,
-                **evidence(package, decision),
-                "latency_ms": 1.5,
-            },
-            personal={"input": application},
+        decision_record(
+            package,
+            new_id(),
+            application,
+            decision,
+            Call("/predict", "request-1", at=start + place * 1_000_000),
+            latency_ms=1.5,
         )
-        for place, (application, decision) in enumerate(
-            zip(applications, scoring.decide(package, applications), strict=True)
-        )
+        for place, (application, decision) in enumerate(zip(applications, made, strict=True))
     ]
 
 

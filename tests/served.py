@@ -6,6 +6,7 @@ import asyncio
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,9 +21,12 @@ from credit_risk.batching import Batcher
 from credit_risk.decisions import Desk
 from credit_risk.errors import PackageNotFound, RecordingFailed
 from credit_risk.serving import problems
+from credit_risk.serving.activation import load_checked
 from credit_risk.serving.app import Calls, Server
 from credit_risk.serving.cases import Cases
+from credit_risk.serving.replays import Replays
 from credit_risk.serving.stopping import Stopping
+from credit_risk.serving.store import Store
 from credit_risk.settings import Settings
 from monitoring.accounts import Accounts
 from monitoring.metrics import Metrics
@@ -146,7 +150,8 @@ class Served:
         )
         active = cast("ActivePackage", self.active)
         regime = regimes.load(self.settings.regimes_dir, self.settings.regime)
-        cases = Cases(self.settings, self.audit, self._wordings, regime)
+        self.replays = Replays(self.audit, active, partial(load_checked, Store(self.settings)))
+        cases = Cases(self.settings, self.audit, self._wordings, regime, self.replays)
         self.calls = Calls(self.settings, active, desk, self._metrics_text, self.stopping, cases)
         self.app = self._flushing(Server(self.calls, self.accounts, self.traces))
         self.client = TestClient(self.app, follow_redirects=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from credit_risk import notices
@@ -18,7 +19,7 @@ from credit_risk.errors import (
     RecordNotFound,
 )
 from credit_risk.serving import problems
-from credit_risk.serving.responses import Rejected, json_answer, problem_answer
+from credit_risk.serving.responses import Rejected, json_answer, problem_answer, read_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from credit_risk.audit.records import AuditLog, Record
     from credit_risk.package import Wordings
     from credit_risk.regimes import Regime
+    from credit_risk.serving.replays import Replays
     from credit_risk.settings import Settings
 
     Answer = dict[str, Any]
@@ -41,6 +43,7 @@ class Cases:
     """The handlers.
 
     ``wordings`` gives the words of a package by its version; see `credit_risk.package.wordings`.
+    ``replays`` makes decisions again.
     """
 
     def __init__(
@@ -49,15 +52,32 @@ class Cases:
         audit: AuditLog,
         wordings: Callable[[str], Wordings],
         regime: Regime,
+        replays: Replays,
     ) -> None:
         self._settings = settings
         self._audit = audit
         self._wordings = wordings
         self.regime = regime
+        self._replays = replays
+
+    async def decision(self, request: Request) -> Response:
+        """GET /decisions/{id}: the record of a decision."""
+        return await self._answered(request, asyncio.to_thread(self._shown, _id(request)))
+
+    async def replay(self, request: Request) -> Response:
+        """POST /decisions/{id}/replay: the decision made again, and what came out otherwise."""
+        return await self._answered(request, self._replayed(request))
 
     async def notice(self, request: Request) -> Response:
         """GET /decisions/{id}/notice: what a notice of adverse action needs."""
         return await self._answered(request, asyncio.to_thread(self._notice, _id(request)))
+
+    def _shown(self, decision_id: str) -> Answer:
+        return self._decision(decision_id).to_json()
+
+    async def _replayed(self, request: Request) -> Answer:
+        await read_nothing(request, self._settings.request_seconds)
+        return await self._replays.make(partial(self._decision, _id(request)))
 
     def _notice(self, decision_id: str) -> Answer:
         record = self._decision(decision_id)

@@ -5,21 +5,23 @@ Requests come from the schema; the examples' answers are the package's own answe
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, get_args
 
 from credit_risk import __version__, notices
-from credit_risk.audit.records import Record
-from credit_risk.decisions import answer, evidence
+from credit_risk.decisions import Call, answer, decision_record
 from credit_risk.policy import BandName, DecisionName
+from credit_risk.replay import VERDICTS, Cause, replay
 from credit_risk.scoring import decide
 from credit_risk.serving import problems
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from credit_risk.audit.records import Record
     from credit_risk.package import ModelPackage
     from credit_risk.regimes import Regime
+    from credit_risk.schema import Application
+    from credit_risk.scoring import Decision
     from credit_risk.settings import Settings
 
     Json = dict[str, Any]
@@ -30,7 +32,9 @@ _NAMES = {
     "/predict/batch": "predict_batch",
     "/explain": "explain",
     "/predict/explain": "predict_explain",
+    "/decisions/{id}": "decision",
     "/decisions/{id}/notice": "notice",
+    "/decisions/{id}/replay": "replay",
     "/": "about",
     "/health": "health",
     "/livez": "livez",
@@ -75,6 +79,7 @@ def document(
         answer(package, _EXAMPLE_ID, decide(package, [example], explain=e)[0])
         for e in (False, True)
     )
+    on_record = _on_record(package, decide(package, [example])[0], example)
     batch_answer = {
         "portfolio": package.portfolio,
         "model_version": package.version,
@@ -104,6 +109,19 @@ def document(
         },
         "/explain": {"post": explain},
         "/predict/explain": {"post": explain | {"summary": f"{explain['summary']} (as /explain)"}},
+        "/decisions/{id}": {
+            "get": _case(
+                "The record of a decision, the application included",
+                _ref("Record"), on_record.to_json(), "not-found", "record-expired",
+            )
+        },
+        "/decisions/{id}/replay": {
+            "post": _case(
+                "Make a decision again, from the package and policy that its record names",
+                _ref("Replay"), replay([on_record], lambda *_: package)[0].to_json(),
+                "unexpected-body", "not-found", "request-timeout", "record-expired", "overloaded",
+            )
+        },
         "/decisions/{id}/notice": {
             "get": _case(
                 "What a notice of adverse action needs", _ref("Notice"), _notice(package, regime),
@@ -209,19 +227,14 @@ def _notice(package: ModelPackage, regime: Regime) -> Json | None:
     if declined is None:
         return None
     (decision,) = decide(package, [declined.application], explain=True)
-    record = Record(
-        id=_EXAMPLE_ID,
-        kind="decision",
-        time=time.time_ns() // 1_000,
-        portfolio=package.portfolio,
-        request_id=_EXAMPLE_ID,
-        model_version=package.version,
-        policy_version=package.policy_version,
-        decision="DECLINE",
-        status=200,
-        body=evidence(package, decision),
-    )
+    record = _on_record(package, decision, declined.application)
     return notices.notice(record, None, package.words, regime)
+
+
+def _on_record(package: ModelPackage, decision: Decision, application: Application) -> Record:
+    """The record of a decision, made a moment ago."""
+    call = Call("/predict", _EXAMPLE_ID)
+    return decision_record(package, _EXAMPLE_ID, application, decision, call, latency_ms=1.0)
 
 
 def _read(summary: str, gives: Json, media_type: str = "application/json") -> Json:
@@ -353,6 +366,8 @@ def _components(package: ModelPackage, settings: Settings) -> Json:
             }
         ),
         "Notice": _NOTICE,
+        "Record": _RECORD,
+        "Replay": _REPLAY,
         "Problem": {
             "type": "object",
             "description": "RFC 9457; type is a path of this server that says what to do",
@@ -489,6 +504,58 @@ _NOTICE: Json = _object(
                 "record_retention_months": {"type": ["integer", "null"]},
             }
         ),
+    }
+)
+_RECORD: Json = _object(
+    {
+        "id": {"type": "string", "format": "uuid"},
+        "kind": {"const": "decision"},
+        "time": {"type": "string", "format": "date-time"},
+        "portfolio": _TEXT,
+        "request_id": _TEXT,
+        "model_version": _TEXT,
+        "policy_version": _TEXT,
+        "decision": {"enum": list(get_args(DecisionName))},
+        "status": {"type": "integer"},
+        "about": _NOTHING_OR_TEXT,
+        "body": {
+            "type": "object",
+            "description": "Digests of all that decided, score, band, rules, reasons with their "
+            "contributions, latency",
+        },
+        "personal": {
+            "type": ["object", "null"],
+            "description": "The application as input; null where it is withheld",
+        },
+        "withheld": {"enum": ["sealed", "erased", None]},
+    }
+)
+_ANSWERED: Json = {
+    "type": "object",
+    "description": "Versions, digests and answers, by their names on record",
+}
+_REPLAY: Json = _object(
+    {
+        "decision_id": {"type": "string", "format": "uuid"},
+        "verdict": {"enum": list(VERDICTS)},
+        "detail": _TEXT,
+        "cause": {
+            "enum": [*get_args(Cause), None],
+            "description": "Why it is NOT_REPRODUCIBLE; null for other verdicts",
+        },
+        "differences": {
+            "type": "array",
+            "items": _object({"field": _TEXT, "recorded": {}, "replayed": {}}),
+        },
+        "libraries": {
+            "type": "object",
+            "description": "What differs between the environment then and here, by name",
+            "additionalProperties": _object(
+                {"recorded": _NOTHING_OR_TEXT, "here": _NOTHING_OR_TEXT}
+            ),
+        },
+        "recorded": _ANSWERED,
+        "replayed": _ANSWERED | {"type": ["object", "null"]},
     }
 )
 _SLUG: Json = {

@@ -72,6 +72,12 @@ KINDS: Mapping[str, Kind] = _kinds(
         "Send one JSON document in UTF-8. NaN and Infinity are not JSON.",
     ),
     Kind(
+        "unexpected-body",
+        400,
+        "The call takes no body",
+        "Send it without one. Candidates are replayed by `credit-risk replay`.",
+    ),
+    Kind(
         "not-found",
         404,
         "There is nothing at this path",
@@ -183,7 +189,7 @@ KINDS: Mapping[str, Kind] = _kinds(
     Kind(
         "deadline-exceeded",
         503,
-        "The decision was not ready in time, so there is none",
+        "The answer was not ready in time, so there is none",
         "Try again after the time that Retry-After names, with fewer applications if there were "
         "many.",
     ),

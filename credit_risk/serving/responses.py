@@ -92,17 +92,32 @@ async def read_json(request: Request, limit: int, seconds: float) -> bytes:
             problems.KINDS["unsupported-media-type"].problem("Content-Encoding is not supported")
         )
     too_large = problems.KINDS["body-too-large"].problem(f"The limit is {limit} bytes")
+    return await _read(request, limit, seconds, too_large)
+
+
+async def read_nothing(request: Request, seconds: float) -> None:
+    """The end of a request that has no body.
+
+    Raises:
+        Rejected: it has one, or its end did not come within so many seconds.
+    """
+    unexpected = problems.KINDS["unexpected-body"].problem("This call takes no body")
+    await _read(request, 0, seconds, unexpected)
+
+
+async def _read(request: Request, limit: int, seconds: float, beyond: Problem) -> bytes:
+    """The body, unless it is ``beyond`` the limit, late, or not whole."""
     length = request.headers.get("content-length", "")
     # As a float, because Python refuses to make an integer of thousands of digits.
     if length.isdecimal() and float(length) > limit:
-        raise Rejected(too_large)
+        raise Rejected(beyond)
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limit:
-                    raise Rejected(too_large)
+                    raise Rejected(beyond)
     except TimeoutError:
         late = f"The body did not arrive within {seconds:g} seconds"
         raise Rejected(problems.KINDS["request-timeout"].problem(late)) from None

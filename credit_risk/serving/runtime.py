@@ -14,10 +14,11 @@ from credit_risk.audit import keys, log
 from credit_risk.audit.checkpoints import Signer
 from credit_risk.batching import Batcher
 from credit_risk.decisions import Desk, start_record
-from credit_risk.serving import problems
+from credit_risk.serving import activation, problems
 from credit_risk.serving.activation import ActivePackage
 from credit_risk.serving.app import Calls, Server
 from credit_risk.serving.cases import Cases
+from credit_risk.serving.replays import Replays
 from credit_risk.serving.stopping import Stopping
 from credit_risk.serving.store import Store
 from monitoring import exposition
@@ -65,11 +66,13 @@ class Runtime:
             settings.batch_deadline_seconds,
         )
         self._stopping = Stopping(settings.drain_seconds)
+        self._replays = Replays(self._audit, self._active, partial(activation.load_checked, store))
         cases = Cases(
             settings,
             self._audit,
             partial(store.wordings, settings.portfolio),
             regimes.load(settings.regimes_dir, settings.regime),
+            self._replays,
         )
         calls = Calls(settings, self._active, desk, self._metrics_text, self._stopping, cases)
         self.server = Server(calls, self._accounts, self._traces)
@@ -91,6 +94,7 @@ class Runtime:
         self._active.close()
         self._batcher.close()
         self._signer.close()
+        self._replays.close()
         self._audit.close()
         self._accounts.close()
         self._traces.close()

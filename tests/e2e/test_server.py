@@ -107,6 +107,10 @@ def test_every_answered_decision_is_recorded_and_counted_by_two_workers(
     assert len(decided) == 8 * (50 + 10 + 50)
     assert len(refused) == 8 * (5 + 1)
 
+    for row in decided[:3]:
+        replayed = httpx.post(f"{server.url}/decisions/{row['decision_id']}/replay", timeout=60)
+        assert (replayed.status_code, replayed.json()["verdict"]) == (200, "MATCH")
+
     samples = _settled(server, 8 * (61 + 5))
     for decision, number in Counter(row["decision"] for row in decided).items():
         assert _total(samples, "credit_decisions_total", decision=decision) == number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -203,6 +204,30 @@ def test_the_example_of_a_notice_is_what_a_decline_gets(server: Served, document
     assert given | {"decision_id": promised["decision_id"]} == promised
 
 
+def test_the_examples_of_a_record_and_a_replay_are_what_a_decision_gets(
+    server: Served, document: Json
+) -> None:
+    """But for ids, time and latency."""
+    decision_id = server.post("/predict", server.active.current.schema.example).json()[
+        "decision_id"
+    ]
+    for path, method, own in (
+        ("/decisions/{id}", "get", ("id", "time", "request_id")),
+        ("/decisions/{id}/replay", "post", ("decision_id",)),
+    ):
+        operation = document["paths"][path][method]
+        content = operation["responses"]["200"]["content"]["application/json"]
+        promised = copy.deepcopy(content["example"])
+
+        given = server.client.request(method, path.replace("{id}", decision_id)).json()
+
+        for answer in (given, promised):
+            answer.get("body", {}).pop("latency_ms", None)
+            for name in own:
+                assert answer.pop(name)
+        assert given == promised
+
+
 def test_the_examples_have_the_form_that_is_promised(document: Json) -> None:
     """Of requests and of answers."""
     checked = 0
@@ -214,7 +239,7 @@ def test_the_examples_have_the_form_that_is_promised(document: Json) -> None:
                 if "example" in described:
                     validator(document, described["schema"]).validate(described["example"])
                     checked += 1
-    assert checked == 2 * len(SCORING) + 7 + 1
+    assert checked == 2 * len(SCORING) + 7 + 3
 
 
 def test_the_documents_words_name_who_decides(server: Served, document: Json) -> None:
