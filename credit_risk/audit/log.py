@@ -40,10 +40,11 @@ if TYPE_CHECKING:
 _C = RECORDS.c
 _READ = [_C[name] for name in Content._fields] + [_C.data_key]
 _WRITTEN = [_C.sequence, *_READ, _C.previous, _C.hash]
-_PROBE = sa.select(HEAD.c.sequence).limit(1)
 # Taking the head's row keeps other writers out until the end of the transaction, where a database
 # has a lock for each row; SQLite's one lock is taken when the transaction begins.
 _TAKE_HEAD = sa.select(HEAD.c.sequence, HEAD.c.hash).with_for_update()
+# What an append reads; a database that has become read-only refuses to lock.
+_PROBE = sa.select(HEAD.c.sequence, sa.exists(sa.select(_C.sequence))).with_for_update(of=HEAD)
 _SET_HEAD = sa.update(HEAD).values(sequence=sa.bindparam("to"), hash=sa.bindparam("of"))
 
 # What drivers raise, whether SQLAlchemy wraps it or not.

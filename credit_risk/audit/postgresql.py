@@ -42,6 +42,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """
 
     seconds: float = SERVING_SECONDS
+    writes: bool = False
 
     def wait(
         self,
@@ -64,6 +65,9 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             elif isinstance(error, psycopg.OperationalError) and not self.closed:
                 self.close()
                 raise psycopg.OperationalError(f"no answer within {limit:g} s") from error
+            if self.writes and error.sqlstate == _READ_ONLY_TRANSACTION:
+                # A standby, or a server whose disk is full: look for the primary again.
+                self.close()
             raise
 
 
@@ -88,12 +92,13 @@ def engine(url: sa.URL, *, writes: bool, serves: bool) -> sa.Engine:
         raise RecordingFailed("the database's URL has two @: in a password, write %40")
     seconds = SERVING_SECONDS if serves else COMMAND_SECONDS
     limit = round(1_000 * max(seconds - SERVER_EARLIER_SECONDS, seconds / 2))
-    options = {
+    options: dict[str, int | str] = {
         "statement_timeout": limit,
         "lock_timeout": limit,
         "idle_in_transaction_session_timeout": round(1_000 * IDLE_SECONDS) if serves else 0,
-        "default_transaction_read_only": "off" if writes else "on",
     }
+    if not writes:
+        options["default_transaction_read_only"] = "on"
     given = url.query.get("options", "")
     arguments: dict[str, Any] = {
         "connect_timeout": CONNECT_SECONDS,
@@ -133,6 +138,7 @@ def engine(url: sa.URL, *, writes: bool, serves: bool) -> sa.Engine:
     ) -> Connection:
         connection = Connection.connect(*positional, **named)
         connection.seconds = seconds
+        connection.writes = writes
         return connection
 
     @event.listens_for(made, "checkout")
@@ -145,13 +151,6 @@ def engine(url: sa.URL, *, writes: bool, serves: bool) -> sa.Engine:
         waiting.register(connection.fileno(), select.POLLIN)
         if waiting.poll(0):
             raise exc.DisconnectionError
-
-    @event.listens_for(made, "handle_error")
-    def leave_standby(context: sa.engine.ExceptionContext) -> None:
-        # Connected while it was another's standby, or became one: look for the primary again.
-        state = getattr(context.original_exception, "sqlstate", None)
-        if writes and state == _READ_ONLY_TRANSACTION:
-            context.is_disconnect = True
 
     if writes:
         event.listen(made, "connect", _last)

@@ -316,3 +316,28 @@ def test_a_process_that_stops_within_a_transaction_holds_nobody_up(url: str, log
         with pytest.raises(exc.DBAPIError, match="idle-in-transaction timeout"):
             connection.exec_driver_sql("SELECT 1")
     engine.dispose()
+
+
+def test_a_server_that_becomes_read_only_is_not_ready_until_it_is_not(
+    postgresql: Cluster, log: AuditLog
+) -> None:
+    """As it is made where a disk is full: a ping, which writes nothing, tells of it."""
+
+    def read_only(state: str) -> None:
+        with closing(postgresql.connect()) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {state}")
+            connection.execute("SELECT pg_reload_conf()")
+        shown = None
+        while shown != (state,):
+            with closing(postgresql.connect()) as connection:
+                shown = connection.execute("SHOW default_transaction_read_only").fetchone()
+
+    log.ping().result()
+    read_only("on")
+    try:
+        for _ in range(2):  # on the connection that was open, and on a new one
+            assert "read-only" in str(log.ping().exception())
+    finally:
+        read_only("off")
+    log.append([made()]).result()
