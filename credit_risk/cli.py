@@ -401,7 +401,7 @@ def score(
 @app.command(name="replay")
 def replay_command(
     record_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="A decision on record.", show_default=False)
+        str | None, typer.Argument(metavar="ID", help="A decision on record.", show_default=False)
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every decision of the portfolio.")] = False,
     since: Annotated[datetime | None, typer.Option(help="From this time on, UTC.")] = None,
