@@ -449,6 +449,56 @@ def replay_command(
         _replay_one(record_id, policy, model, as_json=as_json)
 
 
+@app.command(name="evidence")
+def evidence_command(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="A model package.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="evidence-VERSION if absent.")
+    ] = None,
+    replays: Annotated[
+        int, typer.Option(min=0, help="Make so many of its newest decisions again.")
+    ] = 1_000,
+    portfolio_name: PortfolioName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write what can be shown of a model package into one folder, to read and as JSON.
+
+    Model card, data, performance, calibration, reasons, policy, activations, decisions, integrity
+    and replay, each statement with the digest of what it rests on, held against what the sections
+    of the regime in force ask for. What is missing is named, and is no error.
+    """
+    from credit_risk import evidence
+    from credit_risk.audit.log import open_records
+
+    settings, chosen = _chosen(portfolio_name)
+    folder = out or Path(f"evidence-{version}")
+    evidence.check_free(folder)
+    regime = regimes.load(settings.regimes_dir, settings.regime)
+    regime_file = settings.regimes_dir / f"{settings.regime}.yaml"
+    load, _ = _deciding(settings, chosen, None, None)
+    package = load(settings.portfolio, version)
+    with contextlib.ExitStack() as opened:
+        try:
+            records = opened.enter_context(contextlib.closing(open_records(settings)))
+        except RecordNotFound:
+            records = None
+        findings = evidence.Findings()
+        if records is not None:
+            progress = opened.enter_context(_rows_done("replaying", "decisions"))
+            findings = evidence.Findings(evidence.replayed(package, records, replays, progress))
+        made_at = time.time_ns() // 1_000
+        sums = evidence.sha256_of(regime_file)
+        pack = evidence.pack(package, regime, sums, records, findings, made_at=made_at)
+    evidence.write(pack, package, regime_file, folder)
+    missing = evidence.missing(pack)
+    if as_json:
+        _print_json({"folder": str(folder), "missing": missing})
+        return
+    _print_line(f"{folder / 'index.html'} has the evidence on package {version}")
+    if missing:
+        _print_line(f"The regime {regime.id} also asks for: {', '.join(missing)}")
+
+
 @models.command(name="list")
 def list_models(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> None:
     """List the packages that can be activated; the active one is marked, a broken one explained."""
@@ -806,6 +856,7 @@ def _replay_all(
 ) -> None:
     from credit_risk import replay
     from credit_risk.audit.log import open_records
+    from credit_risk.audit.records import moment
 
     settings, chosen = _chosen(history.portfolio_name)
     load, candidate = _deciding(settings, chosen, policy, model)
@@ -835,8 +886,8 @@ def _replay_all(
             progress(comparison.records, max(total, comparison.records))
     result = {
         "portfolio": name,
-        "since": None if history.since is None else _moment(history.since),
-        "until": _moment(until),
+        "since": None if history.since is None else moment(history.since),
+        "until": moment(until),
         "candidate": candidate.to_json() if candidate else None,
         **comparison.to_json(),
         "changes": None if history.changes is None else str(history.changes),
@@ -1032,11 +1083,6 @@ def _microseconds(time: datetime | None) -> int | None:
     if time is None:
         return None
     return (time.replace(tzinfo=time.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
-
-
-def _moment(microseconds: int) -> str:
-    moment = _EPOCH + timedelta(microseconds=microseconds)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _print_json(value: object) -> None:

@@ -767,6 +767,26 @@ def test_a_decision_whose_application_cannot_be_read_cannot_be_made_again(
     assert run("replay", "--all").code == 0
 
 
+def test_evidence_on_a_package_is_a_folder_of_its_own(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """With what was decided, and a word on what is missing."""
+    decide(place, trees_package, toys.RISKY, *toys.applications(3))
+    folder = place.folder / "pack"
+
+    done = run("evidence", place.trees, "--out", str(folder), "--json").json()
+
+    found = json.loads((folder / "evidence.json").read_text())
+    assert done["folder"] == str(folder)
+    assert {"fairness", "outcomes"} <= set(done["missing"])
+    assert found["model_version"] == place.trees
+    assert found["topics"]["decisions"]["statements"][0]["text"].startswith("4 decisions")
+    assert "MATCH 4" in found["topics"]["replay"]["statements"][0]["text"]
+    refused(run("evidence", place.trees, "--out", str(folder)), 1, "is there already")
+    refused(run("evidence", "nowhere", "--out", str(place.folder / "other")), 3, "nowhere")
+    assert not (place.folder / "other").exists()
+
+
 def test_only_decisions_are_replayed(
     run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
 ) -> None:

@@ -23,6 +23,12 @@ thread. It raises `Conflict` to undo them."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def moment(microseconds: int) -> str:
+    """A time since the epoch in ISO 8601, UTC, to the microsecond."""
+    at = _EPOCH + timedelta(microseconds=microseconds)
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One thing the server did.
@@ -61,11 +67,10 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object; its time in ISO 8601, UTC, to the microsecond."""
-        moment = _EPOCH + timedelta(microseconds=self.time)
         return {
             "id": self.id,
             "kind": self.kind,
-            "time": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "time": moment(self.time),
             "portfolio": self.portfolio,
             "request_id": self.request_id,
             "model_version": self.model_version,

@@ -1,0 +1,615 @@
+"""The evidence pack: what can be shown of one model package, for who has to judge it.
+
+A folder of files. ``evidence.json`` holds topics (the model card, where the data are from, the
+decisions made, and so on), each of statements, and each statement names what it rests on: a file of
+the folder, or records, and the SHA-256 of either. The sections of the legal regime in force say
+which topics they ask for; a topic that has nothing to show says why. ``index.html`` is the same to
+read, and ``SHA256SUMS`` seals the folder.
+
+Nothing personal is in it: decisions are counted, not told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from credit_risk import __version__, scoring
+from credit_risk.audit.records import moment
+from credit_risk.audit.tables import HEAD, RECORDS
+from credit_risk.errors import ExplanationFailed, OutputRefused, PackageInvalid
+from credit_risk.replay import PAGE_RECORDS, Comparison, listings_of, pages, replay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from credit_risk.audit.log import SqlRecords
+    from credit_risk.audit.records import Filters, Record, Records
+    from credit_risk.package import ModelPackage
+    from credit_risk.regimes import Evidence, Regime
+
+FORMAT = 1
+PACKAGE, REGIME = "package", "regime.yaml"
+_FOLDER = Path(__file__).parent
+_CHUNK = 10_000
+_C = RECORDS.c
+
+TITLES: dict[Evidence, str] = {
+    "model-card": "Model card",
+    "data-provenance": "Where the data are from",
+    "performance": "Performance on rows held out",
+    "calibration": "Calibration on rows held out",
+    "reasons-method": "Reasons: method and fidelity",
+    "fairness": "Fairness",
+    "policy": "Policy",
+    "approvals": "Approvals",
+    "activation-history": "Activation history",
+    "decisions": "Decisions made",
+    "reviews": "Human reviews",
+    "record-integrity": "Integrity of the records",
+    "replay": "Decisions made again",
+    "drift": "Drift",
+    "outcomes": "Outcomes",
+    "regime": "Regime",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rests:
+    """What a statement rests on: a file of the pack or records, and their SHA-256."""
+
+    on: str
+    sha256: str
+
+
+@dataclass(slots=True)
+class Topic:
+    """What there is to show of one thing; ``missing`` says why there is nothing."""
+
+    statements: list[tuple[str, Rests]] = field(default_factory=list)
+    tables: list[tuple[list[str], list[list[Any]]]] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    missing: str | None = None
+
+    def say(self, rests: Rests, *texts: str) -> None:
+        """Add statements that rest on the same."""
+        self.statements += [(text, rests) for text in texts]
+
+    def to_json(self, title: str) -> dict[str, Any]:
+        """The topic as JSON."""
+        return {
+            "title": title,
+            "missing": self.missing,
+            "statements": [
+                {"text": text, "rests_on": rests.on, "sha256": rests.sha256}
+                for text, rests in self.statements
+            ],
+            "tables": [{"columns": columns, "rows": rows} for columns, rows in self.tables],
+            "images": self.images,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found out for the pack; None where it was not looked for.
+
+    ``replayed`` are decisions of the package made again, ``integrity`` is what a verification of
+    the whole log ended with, ``reviews`` the counts of reviews of its decisions.
+    """
+
+    replayed: Comparison | None = None
+    integrity: Mapping[str, Any] | None = None
+    reviews: Mapping[str, Any] | None = None
+
+
+def pack(
+    package: ModelPackage,
+    regime: Regime,
+    regime_sha256: str,
+    records: SqlRecords | None,
+    findings: Findings,
+    *,
+    made_at: int,
+) -> dict[str, Any]:
+    """Everything there is to show, as JSON.
+
+    Args:
+        package: what it is about.
+        regime: whose sections are answered.
+        regime_sha256: of its file.
+        records: of decisions and activations; None where nothing was recorded yet.
+        findings: what was found out before.
+        made_at: now, microseconds since the epoch.
+
+    Raises:
+        RecordingFailed: the records cannot be read.
+    """
+    topics: dict[Evidence, Topic] = {
+        "model-card": _card(package),
+        "data-provenance": _provenance(package),
+        "performance": _performance(package),
+        "calibration": _calibration(package),
+        "reasons-method": _reasons(package),
+        "fairness": Topic(missing="This version of the server measures no fairness."),
+        "policy": _policy(package),
+        "approvals": _approvals(),
+        "activation-history": _activations(package, records),
+        "decisions": _decisions(package, records),
+        "reviews": _reviews(package, records, findings.reviews),
+        "record-integrity": _integrity(records, findings.integrity),
+        "replay": _replay(package, findings.replayed),
+        "drift": Topic(missing="This version of the server watches no drift."),
+        "outcomes": Topic(missing="This version of the server takes no outcomes."),
+        "regime": _regime(regime, regime_sha256),
+    }
+    return {
+        "format": FORMAT,
+        "made_at": moment(made_at),
+        "service": {"name": "credit-risk-server", "version": __version__},
+        "portfolio": package.portfolio,
+        "title": package.schema.title,
+        "model_version": package.version,
+        "package_sha256": package.digest,
+        "policy_version": package.policy_version,
+        "regime": {
+            "id": regime.id,
+            "version": regime.version,
+            "title": regime.title,
+            "caveat": regime.caveat,
+            "sha256": regime_sha256,
+        },
+        "sections": [
+            {
+                "id": section.id,
+                "title": section.title,
+                "requires": [
+                    {"topic": name, "shown": topics[name].missing is None}
+                    for name in section.requires
+                ],
+            }
+            for section in regime.sections
+        ],
+        "topics": {name: topic.to_json(TITLES[name]) for name, topic in topics.items()},
+    }
+
+
+def missing(made: Mapping[str, Any]) -> list[str]:
+    """The topics that a section of the regime asks for and the pack has nothing of."""
+    asked = {one["topic"]: one["shown"] for s in made["sections"] for one in s["requires"]}
+    return sorted(name for name, shown in asked.items() if not shown)
+
+
+def replayed(
+    package: ModelPackage,
+    records: Records,
+    most: int,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Comparison:
+    """The newest decisions of a package, made again.
+
+    Args:
+        package: that decided.
+        records: hold the decisions.
+        most: as many at most.
+        progress: told how many are done, of how many.
+
+    Raises:
+        RecordingFailed: the records cannot be read.
+    """
+    comparison, listings = Comparison(), listings_of(records)
+    within: Filters = {
+        "portfolio": package.portfolio,
+        "kind": "decision",
+        "model_version": package.version,
+    }
+    total = min(most, records.count(**within))
+    for page in pages(records, page_records=min(PAGE_RECORDS, max(total, 1)), **within):
+        some = page[: total - comparison.records]
+        for made in replay(some, lambda _portfolio, _version: package, listings=listings):
+            comparison.add(made)
+        progress(comparison.records, total)
+        if comparison.records >= total:
+            break
+    return comparison
+
+
+def check_free(folder: Path) -> None:
+    """See that a pack can have the folder.
+
+    Raises:
+        OutputRefused: it is there already.
+    """
+    if folder.exists():
+        raise OutputRefused(f"{folder} is there already; a pack is a folder of its own")
+
+
+def write(made: dict[str, Any], package: ModelPackage, regime_file: Path, folder: Path) -> None:
+    """Write a pack into a folder of its own.
+
+    Args:
+        made: see `pack`.
+        package: its files are copied beside it.
+        regime_file: as well.
+        folder: is made.
+
+    Raises:
+        OutputRefused: the folder is there already.
+    """
+    # Here and not above: no server needs them.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
+    from markdown_it import MarkdownIt  # noqa: PLC0415
+    from markupsafe import Markup  # noqa: PLC0415
+
+    check_free(folder)
+    folder.mkdir(parents=True)
+    shutil.copytree(package.path, folder / PACKAGE)
+    shutil.copyfile(regime_file, folder / REGIME)
+    text = json.dumps(made, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "evidence.json").write_text(text + "\n", encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined
+    )
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    card = markdown.render((folder / PACKAGE / "card.md").read_text(encoding="utf-8"))
+    page = environment.get_template("evidence.html.j2").render(
+        pack=made,
+        package=PACKAGE,
+        # Safe: made from text in which no HTML is let through.
+        card=Markup(card.replace('src="plots/', f'src="{PACKAGE}/plots/')),  # noqa: S704
+    )
+    (folder / "index.html").write_text(page, encoding="utf-8")
+    sums = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n" for path in sums]
+    (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _file(package: ModelPackage, name: str) -> Rests:
+    return Rests(f"{PACKAGE}/{name}", package.digests[name])
+
+
+def _manifest(package: ModelPackage) -> Rests:
+    return Rests(f"{PACKAGE}/manifest.json", sha256_of(package.path / "manifest.json"))
+
+
+def _card(package: ModelPackage) -> Topic:
+    topic = Topic()
+    topic.say(
+        _file(package, "card.md"),
+        "The card says what the model is for and what it is not, its limits, data, training, "
+        "performance and reasons.",
+    )
+    topic.say(
+        _manifest(package),
+        f"The package holds data and no code; its version, {package.version}, is derived from "
+        "its files, which the manifest names with their digests.",
+    )
+    return topic
+
+
+def _provenance(package: ModelPackage) -> Topic:
+    topic = Topic()
+    origin = package.provenance
+    how = "Trained on" if origin.trained_on is not None else "Trained elsewhere; evaluated on"
+    data = origin.trained_on or origin.evaluated_on or {}
+    # What a package says of its data beyond their name is up to who made it.
+    named = [data[name] for name in ("name", "source", "licence") if name in data]
+    said = [f"{how}: {', '.join(named)}."]
+    if "sha256" in data:
+        said.append(f"The file had the SHA-256 {data['sha256']}.")
+    if "rows_read" in data:
+        said.append(f"Of its {data['rows_read']:,} rows {data['rows_used']:,} were used.")
+    said += [f"Left out: {n:,} rows, {why}." for why, n in data.get("dropped", {}).items()]
+    said += [f"Mended: {n:,} values, {why}." for why, n in data.get("mended", {}).items()]
+    said.append(f"Reference group of the reasons: {origin.reference.description}.")
+    topic.say(_file(package, "provenance.json"), *said)
+    return topic
+
+
+def _hold_out(package: ModelPackage) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = package.metrics.get("hold_out")
+    return found
+
+
+_UNEVALUATED = "The package holds no evaluation on rows held out."
+
+
+def _performance(package: ModelPackage) -> Topic:
+    found = _hold_out(package)
+    if found is None:
+        return Topic(missing=_UNEVALUATED)
+    topic = Topic(images=_plots(package, "roc", "ks", "scores"))
+    topic.say(
+        _file(package, "metrics.json"),
+        f"On {found['rows']:,} rows that it was not fitted to, {found['defaults']:,} of them "
+        f"defaults: ROC-AUC {found['roc_auc']:.4f}, Gini {found['gini']:.4f}, "
+        f"KS {found['ks']:.4f}.",
+    )
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in sorted(found["decisions"].items()))
+    topic.say(_file(package, "metrics.json"), f"Decisions on these rows: {shares}.")
+    return topic
+
+
+def _calibration(package: ModelPackage) -> Topic:
+    found = _hold_out(package)
+    if found is None:
+        return Topic(missing=_UNEVALUATED)
+    topic = Topic(images=_plots(package, "calibration"))
+    topic.say(
+        _file(package, "metrics.json"),
+        f"Brier score {found['brier']:.4f}; expected calibration error "
+        f"{found['ece_equal_count']:.4f} in bins of equal count, "
+        f"{found['ece_equal_width']:.4f} in bins of equal width.",
+    )
+    names = ["band", "decision", "rows", "mean_pd", "default_rate"]
+    rows = [[_short(band[name]) for name in names] for band in found["bands"]]
+    topic.tables.append((["band", "decision", "rows", "mean PD", "default rate"], rows))
+    return topic
+
+
+def _reasons(package: ModelPackage) -> Topic:
+    topic = Topic()
+    topic.say(
+        _file(package, "explanation.npz")
+        if "explanation.npz" in package.digests
+        else _file(package, "reference.npz"),
+        f"Method: {package.model.method}, in log-odds, against {package.model.reference_rows:,} "
+        f"applicants of the group {package.provenance.reference.name}.",
+        "Contributions are added up with the base value and compared with the score on every "
+        "decision; a difference above 1e-6 fails the request.",
+    )
+    topic.say(
+        _file(package, "reasons.yaml"),
+        f"Approved wording of {len(package.reasons.texts)} reasons, version "
+        f"{package.reasons.version}.",
+    )
+    fidelity = package.metrics.get("fidelity")
+    if fidelity is not None:
+        topic.say(
+            _file(package, "metrics.json"),
+            f"Against the real group instead of the drawn one, {fidelity['same_first_reason']:.1%} "
+            f"of {fidelity['declines_compared']:,} declines have the same first reason, "
+            f"{fidelity['same_set_of_reasons']:.1%} the same set of reasons.",
+        )
+    try:
+        scoring.check_golden(package)
+    except (PackageInvalid, ExplanationFailed) as error:
+        golden = f"They do NOT come out on the machine that made this pack: {error}."
+    else:
+        golden = "They came out, reasons included, on the machine that made this pack."
+    topic.say(
+        _file(package, "golden.json"),
+        f"The package has {len(package.golden)} golden records with their answers. {golden}",
+    )
+    return topic
+
+
+def _policy(package: ModelPackage) -> Topic:
+    topic = Topic()
+    policy = package.policy
+    topic.say(
+        _file(package, "policy.yaml"),
+        f"Policy {package.policy_version}: {len(policy.bands)} bands, {len(policy.rules)} rules.",
+    )
+    topic.tables.append(
+        (
+            ["band", "PD from", "PD below", "decision"],
+            [[b.name, _short(b.lower), _short(b.upper), b.decision] for b in policy.bands],
+        )
+    )
+    if policy.rules:
+        rows = [[rule.name, rule.kind, rule.reason] for rule in policy.rules]
+        topic.tables.append((["rule", "kind", "reason"], rows))
+    return topic
+
+
+def _approvals() -> Topic:
+    return Topic(
+        missing="This version of the server asks for no approvals before a package is activated; "
+        "the activation history names who did."
+    )
+
+
+_UNRECORDED = "Nothing is on record yet."
+
+
+def _activations(package: ModelPackage, records: SqlRecords | None) -> Topic:
+    if records is None:
+        return Topic(missing=_UNRECORDED)
+    topic = Topic()
+    found = [
+        record
+        for record in _all(records, package.portfolio)
+        if package.version in {record.body["from"], record.body["to"]}
+    ]
+    if not found:
+        topic.missing = "The package was never activated: it may be the one shipped as the default."
+        return topic
+    hashes = _hashes(records, [record.id for record in found])
+    topic.tables.append(
+        (
+            ["time", "action", "from", "to", "by", "record", "hash"],
+            [
+                [
+                    moment(record.time),
+                    *(record.body[name] for name in ("action", "from", "to", "by")),
+                    record.id,
+                    hashes[record.id].hex(),
+                ]
+                for record in reversed(found)
+            ],
+        )
+    )
+    topic.say(
+        Rests(f"{len(found)} records of activations", _digest(hashes.values())),
+        f"The package was activated, or another in its place, {len(found)} times.",
+    )
+    return topic
+
+
+def _all(records: SqlRecords, portfolio: str) -> Iterable[Record]:
+    before: str | None = None
+    while page := records.find(portfolio=portfolio, kind="activation", limit=500, before=before):
+        yield from page
+        before = page[-1].id
+
+
+def _hashes(records: SqlRecords, ids: Sequence[str]) -> dict[str, bytes]:
+    """The hashes of records by their ids, in the order of these."""
+    with records.reading() as connection:
+        found = {
+            record_id: bytes(digest)
+            for start in range(0, len(ids), 500)
+            for record_id, digest in connection.execute(
+                sa.select(_C.id, _C.hash).where(_C.id.in_(ids[start : start + 500]))
+            )
+        }
+    return {record_id: found[record_id] for record_id in ids}
+
+
+def _digest(hashes: Iterable[bytes]) -> str:
+    """SHA-256 of hashes, one behind the other."""
+    total = hashlib.sha256()
+    for one in hashes:
+        total.update(one)
+    return total.hexdigest()
+
+
+def _made(package: ModelPackage) -> list[sa.ColumnElement[bool]]:
+    return [
+        _C.portfolio == package.portfolio,
+        _C.model_version == package.version,
+        _C.kind == "decision",
+    ]
+
+
+def _decisions(package: ModelPackage, records: SqlRecords | None) -> Topic:
+    if records is None:
+        return Topic(missing=_UNRECORDED)
+    counted = (
+        sa.select(_C.decision, _C.policy_version, sa.func.count(), sa.func.min(_C.time))
+        .add_columns(sa.func.max(_C.time))
+        .where(*_made(package))
+        .group_by(_C.decision, _C.policy_version)
+        .order_by(_C.policy_version, _C.decision)
+    )
+    hashes = sa.select(_C.hash).where(*_made(package)).order_by(_C.sequence)
+    with records.reading() as connection:
+        groups = connection.execute(counted).all()
+        streamed = connection.execution_options(yield_per=_CHUNK).execute(hashes).scalars()
+        digest = _digest(bytes(one) for one in streamed)
+    total = sum(number for _, _, number, _, _ in groups)
+    if not total:
+        return Topic(missing="The package has made no decision that is on record.")
+    topic = Topic()
+    approved = sum(number for decision, _, number, _, _ in groups if decision == "APPROVE")
+    first, last = min(g[3] for g in groups), max(g[4] for g in groups)
+    topic.say(
+        Rests(f"{total:,} records of decisions, in the order of recording", digest),
+        f"{total:,} decisions from {moment(first)} to {moment(last)}; {approved / total:.1%} "
+        "were approvals.",
+    )
+    topic.tables.append(
+        (
+            ["policy", "decision", "number", "share"],
+            [
+                [policy, decision, f"{number:,}", f"{number / total:.1%}"]
+                for decision, policy, number, _, _ in groups
+            ],
+        )
+    )
+    return topic
+
+
+def _reviews(
+    package: ModelPackage, records: SqlRecords | None, found: Mapping[str, Any] | None
+) -> Topic:
+    if records is None or found is None:
+        return Topic(missing=_UNRECORDED)
+    steps = (
+        sa.select(_C.hash)
+        .where(_C.portfolio == package.portfolio, _C.kind == "review")
+        .order_by(_C.sequence)
+    )
+    with records.reading() as connection:
+        hashes = [bytes(one) for one in connection.execute(steps).scalars()]
+    if not hashes:
+        return Topic(missing="No review is on record.")
+    topic = Topic()
+    topic.say(
+        Rests(f"{len(hashes):,} records of reviews of the portfolio", _digest(hashes)),
+        *(f"{name.replace('_', ' ')}: {_told(value)}" for name, value in found.items()),
+    )
+    return topic
+
+
+def _integrity(records: SqlRecords | None, found: Mapping[str, Any] | None) -> Topic:
+    if records is None:
+        return Topic(missing=_UNRECORDED)
+    if found is None:
+        return Topic(missing="The records were not verified for this pack.")
+    with records.reading() as connection:
+        log, sequence, head = connection.execute(
+            sa.select(HEAD.c.log, HEAD.c.sequence, HEAD.c.hash)
+        ).one()
+    topic = Topic()
+    topic.say(
+        Rests(f"the head of chain {log}, record {sequence}", bytes(head).hex()),
+        *(f"{name.replace('_', ' ')}: {_told(value)}" for name, value in found.items()),
+    )
+    return topic
+
+
+def _replay(package: ModelPackage, found: Comparison | None) -> Topic:
+    if found is None or not found.records:
+        return Topic(missing="No decision of the package was made again for this pack.")
+    topic = Topic()
+    verdicts = ", ".join(f"{name} {number:,}" for name, number in found.verdicts.items() if number)
+    topic.say(
+        _manifest(package),
+        f"The newest {found.records:,} decisions on record were made again from the package, "
+        f"policy and reference group that they name: {verdicts}.",
+    )
+    return topic
+
+
+def _regime(regime: Regime, sha256: str) -> Topic:
+    topic = Topic()
+    topic.say(
+        Rests(REGIME, sha256),
+        f"{regime.title}, version {regime.version}, as of {regime.as_of.isoformat()}.",
+        regime.caveat,
+    )
+    topic.tables.append(
+        (
+            ["source", "title", "text"],
+            [[s.citation, s.title, s.url or ""] for s in regime.sources],
+        )
+    )
+    return topic
+
+
+def _plots(package: ModelPackage, *names: str) -> list[str]:
+    wanted = [f"plots/{name}.png" for name in names]
+    return [f"{PACKAGE}/{name}" for name in wanted if name in package.digests]
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _told(value: object) -> str:
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False) if value else "none"
+    return str(value)

@@ -1,0 +1,216 @@
+"""An evidence pack says what can be shown, what each statement rests on, and what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+import sqlalchemy as sa
+
+from credit_risk import evidence, package, regimes
+from credit_risk.audit.log import SqlAuditLog
+from credit_risk.audit.records import Record
+from credit_risk.audit.tables import RECORDS
+from credit_risk.decisions import new_id
+from credit_risk.errors import OutputRefused
+from tests import toys
+from tests.recorded import NOON, decided
+from tests.sealing import SEALING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from credit_risk.package import ModelPackage
+
+ROOT = Path(__file__).parent.parent
+REGIMES = ROOT / "regimes"
+REGIME = regimes.load(REGIMES, "us-ecoa")
+EMPTY = evidence.Findings()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[SqlAuditLog]:
+    """An audit log in a file."""
+    with closing(SqlAuditLog(f"sqlite:///{tmp_path / 'records.db'}", SEALING)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> ModelPackage:
+    """A toy package whose files are there."""
+    return package.load(toys.write_package(tmp_path / "packages", "trees"))
+
+
+def shipped() -> ModelPackage:
+    """A real one."""
+    folder = ROOT / "packages" / "personal-loans"
+    return package.load(folder / (folder / "default").read_text().strip())
+
+
+def pack(of: ModelPackage, log: SqlAuditLog | None, findings: evidence.Findings = EMPTY) -> Any:  # noqa: ANN401 - any JSON
+    """What there is to show, having been JSON."""
+    found = evidence.pack(of, REGIME, "regime's", log, findings, made_at=NOON)
+    return json.loads(json.dumps(found, allow_nan=False))
+
+
+def activation(of: ModelPackage, before: str | None, at: int) -> Record:
+    """A record of somebody's switch to a package."""
+    return Record(
+        id=new_id(),
+        kind="activation",
+        time=at,
+        portfolio=of.portfolio,
+        request_id=new_id(),
+        model_version=of.version,
+        policy_version=of.policy_version,
+        decision=None,
+        status=None,
+        body={"action": "activate", "by": "ops", "from": before, "to": of.version},
+    )
+
+
+def test_every_topic_a_regime_may_ask_for_has_a_title() -> None:
+    """And no other."""
+    assert set(evidence.TITLES) == set(get_args(regimes.Evidence))
+
+
+def test_a_package_alone_shows_what_is_in_it(log: SqlAuditLog) -> None:
+    """Figures of the shipped package, with the digests of the files they are from."""
+    of = shipped()
+    topics = pack(of, log)["topics"]
+
+    shown = {name for name, topic in topics.items() if topic["missing"] is None}
+    assert shown == {
+        *("model-card", "data-provenance", "performance", "calibration", "reasons-method"),
+        *("policy", "regime"),
+    }
+    (first, _) = topics["performance"]["statements"]
+    assert f"ROC-AUC {of.metrics['hold_out']['roc_auc']:.4f}" in first["text"]
+    assert first["sha256"] == of.digests["metrics.json"]
+    assert len(topics["policy"]["tables"][0]["rows"]) == len(of.policy.bands)
+    assert any("They came out" in s["text"] for s in topics["reasons-method"]["statements"])
+
+
+def test_decisions_are_counted_and_their_hashes_digested(
+    made: ModelPackage, linear_package: ModelPackage, log: SqlAuditLog
+) -> None:
+    """Those of the package, and of no other."""
+    records = decided(made, toys.applications(40))
+    log.append(records[:15]).result()
+    log.append(decided(linear_package, toys.applications(5))).result()
+    log.append(records[15:]).result()
+
+    topic = pack(made, log)["topics"]["decisions"]
+
+    with log.reading() as connection:
+        ours = sa.select(RECORDS.c.hash).where(RECORDS.c.model_version == made.version)
+        hashes = connection.execute(ours.order_by(RECORDS.c.sequence)).scalars().all()
+    (statement,) = topic["statements"]
+    approved = sum(record.decision == "APPROVE" for record in records)
+    assert statement["text"].startswith("40 decisions from 2023-11-14T22:13:20.000000Z to ")
+    assert f"{approved / 40:.1%} were approvals" in statement["text"]
+    assert statement["sha256"] == hashlib.sha256(b"".join(hashes)).hexdigest()
+    assert len(hashes) == 40
+    assert sum(int(row[2]) for row in topic["tables"][0]["rows"]) == 40
+
+
+def test_activations_are_listed_with_their_hashes(
+    made: ModelPackage, linear_package: ModelPackage, log: SqlAuditLog
+) -> None:
+    """To the package and away from it, the oldest first."""
+    there, away = activation(made, None, 1), activation(linear_package, made.version, 2)
+    for record in (there, away, activation(linear_package, "another", 3)):
+        log.append([record]).result()
+
+    topic = pack(made, log)["topics"]["activation-history"]
+
+    rows = topic["tables"][0]["rows"]
+    assert [row[5] for row in rows] == [there.id, away.id]
+    assert all(re.fullmatch("[0-9a-f]{64}", row[6]) for row in rows)
+    (statement,) = topic["statements"]
+    digest = hashlib.sha256(b"".join(bytes.fromhex(row[6]) for row in reversed(rows))).hexdigest()
+    assert statement["sha256"] == digest
+
+
+def test_the_newest_decisions_are_made_again(made: ModelPackage, log: SqlAuditLog) -> None:
+    """As many as asked for, and what came out is told."""
+    log.append(decided(made, toys.applications(30))).result()
+    told: list[tuple[int, int]] = []
+
+    few = evidence.replayed(made, log, 12, lambda done, total: told.append((done, total)))
+    every = evidence.replayed(made, log, 1_000)
+
+    assert (few.records, every.records) == (12, 30)
+    assert told == [(12, 12)]
+    (statement,) = pack(made, log, evidence.Findings(few))["topics"]["replay"]["statements"]
+    assert statement["text"].endswith("that they name: MATCH 12.")
+    assert evidence.replayed(made, log, 0).records == 0
+
+
+def test_what_was_found_of_the_records_is_told(made: ModelPackage, log: SqlAuditLog) -> None:
+    """Under the head of the chain."""
+    log.append(decided(made, toys.applications(3))).result()
+    findings = evidence.Findings(integrity={"records_checked": 3, "findings": []})
+
+    statements = pack(made, log, findings)["topics"]["record-integrity"]["statements"]
+
+    assert [s["text"] for s in statements] == ["records checked: 3", "findings: none"]
+    assert statements[0]["rests_on"].startswith("the head of chain ")
+    assert statements[0]["rests_on"].endswith("record 3")
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_what_is_missing_says_why_and_counts_as_missing(
+    made: ModelPackage, log: SqlAuditLog, *, recorded: bool
+) -> None:
+    """In the topic and in the sections that ask for it."""
+    found = pack(made, log if recorded else None)
+    topics = found["topics"]
+
+    asked = {name for section in REGIME.sections for name in section.requires}
+    assert evidence.missing(found) == sorted(n for n in asked if topics[n]["missing"] is not None)
+    assert all(topic["missing"] or topic["statements"] for topic in topics.values())
+    assert {"decisions", "activation-history", "reviews"} <= set(evidence.missing(found))
+    for section, given in zip(REGIME.sections, found["sections"], strict=True):
+        assert [one["topic"] for one in given["requires"]] == [*section.requires]
+
+
+def test_a_pack_is_a_folder_that_can_be_checked(
+    tmp_path: Path, made: ModelPackage, log: SqlAuditLog
+) -> None:
+    """Every file is in the sums, and every file a statement rests on is there, as it says."""
+    log.append(decided(made, toys.applications(1))).result()
+    folder = tmp_path / "pack"
+    file = REGIMES / "us-ecoa.yaml"
+    found = evidence.pack(
+        made, REGIME, evidence.sha256_of(file), log, evidence.Findings(), made_at=NOON
+    )
+
+    evidence.write(found, made, file, folder)
+
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    assert set(sums) == set(files) - {"SHA256SUMS"}
+    for name, digest in sums.items():
+        assert hashlib.sha256(files[name].read_bytes()).hexdigest() == digest
+    rests = {
+        (s["rests_on"], s["sha256"]) for t in found["topics"].values() for s in t["statements"]
+    }
+    assert {name for name, _ in rests} & set(sums)
+    assert all(sums[name] == digest for name, digest in rests if name in sums)
+    page = (folder / "index.html").read_text()
+    for topic in found["topics"].values():
+        assert topic["title"] in page
+    assert "<h1>A toy</h1>" in page
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path: Path, made: ModelPackage) -> None:
+    """A pack never mixes with another."""
+    with pytest.raises(OutputRefused, match="is there already"):
+        evidence.write(pack(made, None), made, REGIMES / "us-ecoa.yaml", tmp_path)
