@@ -56,7 +56,7 @@ from credit_risk.errors import (
 from credit_risk.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
-    from credit_risk.audit.log import SqlAuditLog
+    from credit_risk.audit.log import SqlAuditLog, SqlRecords
     from credit_risk.audit.records import Filters, Record
     from credit_risk.package import ModelPackage
     from credit_risk.portfolio import Portfolio
@@ -78,8 +78,10 @@ keys = typer.Typer(no_args_is_help=True, help="Keys that records are sealed and 
 database = typer.Typer(no_args_is_help=True, help="The tables of the record database.")
 app.add_typer(models, name="models")
 app.add_typer(decisions, name="decisions")
+reviews = typer.Typer(no_args_is_help=True, help="What waits for people, and what they overrode.")
 app.add_typer(keys, name="keys")
 app.add_typer(database, name="database")
+app.add_typer(reviews, name="reviews")
 
 out = Console(soft_wrap=True)
 wide = Console(soft_wrap=True, width=10_000)
@@ -94,6 +96,7 @@ DataFile = Annotated[Path, typer.Option("--data", help="Labelled raw file, CSV o
 Step = Callable[[str], None]
 """Told of each step of what takes long, as it begins."""
 Estimator = Literal["xgboost", "logistic-regression", "random-forest", "gradient-boosting"]
+StateFilter = Literal["open", "claimed", "proposed"]
 DecisionFilter = Literal["APPROVE", "REVIEW", "DECLINE"]
 KindFilter = Literal["decision", "refusal", "failure", "activation", "start", "claim", "review"]
 
@@ -591,19 +594,7 @@ def list_decisions(
     as_json: AsJson = False,
 ) -> None:
     """List records, the newest first."""
-    from credit_risk.audit.log import open_records
-
-    settings = _settings(portfolio_name)
-    try:
-        opened = open_records(settings)
-    except RecordNotFound:
-        # A name mistyped is told before records that are missing for it.
-        portfolio.folder(settings.portfolios_dir, settings.portfolio)
-        raise
-    with contextlib.closing(opened) as records:
-        if not records.find(portfolio=settings.portfolio, limit=1):
-            # Records outlive their portfolio, so that only one that has none has to be known.
-            portfolio.folder(settings.portfolios_dir, settings.portfolio)
+    with _read(portfolio_name) as (settings, records):
         found = records.find(
             portfolio=settings.portfolio,
             kind=None if every_kind else kind,
@@ -724,6 +715,93 @@ def upgrade_database(as_json: AsJson = False) -> None:
         _print_line(f"revision {after}: nothing to do")
     else:
         _print_line(f"revision {after} (before: {before or 'none'})")
+
+
+@reviews.command(name="list")
+def list_reviews(
+    portfolio_name: PortfolioName = None,
+    state: Annotated[StateFilter | None, typer.Option(help="In this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 20,
+    after: Annotated[str | None, typer.Option(help="Continue after this id.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the decisions that wait for people, the oldest first."""
+    from credit_risk import casework
+
+    with _read(portfolio_name) as (settings, records):
+        rows = casework.waiting(
+            records,
+            settings.portfolio,
+            time.time_ns() // 1_000,
+            state=state,
+            after=after,
+            limit=limit,
+        )
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table("id", "decided", "state", "holder", "until", "proposal", box=None)
+    for row in rows:
+        proposal = row["proposal"]
+        table.add_row(
+            row["decision_id"],
+            row["decided"],
+            row["state"],
+            row["holder"] or "",
+            row["until"] or "",
+            f"{proposal['decision']} by {proposal['reviewer']}" if proposal else "",
+        )
+    wide.print(table, highlight=False)
+
+
+@reviews.command(name="summary")
+def summarise_reviews(
+    portfolio_name: PortfolioName = None,
+    since: Annotated[datetime | None, typer.Option(help="From this time on, UTC.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Before this time, UTC.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sum up how often people overrode the server, by direction and reason."""
+    from credit_risk import casework
+
+    with _read(portfolio_name) as (settings, records):
+        told = casework.summary(
+            records, settings.portfolio, since=_microseconds(since), until=_microseconds(until)
+        )
+    if as_json:
+        _print_json(told)
+        return
+    counts = told["reviews"]
+    _print_line(
+        f"{settings.portfolio}: {counts['closed']:,} reviews closed "
+        f"({counts['approved']:,} approved, {counts['declined']:,} declined), "
+        f"{told['waiting_now']:,} waiting now"
+    )
+    for override in told["overrides"]:
+        rate = "" if override["rate"] is None else f" ({override['rate']:.2%})"
+        why = ", ".join(f"{code} {number:,}" for code, number in override["reasons"].items())
+        _print_line(
+            f"  {override['direction']}: {override['number']:,} of {override['of']:,} decisions "
+            f"of {override['decision']}{rate}: {why}"
+        )
+
+
+@contextlib.contextmanager
+def _read(portfolio_name: str | None) -> Iterator[tuple[Settings, SqlRecords]]:
+    """The records, for reading; a portfolio's name that is mistyped is told before none are."""
+    from credit_risk.audit.log import open_records
+
+    settings = _settings(portfolio_name)
+    try:
+        opened = open_records(settings)
+    except RecordNotFound:
+        portfolio.folder(settings.portfolios_dir, settings.portfolio)
+        raise
+    with contextlib.closing(opened) as records:
+        if not records.find(portfolio=settings.portfolio, limit=1):
+            # Records outlive their portfolio, so that only one that has none has to be known.
+            portfolio.folder(settings.portfolios_dir, settings.portfolio)
+        yield settings, records
 
 
 @app.command(name="settings")

@@ -84,7 +84,7 @@ class Closing:
             "reviewers": list(self.reviewers),
             "reasons": list(self.reasons),
             "override": self.override,
-            "closed": _iso(self.time),
+            "closed": iso(self.time),
         }
 
 
@@ -139,11 +139,11 @@ class Case:
         return {
             "decision_id": self.decision_id,
             "portfolio": self.portfolio,
-            "decided": _iso(self.time),
+            "decided": iso(self.time),
             "decision": self.made,
             "state": self.state(now),
             "holder": holder,
-            "until": None if holder is None or self.until is None else _iso(self.until),
+            "until": None if holder is None or self.until is None else iso(self.until),
             "proposal": None if self.proposal is None else self.proposal.to_json(),
             "closed": None if self.closed is None else self.closed.to_json(),
         }
@@ -289,6 +289,7 @@ def _body(case: Case, action: str, reviewer: str) -> dict[str, Any]:
     return {"step": case.steps + 1, "action": action, "reviewer": reviewer}
 
 
-def _iso(time: int) -> str:
+def iso(time: int) -> str:
+    """Microseconds since the epoch in ISO 8601, UTC."""
     moment = _EPOCH + timedelta(microseconds=time)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from credit_risk.batching import Batched
     from credit_risk.decisions import Call
     from credit_risk.package import ModelPackage
+    from credit_risk.reviews import Closing
     from credit_risk.scoring import Decision
     from monitoring.metrics import Metrics
     from monitoring.traces import Traces
@@ -78,6 +79,10 @@ class Accounts:
     def recorded(self, kind: RecordKind, number: int) -> None:
         """See `credit_risk.decisions.Observer`."""
         self._noted.append((self._recorded, kind, number))
+
+    def reviewed(self, portfolio: str, closing: Closing) -> None:
+        """See `credit_risk.casework.CaseObserver`."""
+        self._noted.append((self._reviewed, portfolio, closing))
 
     def batched(self, batch: Batched) -> None:
         """See `credit_risk.batching.BatchObserver`."""
@@ -163,6 +168,10 @@ class Accounts:
 
     def _recorded(self, counts: Counts, kind: RecordKind, number: int) -> None:
         counts[self._metrics.records, (kind,)] += number
+
+    def _reviewed(self, counts: Counts, portfolio: str, closing: Closing) -> None:
+        labels = (portfolio, closing.decision, closing.override or "none", closing.reasons[0])
+        counts[self._metrics.reviews, labels] += 1
 
     def _batched(self, _: Counts, batch: Batched) -> None:
         self._metrics.batch_rows.observe(batch.rows)

@@ -60,6 +60,13 @@ class Metrics:
             ["portfolio", "rule"],
             registry=registry,
         )
+        self.reviews = Counter(
+            "credit_reviews",
+            "Reviews closed by people, by their decision, the direction in which it overrides the "
+            "server's, and the reason given.",
+            ["portfolio", "decision", "override", "reason"],
+            registry=registry,
+        )
         self.problems = Counter(
             "credit_problems",
             "Requests answered with a problem, by its type.",

@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 from credit_risk import regimes
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.batching import Batcher
+from credit_risk.casework import Casework
 from credit_risk.decisions import Desk
 from credit_risk.errors import PackageNotFound, RecordingFailed
 from credit_risk.serving import problems
@@ -151,7 +152,9 @@ class Served:
         active = cast("ActivePackage", self.active)
         regime = regimes.load(self.settings.regimes_dir, self.settings.regime)
         self.replays = Replays(self.audit, active, partial(load_checked, Store(self.settings)))
-        cases = Cases(self.settings, self.audit, self._wordings, regime, self.replays)
+        audit = cast("SqlAuditLog", self.audit)
+        desk_of_people = Casework(audit, self._wordings, self.accounts, self.settings.portfolio)
+        cases = Cases(self.settings, desk_of_people, regime, self.replays)
         self.calls = Calls(self.settings, active, desk, self._metrics_text, self.stopping, cases)
         self.app = self._flushing(Server(self.calls, self.accounts, self.traces))
         self.client = TestClient(self.app, follow_redirects=False)

@@ -579,6 +579,7 @@ def _conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:
         (_C.kind, filters.get("kind")),
         (_C.decision, filters.get("decision")),
         (_C.model_version, filters.get("model_version")),
+        (_C.about, filters.get("about")),
     )
     conditions = [column == value for column, value in given if value is not None]
     if since is not None:

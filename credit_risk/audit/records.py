@@ -95,6 +95,7 @@ class Filters(TypedDict, total=False):
     kind: RecordKind | None
     decision: DecisionName | None
     model_version: str | None
+    about: str | None
     since: int | None
     until: int | None
 

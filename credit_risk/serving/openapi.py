@@ -5,17 +5,22 @@ Requests come from the schema; the examples' answers are the package's own answe
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, get_args
 
-from credit_risk import __version__, notices
+from credit_risk import __version__, notices, reviews
 from credit_risk.decisions import Call, answer, decision_record
 from credit_risk.policy import BandName, DecisionName
 from credit_risk.replay import VERDICTS, Cause, replay
+from credit_risk.reviews import Case, Verdict
 from credit_risk.scoring import decide
 from credit_risk.serving import problems
+from credit_risk.serving.cases import ClaimBody, QueueQuery, ReviewBody, SummaryQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from pydantic import BaseModel
 
     from credit_risk.audit.records import Record
     from credit_risk.package import ModelPackage
@@ -35,6 +40,11 @@ _NAMES = {
     "/decisions/{id}": "decision",
     "/decisions/{id}/notice": "notice",
     "/decisions/{id}/replay": "replay",
+    "/decisions/{id}/claim": "claim",
+    "/decisions/{id}/release": "release",
+    "/decisions/{id}/review": "review",
+    "/reviews": "reviews",
+    "/reviews/summary": "reviews_summary",
     "/": "about",
     "/health": "health",
     "/livez": "livez",
@@ -60,6 +70,19 @@ _SCORING_PROBLEMS = (
 )
 
 
+_STEP_PROBLEMS = (
+    "malformed-json",
+    "request-timeout",
+    "body-too-large",
+    "unsupported-media-type",
+    "not-found",
+    "record-expired",
+    "invalid-request",
+    "review-refused",
+    "package-missing",
+    "not-recorded",
+)
+_QUEUED = ("decision_id", "decided", "state", "holder", "until", "proposal")
 _READING_PROBLEMS = ("internal-error", "records-unavailable", "deadline-exceeded")
 
 
@@ -126,8 +149,10 @@ def document(
             "get": _case(
                 "What a notice of adverse action needs", _ref("Notice"), _notice(package, regime),
                 "not-found", "not-adverse", "notice-impossible", "package-missing",
+                "record-expired",
             )
         },
+        **_reviewing(package),
         "/": {"get": _read("What this server is; browsers are led to /docs", _ABOUT)},
         "/health": {"get": _read("Every check, with what is wrong", _HEALTH)},
         "/livez": {"get": _read("The process answers", _STATUS)},
@@ -205,20 +230,118 @@ def _problem_responses(*slugs: str) -> Json:
     return {str(status): _problem_response(*by_status[status]) for status in sorted(by_status)}
 
 
-def _case(summary: str, gives: Json, answered: Json | None, *slugs: str) -> Json:
-    """A call about a decision on record."""
+def _case(
+    summary: str,
+    gives: Json,
+    answered: Json | None,
+    *slugs: str,
+    parameters: Sequence[Json] | None = None,
+) -> Json:
+    """A call about decisions on record."""
     content: Json = {"schema": gives}
     if answered is not None:
         content["example"] = answered
     return {
         "summary": summary,
         "tags": ["Cases"],
-        "parameters": [_REQUEST_ID, _DECISION_ID],
+        "parameters": [_REQUEST_ID, *([_DECISION_ID] if parameters is None else parameters)],
         "responses": {
             "200": {"description": "OK", "content": {"application/json": content}},
             **_problem_responses(*slugs, *_READING_PROBLEMS),
         },
     }
+
+
+def _step(summary: str, takes: Json, example: Json, after: Case, now: int) -> Json:
+    """A call that takes a step in a case."""
+    described = _case(
+        summary,
+        _ref("Case"),
+        after.to_json(now),
+        *_STEP_PROBLEMS,
+    )
+    described["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": takes, "example": example}},
+    }
+    described["responses"]["200"]["description"] = "Taken, and on record"
+    return described
+
+
+def _reviewing(package: ModelPackage) -> Json:
+    """The calls about reviews; their examples are what one referred decision goes through."""
+    now = time.time_ns() // 1_000
+    policy = package.policy.review
+    declining = package.words.review_texts("DECLINE")
+    approving = package.words.review_texts("APPROVE")
+    waiting = Case(_EXAMPLE_ID, package.portfolio, now, "REVIEW", "REVIEW")
+    held = reviews.after(waiting, reviews.claim(waiting, "ada", now, policy).body, now)
+    verdict = Verdict("ada", "DECLINE", min(declining), "As the documents show.")
+    if approving:
+        verdict = Verdict("ada", "APPROVE", min(approving), verdict.note)
+    closing = reviews.after(held, reviews.review(held, verdict, now, policy).body, now)
+    claimed = held.to_json(now)
+    by_whom = {"reviewer": verdict.reviewer}
+    review = ReviewBody.model_json_schema()
+    review["properties"]["reason"]["description"] = (
+        f"To decline: {', '.join(sorted(declining))}. "
+        f"To approve: {', '.join(sorted(approving)) or 'none'}."
+    )
+    listed = {name: claimed[name] for name in _QUEUED}
+    said = by_whom | {"decision": verdict.decision, "reason": verdict.reason, "note": verdict.note}
+    counts = {"closed": 0, "approved": 0, "declined": 0, "proposed": 0, "returned": 0}
+    return {
+        "/decisions/{id}/claim": {
+            "post": _step(
+                "Keep others off a case for a while", ClaimBody.model_json_schema(), by_whom,
+                held, now,
+            )
+        },
+        "/decisions/{id}/release": {
+            "post": _step(
+                "Let others have a claimed case", ClaimBody.model_json_schema(), by_whom,
+                waiting, now,
+            )
+        },
+        "/decisions/{id}/review": {
+            "post": _step(
+                "Decide a case, or as a second person agree or not", review, said, closing, now
+            )
+        },
+        "/reviews": {
+            "get": _case(
+                "The cases that wait for people, the oldest first", _ref("Queue"),
+                {"portfolio": package.portfolio, "reviews": [listed], "next": None},
+                "not-found", "invalid-request", parameters=_query(QueueQuery),
+            )
+        },
+        "/reviews/summary": {
+            "get": _case(
+                "How often people overrode the server, by direction and reason",
+                _ref("ReviewSummary"),
+                {
+                    "portfolio": package.portfolio,
+                    "since": None,
+                    "until": None,
+                    "decisions": {"APPROVE": 0, "REVIEW": 1, "DECLINE": 0},
+                    "reviews": counts,
+                    "waiting_now": 1,
+                    "overrides": [],
+                },
+                "invalid-request", parameters=_query(SummaryQuery),
+            )
+        },
+    }  # fmt: skip
+
+
+def _query(kind: type[BaseModel]) -> list[Json]:
+    """The parameters of a query, as they are checked; null is to leave one out."""
+    parameters = []
+    for name, schema in kind.model_json_schema()["properties"].items():
+        forms = [form for form in schema.get("anyOf", [schema]) if form.get("type") != "null"]
+        form = {k: v for k, v in forms[0].items() if k not in {"title", "default"}}
+        parameters.append({"name": name, "in": "query", "required": False, "schema": form})
+    return parameters
 
 
 def _notice(package: ModelPackage, regime: Regime) -> Json | None:
@@ -368,6 +491,9 @@ def _components(package: ModelPackage, settings: Settings) -> Json:
         "Notice": _NOTICE,
         "Record": _RECORD,
         "Replay": _REPLAY,
+        "Case": _CASE,
+        "Queue": _QUEUE,
+        "ReviewSummary": _SUMMARY,
         "Problem": {
             "type": "object",
             "description": "RFC 9457; type is a path of this server that says what to do",
@@ -445,6 +571,64 @@ _CLOSED: Json = {
         "closed": {"type": "string", "format": "date-time"},
     },
 }
+_PROPOSAL: Json = {
+    "type": ["object", "null"],
+    "description": "What waits for a second, different person",
+    "properties": {
+        "reviewer": _TEXT,
+        "decision": {"enum": ["APPROVE", "DECLINE"]},
+        "reason": _TEXT,
+    },
+}
+_NOTHING_OR_TIME: Json = {"type": ["string", "null"], "format": "date-time"}
+_IN_QUEUE: Json = {
+    "decision_id": {"type": "string", "format": "uuid"},
+    "decided": {"type": "string", "format": "date-time"},
+    "state": {"enum": ["open", "claimed", "proposed", "closed", "none"]},
+    "holder": _NOTHING_OR_TEXT,
+    "until": _NOTHING_OR_TIME,
+    "proposal": _PROPOSAL,
+}
+_CASE: Json = _object(
+    {
+        **_IN_QUEUE,
+        "portfolio": _TEXT,
+        "decision": {"enum": list(get_args(DecisionName)), "description": "The server's"},
+        "closed": _CLOSED,
+    }
+)
+_QUEUE: Json = _object(
+    {
+        "portfolio": _TEXT,
+        "reviews": {"type": "array", "items": _object(_IN_QUEUE)},
+        "next": _NOTHING_OR_TEXT | {"description": "What to give as after for the next page"},
+    }
+)
+_SUMMARY: Json = _object(
+    {
+        "portfolio": _TEXT,
+        "since": _NOTHING_OR_TIME,
+        "until": _NOTHING_OR_TIME,
+        "decisions": _object(dict.fromkeys(get_args(DecisionName), _COUNT)),
+        "reviews": _object(
+            dict.fromkeys(("closed", "approved", "declined", "proposed", "returned"), _COUNT)
+        ),
+        "waiting_now": _COUNT,
+        "overrides": {
+            "type": "array",
+            "items": _object(
+                {
+                    "direction": {"enum": ["low-side", "high-side"]},
+                    "decision": {"enum": list(get_args(DecisionName))},
+                    "number": _COUNT,
+                    "of": _COUNT,
+                    "rate": {"type": ["number", "null"]},
+                    "reasons": {"type": "object", "additionalProperties": _COUNT},
+                }
+            ),
+        },
+    }
+)
 _NOTICE: Json = _object(
     {
         "decision_id": {"type": "string", "format": "uuid"},

@@ -13,6 +13,7 @@ from credit_risk import regimes
 from credit_risk.audit import keys, log
 from credit_risk.audit.checkpoints import Signer
 from credit_risk.batching import Batcher
+from credit_risk.casework import Casework
 from credit_risk.decisions import Desk, start_record
 from credit_risk.serving import activation, problems
 from credit_risk.serving.activation import ActivePackage
@@ -67,13 +68,10 @@ class Runtime:
         )
         self._stopping = Stopping(settings.drain_seconds)
         self._replays = Replays(self._audit, self._active, partial(activation.load_checked, store))
-        cases = Cases(
-            settings,
-            self._audit,
-            partial(store.wordings, settings.portfolio),
-            regimes.load(settings.regimes_dir, settings.regime),
-            self._replays,
-        )
+        wordings = partial(store.wordings, settings.portfolio)
+        casework = Casework(self._audit, wordings, self._accounts, settings.portfolio)
+        regime = regimes.load(settings.regimes_dir, settings.regime)
+        cases = Cases(settings, casework, regime, self._replays)
         calls = Calls(settings, self._active, desk, self._metrics_text, self._stopping, cases)
         self.server = Server(calls, self._accounts, self._traces)
 

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from credit_risk.batching import Batched
 from credit_risk.decisions import Call
+from credit_risk.reviews import Closing
 from credit_risk.scoring import decide
 from monitoring.accounts import Accounts, Answered
 from monitoring.metrics import Metrics
@@ -64,6 +65,8 @@ def test_everything_is_counted_once(
             accounts.decided(any_package, [decision, decision])
         accounts.answered(REFUSED)
         accounts.recorded("decision", 5)
+        accounts.reviewed(toys.NAME, Closing("APPROVE", ("ada",), ("R", "S"), "low-side", 1))
+        accounts.reviewed(toys.NAME, Closing("DECLINE", ("ada",), ("R",), None, 1))
         accounts.batched(Batched(5, 0.001, 2, 1.0, 2.0, ()))
         accounts.flush()
         accounts.flush()
@@ -83,6 +86,10 @@ def test_everything_is_counted_once(
     assert sample("credit_batch_rows_count") == 3
     assert sample("credit_batch_wait_seconds_sum") == pytest.approx(0.003)
     assert sample("credit_batch_queue_rows") == 2
+    closed = {"portfolio": toys.NAME, "reason": "R"}
+    by_decision = {"APPROVE": "low-side", "DECLINE": "none"}
+    for name, override in by_decision.items():
+        assert sample("credit_reviews_total", decision=name, override=override, **closed) == 3
     labels = {"portfolio": toys.NAME, "model_version": any_package.version}
     assert sample("credit_decisions_total", decision="DECLINE", band="VERY_HIGH", **labels) == 30
     for reason in decision.reasons:

@@ -66,6 +66,9 @@ def test_every_metric_is_moved(server: Served) -> None:
     """None is declared and then forgotten."""
     assert {name for name, labels in series(server) if name.endswith("_total") and labels} == set()
 
+    referred = server.post("/predict", toys.SAFE | {"years_employed": None}).json()["decision_id"]
+    verdict = {"decision": "APPROVE", "reason": "INFORMATION_VERIFIED", "note": "Payslips seen."}
+    server.post(f"/decisions/{referred}/review", verdict | {"reviewer": "ada"})
     move_all(server)
 
     moved = {
@@ -80,6 +83,7 @@ def test_every_metric_is_moved(server: Served) -> None:
         "credit_decisions",
         "credit_reasons",
         "credit_rule_hits",
+        "credit_reviews",
         "credit_problems",
         "credit_records_written",
         "credit_batch_rows",

@@ -14,7 +14,8 @@ from credit_risk.errors import RecordingFailed
 from credit_risk.serving.store import Store
 from monitoring.logs import Line
 from tests import served, toys
-from tests.served import Active, Served
+from tests.sealing import SEALING
+from tests.served import Active, Full, Served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from credit_risk.audit.records import Record
     from credit_risk.package import ModelPackage
 
+NOTE = "the-applicants-aunt-called"
+SENTINEL = "sentinel-6021023"
 NOWHERE = "01936b2e-7c40-7cc3-98c4-dc0c0c07398f"
 REFERRED = toys.SAFE | {"years_employed": None}
 """Approved by its score, and referred by a rule."""
@@ -268,6 +271,277 @@ def test_a_call_about_a_decision_is_counted_and_logged_without_its_id_in_the_rou
     assert server.sample("credit_http_requests_total", route=line["route"], status="200") == 1
 
 
+def test_a_notice_after_a_review_names_the_reviewers_reason_first(server: Served) -> None:
+    """Then the rule that referred it; it was no override, but against the score it is."""
+    decision_id = decide(server, REFERRED)
+    path = f"/decisions/{decision_id}/notice"
+    server.post(f"/decisions/{decision_id}/review", said("ada", "DECLINE"))
+    problem(server.get(path), 409, "not-adverse")  # a second person has not agreed yet
+    server.post(f"/decisions/{decision_id}/review", said("ben", "DECLINE"))
+
+    notice = server.get(path).json()
+
+    assert notice["decided_by"] == ["reviewer", "rule"]
+    assert [(r["component"], r["code"]) for r in notice["principal_reasons"]] == [
+        ("reviewer", "INCOME_INSUFFICIENT"),
+        ("rule", "EMPLOYMENT_NOT_STATED"),
+    ]
+    assert notice["review"]["override"] == "high-side"
+
+
+def test_a_decline_that_people_overrode_has_no_notice_any_more(server: Served) -> None:
+    """Once the second person agreed, and not before."""
+    decision_id = decide(server, toys.RISKY)
+    path = f"/decisions/{decision_id}/notice"
+
+    server.post(f"/decisions/{decision_id}/review", said("ada", "APPROVE"))
+    assert server.get(path).status_code == 200
+    server.post(f"/decisions/{decision_id}/review", said("ben", "APPROVE"))
+    assert "by a reviewer" in problem(server.get(path), 409, "not-adverse")["detail"]
+
+
+# Reviews
+
+
+def said(reviewer: str, decision: str, reason: str = "") -> dict[str, object]:
+    """The body of a review."""
+    fitting = "INFORMATION_VERIFIED" if decision == "APPROVE" else "INCOME_INSUFFICIENT"
+    return {
+        "reviewer": reviewer,
+        "decision": decision,
+        "reason": reason or fitting,
+        "note": NOTE,
+    }
+
+
+def test_a_referred_decision_is_claimed_and_decided(server: Served) -> None:
+    """It stands in the queue until then; each step is on record."""
+    decision_id = decide(server, REFERRED)
+    assert decision_id in listed(server)
+
+    claimed = server.post(f"/decisions/{decision_id}/claim", {"reviewer": "ada"}).json()
+    assert (claimed["state"], claimed["holder"]) == ("claimed", "ada")
+    closed = server.post(f"/decisions/{decision_id}/review", said("ada", "APPROVE")).json()
+
+    assert (closed["state"], closed["closed"]["decision"]) == ("closed", "APPROVE")
+    assert decision_id not in listed(server)
+    assert [(r.kind, r.about) for r in server.records()] == [
+        ("review", decision_id),
+        ("claim", decision_id),
+        ("decision", None),
+    ]
+
+
+def listed(server: Served) -> list[str]:
+    """Everything in the queue, page by page."""
+    found: list[str] = []
+    after = ""
+    while True:
+        page = server.get(f"/reviews?limit=2{after}").json()
+        found += [row["decision_id"] for row in page["reviews"]]
+        if page["next"] is None:
+            return found
+        after = f"&after={page['next']}"
+
+
+def test_the_queue_is_the_oldest_first_and_filtered(server: Served) -> None:
+    """By state; a page names where the next one begins."""
+    ids = [decide(server, REFERRED) for _ in range(3)]
+    server.post(f"/decisions/{ids[1]}/claim", {"reviewer": "ada"})
+
+    assert [name for name in listed(server) if name in ids] == ids
+    claimed = server.get("/reviews?state=claimed").json()["reviews"]
+    assert [row["holder"] for row in claimed if row["decision_id"] in ids] == ["ada"]
+
+
+def test_who_comes_second_is_told(server: Served) -> None:
+    """A claim of others, a case that is closed, and a second person who is the first."""
+    decision_id = decide(server, REFERRED)
+    path = f"/decisions/{decision_id}"
+    server.post(f"{path}/claim", {"reviewer": "ada"})
+
+    for name in ("claim", "release"):
+        problem(server.post(f"{path}/{name}", {"reviewer": "ben"}), 409, "review-refused")
+    problem(server.post(f"{path}/review", said("ben", "APPROVE")), 409, "review-refused")
+    server.post(f"{path}/release", {"reviewer": "ada"})
+    server.post(f"{path}/review", said("ben", "APPROVE"))
+    told = problem(server.post(f"{path}/review", said("ada", "APPROVE")), 409, "review-refused")
+    assert told["detail"] == "The review is closed"
+    other = f"/decisions/{decide(server, toys.RISKY)}/review"
+    server.post(other, said("ada", "APPROVE"))
+    told = problem(server.post(other, said("Ada", "APPROVE")), 409, "review-refused")
+    assert told["detail"] == "The override needs a second, different person"
+
+
+def test_overrides_are_counted_and_summed_up(server: Served) -> None:
+    """By direction and reason, once they are closed."""
+    path = f"/decisions/{decide(server, toys.RISKY)}/review"
+    labels = {
+        "portfolio": toys.NAME,
+        "decision": "APPROVE",
+        "override": "low-side",
+        "reason": "INFORMATION_VERIFIED",
+    }
+    server.post(path, said("ada", "APPROVE"))
+    assert server.sample("credit_reviews_total", **labels) == 0
+    server.post(path, said("ben", "APPROVE", reason="COMPENSATING_FACTORS"))
+    assert server.sample("credit_reviews_total", **labels) == 1
+    assert server.sample("credit_records_written_total", kind="review") == 2
+
+    summary = server.get("/reviews/summary?since=2020-01-01T00:00:00Z").json()
+    (low,) = [o for o in summary["overrides"] if o["direction"] == "low-side"]
+    assert low["reasons"]["INFORMATION_VERIFIED"] >= 1
+    assert low["rate"] == low["number"] / low["of"]
+    nothing = server.get("/reviews/summary?until=2020-01-01").json()
+    assert (nothing["overrides"], nothing["reviews"]["closed"]) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "pointer"),
+    [
+        ({"reviewer": ""}, "/reviewer"),
+        ({"reviewer": "a da"}, "/reviewer"),
+        ({"reviewer": "ada\n"}, "/reviewer"),
+        ({"reviewer": "\u0430da"}, "/reviewer"),
+        ({"reviewer": 7}, "/reviewer"),
+        ({"decision": "REVIEW"}, "/decision"),
+        ({"decision": None}, "/decision"),
+        ({"reason": "WEATHER"}, "/reason"),
+        ({"reason": "weather"}, "/reason"),
+        ({"note": " "}, "/note"),
+        ({"note": "x" * 4_001}, "/note"),
+        ({"more": SENTINEL}, "/more"),
+    ],
+)
+def test_a_wrong_review_is_refused_and_nothing_is_recorded(
+    server: Served, changed: dict[str, object], pointer: str
+) -> None:
+    """The place is named, and the value is not."""
+    decision_id = decide(server, REFERRED)
+
+    response = server.post(f"/decisions/{decision_id}/review", said("ada", "APPROVE") | changed)
+
+    document = problem(response, 422, "invalid-request")
+    assert [error["pointer"] for error in document["errors"]] == [pointer]
+    assert SENTINEL not in response.text
+    assert [record.kind for record in server.records()] == ["decision"]
+
+
+@pytest.mark.parametrize("name", ["claim", "release", "review"])
+@pytest.mark.parametrize(
+    ("body", "status", "slug"),
+    [
+        (b"{", 400, "malformed-json"),
+        (b"\xff", 400, "malformed-json"),
+        (b"[]", 422, "invalid-request"),
+        (b"{}", 422, "invalid-request"),
+        (b'{"reviewer": "ada", "reviewer": "ben"}', 422, "invalid-request"),
+        (b" " * 65_537, 413, "body-too-large"),
+    ],
+)
+def test_a_body_that_is_none_is_refused_and_nothing_is_recorded(
+    server: Served, name: str, body: bytes, status: int, slug: str
+) -> None:
+    """For each of the steps alike."""
+    decision_id = decide(server, REFERRED)
+
+    problem(server.post(f"/decisions/{decision_id}/{name}", body), status, slug)
+
+    assert len(server.records()) == 1
+
+
+def test_a_step_about_no_decision_is_not_found(server: Served) -> None:
+    """Whatever is wrong otherwise is told first; a wrong type of body is refused."""
+    for name in (NOWHERE, "x"):
+        for path in ("claim", "release"):
+            response = server.post(f"/decisions/{name}/{path}", {"reviewer": "ada"})
+            problem(response, 404, "not-found")
+        problem(server.post(f"/decisions/{name}/review", said("ada", "APPROVE")), 404, "not-found")
+    response = server.post(f"/decisions/{NOWHERE}/claim", b"{}", content_type="text/plain")
+    problem(response, 415, "unsupported-media-type")
+    assert server.records() == []
+
+
+def test_a_case_whose_package_is_gone_takes_no_step(
+    server: Served, linear_package: ModelPackage
+) -> None:
+    """Nobody knows what its policy says."""
+    decision_id = decide(server, REFERRED)
+    server.active.current = linear_package
+
+    response = server.post(f"/decisions/{decision_id}/review", said("ada", "APPROVE"))
+
+    problem(response, 409, "package-missing")
+    assert len(server.records()) == 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "/reviews?state=closed",
+        "/reviews?state=",
+        "/reviews?limit=0",
+        "/reviews?limit=501",
+        "/reviews?limit=many",
+        "/reviews?limit=1&limit=2",
+        f"/reviews?portfolio={SENTINEL}",
+        "/reviews/summary?since=yesterday",
+        f"/reviews/summary?until={SENTINEL}",
+        "/reviews/summary?from=2026-01-01",
+        "/reviews/summary?since=0.5",
+        "/reviews/summary?since=2026-13-01",
+    ],
+)
+def test_a_wrong_query_is_refused(server: Served, query: str) -> None:
+    """A filter that is misspelt would be one that is left out."""
+    response = server.get(query)
+
+    document = problem(response, 422, "invalid-request")
+    name = query.partition("?")[2].partition("=")[0]
+    assert {error["pointer"] for error in document["errors"]} == {f"/{name}"}
+    assert SENTINEL not in response.text
+
+
+@pytest.mark.parametrize("after", ["x", NOWHERE])
+def test_a_page_behind_nothing_is_not_found(server: Served, after: str) -> None:
+    """No decision has that id."""
+    problem(server.get(f"/reviews?after={after}"), 404, "not-found")
+
+
+def test_what_people_write_reaches_no_log_metric_or_answer_of_others(
+    server: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the note nor the name; the decision's id does."""
+    caplog.set_level(logging.DEBUG)
+    decision_id = decide(server, REFERRED)
+    path = f"/decisions/{decision_id}/review"
+    response = server.post(path, said("ada.lovelace", "APPROVE"))
+
+    line = last_line(caplog)
+    assert (line["route"], line["decision_id"]) == ("/decisions/{id}/review", decision_id)
+    written = caplog.text + server.get("/metrics").text
+    assert "ada.lovelace" not in written
+    assert NOTE not in written + response.text
+    (step, _) = server.records()
+    assert step.personal == {"note": NOTE}
+    assert NOTE not in json.dumps(step.body)
+
+
+def test_a_step_that_cannot_be_recorded_is_503_and_did_not_happen(
+    trees_package: ModelPackage, tmp_path: Path
+) -> None:
+    """The case waits as before."""
+    with served.serving(trees_package, tmp_path) as server:
+        decision_id = decide(server, REFERRED)
+        server.audit = Full(server.settings.audit_url, SEALING)
+        full = Served(server.active, server.audit, server.settings)
+        response = full.post(f"/decisions/{decision_id}/claim", {"reviewer": "ada"})
+        server.audit.close()
+
+        problem(response, 503, "not-recorded")
+        assert [row["state"] for row in server.get("/reviews").json()["reviews"]] == ["open"]
+
+
 class Unreadable(SqlAuditLog):
     """A log whose database has gone."""
 
@@ -283,6 +557,9 @@ def test_records_that_cannot_be_read_are_503_and_worth_a_retry(
     with served.serving(trees_package, tmp_path, Unreadable) as server:
         response = server.get(f"/decisions/{NOWHERE}/notice")
 
+        queued = server.post(f"/decisions/{NOWHERE}/claim", {"reviewer": "ada"})
+
+    problem(queued, 503, "not-recorded")
     document = problem(response, 503, "records-unavailable")
     assert response.headers["retry-after"] == "1"
     assert "connection" not in json.dumps(document)

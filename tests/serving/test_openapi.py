@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 CASES = ["Cases"]
 """The tag of calls about a decision on record, so that their examples need one."""
+REFERRED = toys.SAFE | {"years_employed": None}
 FOR_BROWSERS = {"/docs"}
 """Pages: no program calls them."""
 
@@ -228,6 +229,38 @@ def test_the_examples_of_a_record_and_a_replay_are_what_a_decision_gets(
         assert given == promised
 
 
+def test_the_examples_of_a_review_work_one_after_the_other(
+    trees_package: ModelPackage, tmp_path: Path
+) -> None:
+    """What one referred decision goes through: claimed, released, decided; and the queue."""
+    with served.serving(trees_package, tmp_path) as server:
+        paths = server.get("/openapi.json").json()["paths"]
+        decision_id = server.post("/predict", REFERRED).json()["decision_id"]
+        for name, states in (("claim", ["claimed"]), ("release", ["open"]), ("review", [])):
+            operation = paths[f"/decisions/{{id}}/{name}"]["post"]
+            sent = operation["requestBody"]["content"]["application/json"]["example"]
+            promised = operation["responses"]["200"]["content"]["application/json"]["example"]
+
+            given = server.post(f"/decisions/{decision_id}/{name}", sent).json()
+
+            assert timeless(given) == timeless(promised)
+            queue = server.get("/reviews").json()["reviews"]
+            assert [row["state"] for row in queue] == states
+        server.post("/predict", REFERRED)
+        promised = paths["/reviews/summary"]["get"]["responses"]["200"]["content"]
+        given = server.get("/reviews/summary").json()
+        assert set(given) == set(promised["application/json"]["example"])
+        assert given["reviews"]["approved"] == 1
+
+
+def timeless(case: Json) -> Json:
+    """A case without its times and the id of its decision."""
+    closed = {k: v for k, v in (case["closed"] or {}).items() if k != "closed"}
+    return {k: v for k, v in case.items() if k not in {"decision_id", "decided", "until"}} | {
+        "closed": closed
+    }
+
+
 def test_the_examples_have_the_form_that_is_promised(document: Json) -> None:
     """Of requests and of answers."""
     checked = 0
@@ -239,7 +272,8 @@ def test_the_examples_have_the_form_that_is_promised(document: Json) -> None:
                 if "example" in described:
                     validator(document, described["schema"]).validate(described["example"])
                     checked += 1
-    assert checked == 2 * len(SCORING) + 7 + 3
+    # Of three calls what is answered, of three steps what is sent too, of the queue two.
+    assert checked == 2 * len(SCORING) + 7 + 3 + 2 * 3 + 2
 
 
 def test_the_documents_words_name_who_decides(server: Served, document: Json) -> None:
