@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from credit_risk.package import Wordings
     from credit_risk.policy import DecisionName
     from credit_risk.reviews import Closing, PersonsDecision
+    from loadtests.cluster import Cluster
 
 MINUTE = 60_000_000
 APPROVED = {"decision": "APPROVE", "reason": "COMPENSATING_FACTORS"}
@@ -130,10 +131,14 @@ class Office:
         return [row["decision_id"] for row in rows]
 
 
-@pytest.fixture
-def office(tmp_path: Path) -> Iterator[Office]:
-    """One nobody has worked in."""
-    log = SqlAuditLog(f"sqlite:///{tmp_path}/records.db", SEALING)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def office(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Office]:
+    """One nobody has worked in, on each kind of database in turn."""
+    url = f"sqlite:///{tmp_path}/records.db"
+    if request.param == "postgresql":
+        cluster: Cluster = request.getfixturevalue("postgresql")
+        url = cluster.url(request.getfixturevalue("database"))
+    log = SqlAuditLog(url, SEALING)
     yield Office(log)
     log.close()
 

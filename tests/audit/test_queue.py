@@ -17,7 +17,6 @@ from tests.test_reviews import AT, case, decided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from credit_risk.audit.queue import Waiting, WaitingState
 
@@ -25,9 +24,9 @@ ONE = case()
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[SqlAuditLog]:
+def log(any_url: str) -> Iterator[SqlAuditLog]:
     """A log with one decision in it that waits."""
-    made = SqlAuditLog(f"sqlite:///{tmp_path}/records.db", SEALING)
+    made = SqlAuditLog(any_url, SEALING)
     made.append([decided()]).result()
     yield made
     made.close()
@@ -80,3 +79,24 @@ def test_a_place_is_that_of_a_decision_on_record(log: SqlAuditLog) -> None:
     with log.reading() as connection:
         assert queue.place(connection, ONE.decision_id) == (AT, ONE.decision_id)
         assert queue.place(connection, "d-2") is None
+
+
+def test_of_many_at_once_in_several_processes_one_is_first(any_url: str) -> None:
+    """Each has a log of its own, as replicas do; the others' records are not there either."""
+    logs = [SqlAuditLog(any_url, SEALING) for _ in range(4)]
+    logs[0].append([decided()]).result()
+    claims = [
+        log.append(
+            [replace(decided(None), id=f"s-{i}", kind="claim", about=ONE.decision_id)],
+            alongside=queue.keep(replace(ONE, steps=1, holder=f"p-{i}", until=AT + 1)),
+        )
+        for i, log in enumerate(logs * 3)
+    ]
+    faults = [claim.exception() for claim in claims]
+
+    (first,) = [i for i, fault in enumerate(faults) if fault is None]
+    assert {type(fault) for fault in faults} == {Conflict, type(None)}
+    assert [row.holder for row in found(logs[0])] == [f"p-{first}"]
+    assert [record.id for record in logs[0].find(about=ONE.decision_id)] == [f"s-{first}"]
+    for log in logs:
+        log.close()
