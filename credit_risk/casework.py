@@ -82,8 +82,36 @@ class Casework:
 
     def case(self, decision: Record) -> Case:
         """The case of a decision as it stands on record."""
-        steps = _every(self.audit, about=decision.id)
-        return case_of(decision, [step for step in steps if step.kind in get_args(reviews.Kind)])
+        return case_of(decision, self._steps(decision.id))
+
+    def story(self, decision_id: str, now: int) -> dict[str, Any]:
+        """The case of a decision with every step in it, notes included, as JSON.
+
+        Raises:
+            RecordNotFound: see `decision`, and so `RecordExpired`.
+        """
+        decision = self.decision(decision_id)
+        steps = self._steps(decision.id)
+        return case_of(decision, steps).to_json(now) | {
+            "steps": [
+                {
+                    "record": step.id,
+                    "time": reviews.iso(step.time),
+                    "action": step.body["action"],
+                    "reviewer": step.body["reviewer"],
+                    "decision": step.body.get("decision"),
+                    "reason": step.body.get("reason"),
+                    "note": None if step.personal is None else step.personal["note"],
+                }
+                for step in steps
+            ]
+        }
+
+    def _steps(self, decision_id: str) -> list[Record]:
+        """The records of claims and reviews of a decision, the first one first."""
+        about = _every(self.audit, about=decision_id)
+        steps = [record for record in about if record.kind in get_args(reviews.Kind)]
+        return sorted(steps, key=lambda step: int(step.body["step"]))
 
     async def claim(self, decision_id: str, reviewer: str, call: Call) -> Case:
         """Keep others off a case for the time that policy gives.

@@ -134,6 +134,11 @@ class Cases:
         work = asyncio.to_thread(self._notice, _id(request))
         return await self._answered(request, self._in_time(work))
 
+    async def case(self, request: Request) -> Response:
+        """GET /decisions/{id}/case: what people did about a decision, notes included."""
+        work = asyncio.to_thread(self._desk.story, _id(request), _call(request).at)
+        return await self._answered(request, self._in_time(work))
+
     async def claim(self, request: Request) -> Response:
         """POST /decisions/{id}/claim: keep others off a case."""
 

@@ -40,6 +40,7 @@ _NAMES = {
     "/decisions/{id}": "decision",
     "/decisions/{id}/notice": "notice",
     "/decisions/{id}/replay": "replay",
+    "/decisions/{id}/case": "case",
     "/decisions/{id}/claim": "claim",
     "/decisions/{id}/release": "release",
     "/decisions/{id}/review": "review",
@@ -291,6 +292,12 @@ def _reviewing(package: ModelPackage) -> Json:
     said = by_whom | {"decision": verdict.decision, "reason": verdict.reason, "note": verdict.note}
     counts = {"closed": 0, "approved": 0, "declined": 0, "proposed": 0, "returned": 0}
     return {
+        "/decisions/{id}/case": {
+            "get": _case(
+                "What people did about a decision, notes included", _ref("Story"),
+                waiting.to_json(now) | {"steps": []}, "not-found", "record-expired",
+            )
+        },
         "/decisions/{id}/claim": {
             "post": _step(
                 "Keep others off a case for a while", ClaimBody.model_json_schema(), by_whom,
@@ -492,6 +499,7 @@ def _components(package: ModelPackage, settings: Settings) -> Json:
         "Record": _RECORD,
         "Replay": _REPLAY,
         "Case": _CASE,
+        "Story": _STORY,
         "Queue": _QUEUE,
         "ReviewSummary": _SUMMARY,
         "Problem": {
@@ -595,6 +603,27 @@ _CASE: Json = _object(
         "portfolio": _TEXT,
         "decision": {"enum": list(get_args(DecisionName)), "description": "The server's"},
         "closed": _CLOSED,
+    }
+)
+_STORY: Json = _object(
+    _CASE["properties"]
+    | {
+        "steps": {
+            "type": "array",
+            "description": "The first one first",
+            "items": _object(
+                {
+                    "record": {"type": "string", "format": "uuid"},
+                    "time": {"type": "string", "format": "date-time"},
+                    "action": {"enum": ["claim", "release", "propose", "return", "close"]},
+                    "reviewer": _TEXT,
+                    "decision": _NOTHING_OR_TEXT,
+                    "reason": _NOTHING_OR_TEXT,
+                    "note": _NOTHING_OR_TEXT
+                    | {"description": "null where there is none, or it was erased"},
+                }
+            ),
+        }
     }
 )
 _QUEUE: Json = _object(

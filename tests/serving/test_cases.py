@@ -332,6 +332,23 @@ def test_a_referred_decision_is_claimed_and_decided(server: Served) -> None:
     ]
 
 
+def test_the_second_person_reads_what_the_first_one_wrote(server: Served) -> None:
+    """Every step of the case, in order; of a decision nobody touched there is none."""
+    path = f"/decisions/{decide(server, toys.RISKY)}"
+    assert server.get(f"{path}/case").json()["state"] == "none"
+    server.post(f"{path}/review", said("ada", "APPROVE"))
+    server.post(f"{path}/claim", {"reviewer": "ben"})
+
+    case = server.get(f"{path}/case").json()
+
+    assert (case["state"], case["holder"]) == ("claimed", "ben")
+    assert [(s["action"], s["reviewer"], s["note"]) for s in case["steps"]] == [
+        ("propose", "ada", NOTE),
+        ("claim", "ben", None),
+    ]
+    problem(server.get(f"/decisions/{NOWHERE}/case"), 404, "not-found")
+
+
 def listed(server: Served) -> list[str]:
     """Everything in the queue, page by page."""
     found: list[str] = []

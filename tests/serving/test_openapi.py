@@ -236,6 +236,9 @@ def test_the_examples_of_a_review_work_one_after_the_other(
     with served.serving(trees_package, tmp_path) as server:
         paths = server.get("/openapi.json").json()["paths"]
         decision_id = server.post("/predict", REFERRED).json()["decision_id"]
+        untouched = paths["/decisions/{id}/case"]["get"]["responses"]["200"]["content"]
+        case = server.get(f"/decisions/{decision_id}/case").json()
+        assert timeless(case) == timeless(untouched["application/json"]["example"])
         for name, states in (("claim", ["claimed"]), ("release", ["open"]), ("review", [])):
             operation = paths[f"/decisions/{{id}}/{name}"]["post"]
             sent = operation["requestBody"]["content"]["application/json"]["example"]
@@ -246,6 +249,10 @@ def test_the_examples_of_a_review_work_one_after_the_other(
             assert timeless(given) == timeless(promised)
             queue = server.get("/reviews").json()["reviews"]
             assert [row["state"] for row in queue] == states
+        story = server.get(f"/decisions/{decision_id}/case")
+        validator(
+            server.get("/openapi.json").json(), {"$ref": "#/components/schemas/Story"}
+        ).validate(story.json())
         server.post("/predict", REFERRED)
         promised = paths["/reviews/summary"]["get"]["responses"]["200"]["content"]
         given = server.get("/reviews/summary").json()
@@ -272,8 +279,8 @@ def test_the_examples_have_the_form_that_is_promised(document: Json) -> None:
                 if "example" in described:
                     validator(document, described["schema"]).validate(described["example"])
                     checked += 1
-    # Of three calls what is answered, of three steps what is sent too, of the queue two.
-    assert checked == 2 * len(SCORING) + 7 + 3 + 2 * 3 + 2
+    # Of four calls what is answered, of three steps what is sent too, of the queue two.
+    assert checked == 2 * len(SCORING) + 7 + 4 + 2 * 3 + 2
 
 
 def test_the_documents_words_name_who_decides(server: Served, document: Json) -> None:
