@@ -26,12 +26,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import httpx
+import sqlalchemy as sa
 import typer
 
 from credit_risk import package as packages
 from credit_risk import scoring
+from credit_risk.audit.chain import GENESIS, Content, form
 from credit_risk.audit.keys import KEY_BYTES, new_signing_key
 from credit_risk.audit.log import SqlRecords
+from credit_risk.audit.tables import HEAD, RECORDS
 from credit_risk.decisions import answer
 from credit_risk.settings import PREFIX, Settings
 from loadtests import applications, cluster, machine, server
@@ -239,6 +242,30 @@ def recorded(settings: Settings) -> Iterator[Record]:
             before = page[-1].id
 
 
+def unchained(settings: Settings) -> list[str]:
+    """Where a log's chain does not hold, each hash computed anew; nothing, it is to be hoped."""
+    columns = [RECORDS.c[name] for name in (*Content._fields, "previous", "hash")]
+    statement = sa.select(RECORDS.c.sequence, *columns).order_by(RECORDS.c.sequence)
+    expected, last = 0, GENESIS
+    found: list[str] = []
+    with contextlib.closing(SqlRecords(settings.audit_url)) as records:
+        with records.reading() as connection:
+            length, head = connection.execute(sa.select(HEAD.c.sequence, HEAD.c.hash)).one()
+        for start in range(0, length, PAGE):
+            page = statement.where(RECORDS.c.sequence.between(start + 1, start + PAGE))
+            with records.reading() as connection:
+                rows = connection.execute(page).all()
+            for sequence, *content, previous, own in rows:
+                expected += 1
+                whole = form(Content._make(content)).hash(last) == own
+                if sequence != expected or previous != last or not whole:
+                    found.append(f"record {sequence} does not stand in the chain as it was written")
+                expected, last = sequence, own
+    if (expected, last) != (length, head):
+        found.append(f"the chain ends with record {expected}, and its head is record {length}")
+    return found
+
+
 def killed(
     replicas: Sequence[Replica], load: Load, times: int, chosen: random.Random
 ) -> list[float]:
@@ -376,7 +403,10 @@ def _on_postgresql(folder: Path, running: Cluster, url: str, kills: int, seed: i
 
 def _told(name: str, replicas: Sequence[Replica], load: Load, restarts: list[float]) -> list[str]:
     tally = load.tally
-    found = faults(tally, recorded(replicas[0].settings))
+    found = [
+        *faults(tally, recorded(replicas[0].settings)),
+        *unchained(replicas[0].settings),
+    ]
     restarted = f", restart to ready {statistics.median(restarts):.1f} s" if restarts else ""
     _say(
         f"{name}: {len(restarts)} kills{restarted}; {len(tally.decided):,} decisions received, "

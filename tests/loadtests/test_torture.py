@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from credit_risk.audit.log import SqlAuditLog
 from credit_risk.audit.records import Record
+from credit_risk.settings import Settings
+from loadtests import torture
 from loadtests.torture import Tally, faults
-from tests.audit.test_log import made
+from tests.audit.test_log import made, run
+from tests.sealing import SEALING
 
 TOLD = {"decision": "APPROVE", "probability_of_default": 0.125, "model_version": "model-1"}
 
@@ -65,3 +71,25 @@ def test_a_record_of_another_decision_is_a_fault(changed: dict[str, object]) -> 
 def test_what_clients_found_wrong_is_a_fault() -> None:
     """A status that no client should see, or two answers to one question."""
     assert faults(Tally(wrong=["/predict answered 500"]), iter([])) == ["/predict answered 500"]
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        ("UPDATE records SET status = 201 WHERE sequence = 3", "record 3 does not stand"),
+        ("DELETE FROM records WHERE sequence = 3", "record 4 does not stand"),
+        ("DELETE FROM records WHERE sequence = 5", "ends with record 4, and its head is record 5"),
+    ],
+)
+def test_a_chain_that_does_not_hold_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str, told: str
+) -> None:
+    """A record that was changed, or is missing, within or at the end."""
+    monkeypatch.setattr(torture, "PAGE", 2)
+    settings = Settings(state_dir=tmp_path, workers=1)
+    with closing(SqlAuditLog(settings.audit_url, SEALING)) as log:
+        log.append([made() for _ in range(5)]).result()
+        assert torture.unchained(settings) == []
+        run(tmp_path / "records.db", harm)
+        (fault,) = torture.unchained(settings)
+    assert told in fault
