@@ -15,7 +15,7 @@ import concurrent.futures
 import sqlite3
 import threading
 from collections import defaultdict
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, Unpack
@@ -431,28 +431,34 @@ class SqlAuditLog(SqlRecords):
                 rows.append((sequence, *content, data_key, before, last))
             cursor.executemany(self._insert, rows)
             cursor.execute(self._set_head, (sequence, last))
-        queue = [
-            {
-                "decision_id": content.id,
-                "portfolio": content.portfolio,
-                "time": content.time,
-                "state": "open",
-                "version": 0,
-            }
-            for content, _, _ in entries
-            if content.decision == "REVIEW" and content.kind == "decision"
-        ]
-        if queue:
-            connection.execute(sa.insert(REVIEWS), queue)
+            queue = [
+                {
+                    "decision_id": content.id,
+                    "portfolio": content.portfolio,
+                    "time": content.time,
+                    "state": "open",
+                    "version": 0,
+                }
+                for content, _, _ in entries
+                if content.decision == "REVIEW" and content.kind == "decision"
+            ]
+            if queue:
+                connection.execute(sa.insert(REVIEWS), queue)
 
     @contextmanager
     def _cursor(self, connection: sa.Connection) -> Iterator[Any]:
-        """The driver's own cursor: a third of what a commit costs through SQLAlchemy."""
+        """The driver's own cursor: a third of what a commit costs through SQLAlchemy.
+
+        Where the driver can, it sends what is to be done without waiting for each answer: others
+        wait for the lock meanwhile.
+        """
         cursor = connection.connection.cursor()
+        driven: Any = connection.connection.driver_connection
+        pipeline = getattr(driven, "pipeline", nullcontext)
         try:
-            yield cursor
+            with pipeline():
+                yield cursor
         except self._driver.Error as error:
-            driven = connection.connection.driver_connection
             if self._writing.dialect.is_disconnect(error, driven, cursor):
                 connection.invalidate(error)
             raise
