@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import os
 import tempfile
 import threading
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from credit_risk.errors import EvidenceInvalid, KeysInvalid
 
@@ -36,10 +38,14 @@ _NONCE_BYTES = 12
 _NAME_BYTES = 4
 _ONCE = bytes(_NONCE_BYTES)
 """The nonce of a data key, which seals one thing and no other."""
+WRAPPED_BYTES = _NAME_BYTES + _NONCE_BYTES + KEY_BYTES + 16
+"""Length of a wrapped data key: the last are AES-GCM's tag."""
 
 
 class Sealing:
     """Seals records' personal data and opens them: AES-256-GCM, a data key for each record.
+
+    It also makes digests of what is not to be guessed from them.
 
     Args:
         keys: key-encryption keys, 32 bytes each; the first seals, and each opens what it sealed.
@@ -54,6 +60,10 @@ class Sealing:
         self._keys = {_name(key): AESGCM(key) for key in keys}
         self._first = _name(keys[0])
         self._random = _Random()
+        self._digesting = [
+            HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=b"credit-risk digests").derive(key)
+            for key in keys
+        ]
 
     def seal(self, record_id: str, personal: bytes) -> tuple[bytes, bytes]:
         """The ciphertext of a record's personal data, and their data key, wrapped.
@@ -110,6 +120,14 @@ class Sealing:
         except (InvalidTag, ValueError) as error:
             raise EvidenceInvalid(f"record {record_id}: the sealed data were altered") from error
         return key
+
+    def digests(self, message: bytes) -> list[bytes]:
+        """HMAC-SHA256 of a message, 32 bytes, by each key; that of the key that seals is first.
+
+        An application has so few possible values that its plain hash gives it away to whoever
+        tries them all. The keys of the digests are derived from the others (HKDF, RFC 5869).
+        """
+        return [hmac.digest(key, message, "sha256") for key in self._digesting]
 
 
 class _Random:

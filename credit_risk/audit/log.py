@@ -412,6 +412,11 @@ class SqlAuditLog(SqlRecords):
                     return None
                 if entries:
                     self._chain(connection, entries)
+                else:
+                    # Taken all the same: two writers that took rows of other tables, in different
+                    # order, would wait for each other.
+                    with self._cursor(connection) as cursor:
+                        cursor.execute(self._take_head)
                 for hook in hooks:
                     hook(connection)
         except self._faults as error:

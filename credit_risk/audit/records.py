@@ -18,7 +18,8 @@ RecordKind = Literal["decision", "refusal", "failure", "activation", "start", "c
 Withheld = Literal["sealed", "erased"]
 Alongside: TypeAlias = "Callable[[sa.Connection], None]"
 """More for the transaction of a group of records: run after they are inserted, in the writer's
-thread. It raises `Conflict` to undo them."""
+thread, while no other process writes. It raises `Conflict` to undo them, and may be run again when
+others in the transaction were undone."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

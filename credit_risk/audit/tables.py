@@ -93,9 +93,8 @@ IDEMPOTENCY = sa.Table(
     sa.Column("key", sa.LargeBinary, primary_key=True),
     sa.Column("request", sa.LargeBinary, nullable=False),
     sa.Column("claim", sa.Text, nullable=False),
-    sa.Column("claimed_until", sa.BigInteger, nullable=False),
+    # Of a claim without an answer yet, when another may take its place; of an answer, when it goes.
     sa.Column("expires", sa.BigInteger, nullable=False),
-    sa.Column("status", sa.Integer),
     sa.Column("answer", sa.LargeBinary),
     sa.Index("idempotency_by_expiry", "expires"),
 )

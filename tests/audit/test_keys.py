@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OLD, NEW = bytes(32), bytes([1]) * 32
+DIGEST = "76a90fa61349d8fc36e954c3faa662f6da473016daa80134b250081f66de9d06"
+"""Of the letter x by the old key, from OpenSSL: HKDF with SHA-256, then HMAC."""
 SHARED = "postgresql+psycopg://db/records"
 
 
@@ -62,6 +65,15 @@ def test_a_data_key_is_wrapped_anew_and_opens_the_same() -> None:
     assert Sealing([NEW]).rewrapped("a", data_key) is None
     with pytest.raises(EvidenceInvalid, match="record b"):
         both.rewrapped("b", data_key)
+
+
+def test_a_digest_needs_its_key() -> None:
+    """There is one for each key, the sealing one's first, and no message shares another's."""
+    old, new = Sealing([OLD]).digests(b"x")[0], Sealing([NEW]).digests(b"x")[0]
+
+    assert Sealing([NEW, OLD]).digests(b"x") == [new, old]
+    assert old.hex() == DIGEST
+    assert len({old, new, Sealing([OLD]).digests(b"y")[0], hashlib.sha256(b"x").digest()}) == 4
 
 
 @pytest.mark.parametrize("place", range(0, 64, 9))
