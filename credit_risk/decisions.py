@@ -13,7 +13,7 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import uuid_utils
 
@@ -30,7 +30,7 @@ from credit_risk.schema import given_again, pointer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from credit_risk.audit.records import AuditLog, RecordKind
+    from credit_risk.audit.records import Alongside, AuditLog, RecordKind
     from credit_risk.batching import Batcher
     from credit_risk.package import ModelPackage
     from credit_risk.schema import Application
@@ -46,6 +46,8 @@ TURN_ROWS = 64
 """Rows handled before others on the event loop have their turn."""
 
 T = TypeVar("T")
+Keep: TypeAlias = "Callable[[dict[str, Any]], Awaitable[Alongside]]"
+"""Takes what is about to be answered; gives what is to be in the transaction of its records."""
 
 
 class Observer(Protocol):
@@ -132,7 +134,13 @@ class Desk:
     batch_deadline_seconds: float
 
     async def predict(
-        self, package: ModelPackage, body: bytes, call: Call, *, explain: bool = False
+        self,
+        package: ModelPackage,
+        body: bytes,
+        call: Call,
+        *,
+        explain: bool = False,
+        keep: Keep | None = None,
     ) -> dict[str, Any]:
         """Decide about one application.
 
@@ -141,6 +149,7 @@ class Desk:
             body: the application as JSON.
             call: the request.
             explain: answer with signed contributions too.
+            keep: what else to do in the transaction of the record.
 
         Raises:
             ApplicationInvalid: nothing is recorded yet; see `refuse`.
@@ -149,17 +158,24 @@ class Desk:
             DeadlineExceeded: as `ExplanationFailed`; the caller gets no decision, though one may
                 have reached the record in the last moment.
             RecordingFailed: the decision was not recorded, so it is none.
+            Conflict: ``keep`` said so, and nothing was recorded.
         """
         application = package.schema.validate_json(body)
         call.passed("validate")
-        seconds = _left(call, self.deadline_seconds)
+        seconds = left(call, self.deadline_seconds)
         with self.batcher.admitted(package, 1, seconds):
-            return await _within(
-                seconds, self._predict(package, application, call, explain=explain)
+            return await within(
+                seconds, self._predict(package, application, call, explain=explain, keep=keep)
             )
 
     async def predict_batch(
-        self, package: ModelPackage, body: bytes, call: Call, rows_max: int
+        self,
+        package: ModelPackage,
+        body: bytes,
+        call: Call,
+        rows_max: int,
+        *,
+        keep: Keep | None = None,
     ) -> dict[str, Any]:
         """Decide about many applications; a bad one is refused alone, and so it fails.
 
@@ -168,6 +184,7 @@ class Desk:
             body: ``{"applications": [...]}``, one or more.
             call: the request.
             rows_max: most applications allowed.
+            keep: what else to do in the transaction of the records.
 
         Returns:
             The results in order of the applications, each a decision or a problem.
@@ -177,14 +194,21 @@ class Desk:
             Overloaded: as `predict`.
             DeadlineExceeded: as `predict`, for all rows.
             RecordingFailed: nothing was recorded, so nothing is decided.
+            Conflict: as `predict`.
         """
         rows = _batch(body, rows_max)
-        seconds = _left(call, self.batch_deadline_seconds)
+        seconds = left(call, self.batch_deadline_seconds)
         with self.batcher.admitted(package, len(rows), seconds):
-            return await _within(seconds, self._predict_batch(package, rows, call))
+            return await within(seconds, self._predict_batch(package, rows, call, keep=keep))
 
     async def _predict(
-        self, package: ModelPackage, application: Application, call: Call, *, explain: bool
+        self,
+        package: ModelPackage,
+        application: Application,
+        call: Call,
+        *,
+        explain: bool,
+        keep: Keep | None,
     ) -> dict[str, Any]:
         (decision,) = await self.batcher.decide(package, (application,), explain=explain, call=call)
         if isinstance(decision, Exception):
@@ -193,13 +217,14 @@ class Desk:
         record = decision_record(
             package, decision_id, application, decision, call, latency_ms=call.latency_ms
         )
-        await self._record([record])
+        answered = answer(package, decision_id, decision)
+        await self._record([record], answered, keep)
         call.passed("record")
         self.observer.decided(package, [decision])
-        return answer(package, decision_id, decision)
+        return answered
 
     async def _predict_batch(
-        self, package: ModelPackage, rows: list[Any], call: Call
+        self, package: ModelPackage, rows: list[Any], call: Call, *, keep: Keep | None
     ) -> dict[str, Any]:
         valid: dict[int, Application] = {}
         results: dict[int, Decision | Exception] = {}
@@ -234,10 +259,8 @@ class Desk:
                     )
                     answers.append(answer(package, record_id, result))
                 records.append(record)
-        kinds = await self._record(records)
-        call.passed("record")
-        self.observer.decided(package, [d for d in scored if not isinstance(d, Exception)])
-        return {
+        kinds = Counter(record.kind for record in records)
+        answered = {
             "portfolio": package.portfolio,
             "model_version": package.version,
             "policy_version": package.policy_version,
@@ -247,6 +270,10 @@ class Desk:
             "failed": kinds["failure"],
             "results": answers,
         }
+        await self._record(records, answered, keep)
+        call.passed("record")
+        self.observer.decided(package, [d for d in scored if not isinstance(d, Exception)])
+        return answered
 
     def _problem_of_row(self, row: int, error: Exception, call: Call) -> tuple[RecordKind, Problem]:
         if isinstance(error, ApplicationInvalid):
@@ -256,16 +283,23 @@ class Desk:
         return "failure", self.problem_of(error)
 
     async def refuse(
-        self, problem: Problem, body: bytes | None, call: Call, package: ModelPackage | None
+        self,
+        problem: Problem,
+        body: bytes | None,
+        call: Call,
+        package: ModelPackage | None,
+        *,
+        keep: Keep | None = None,
     ) -> dict[str, Any]:
         """Record that a call was refused; returns the problem to answer with.
 
-        ``body`` is None where it was not read to its end.
+        ``body`` is None where it was not read to its end; for ``keep`` see `predict`.
 
         Raises:
             RecordingFailed: it was not recorded.
+            Conflict: as `predict`.
         """
-        return await self._record_problem("refusal", problem, body, call, package)
+        return await self._record_problem("refusal", problem, body, call, package, keep)
 
     async def fail(
         self, problem: Problem, body: bytes | None, call: Call, package: ModelPackage | None
@@ -277,22 +311,25 @@ class Desk:
         """
         return await self._record_problem("failure", problem, body, call, package)
 
-    async def _record_problem(
+    async def _record_problem(  # noqa: PLR0917 - what a record holds
         self,
         kind: RecordKind,
         problem: Problem,
         body: bytes | None,
         call: Call,
         package: ModelPackage | None,
+        keep: Keep | None = None,
     ) -> dict[str, Any]:
         record_id = new_id()
         kept = None if body is None else _kept(body)
         record = self._problem_record(kind, record_id, problem, call, kept, package)
+        answered = problem.to_json(record_id)
         try:
-            await _within(self.deadline_seconds * RESERVE, self._record([record]))
+            seconds = self.deadline_seconds * RESERVE
+            await within(seconds, self._record([record], answered, keep))
         except DeadlineExceeded as error:
             raise RecordingFailed("the record database does not answer") from error
-        return problem.to_json(record_id)
+        return answered
 
     def _problem_record(  # noqa: PLR0917 - what a record holds
         self,
@@ -323,21 +360,23 @@ class Desk:
             personal={"input": given},
         )
 
-    async def _record(self, records: list[Record]) -> Counter[RecordKind]:
-        """Make the records durable; returns how many there are of each kind."""
-        await self.audit.record(records)
+    async def _record(
+        self, records: list[Record], answered: dict[str, Any], keep: Keep | None
+    ) -> None:
+        """Make the records durable, and with them what ``keep`` makes of the answer."""
+        alongside = None if keep is None else await keep(answered)
+        await self.audit.record(records, alongside=alongside)
         kinds = Counter(record.kind for record in records)
         for kind, number in kinds.items():
             self.observer.recorded(kind, number)
-        return kinds
 
 
-def _left(call: Call, seconds: float) -> float:
+def left(call: Call, seconds: float) -> float:
     """What is left of a deadline, seconds, without the reserve; 0 or less if nothing is."""
     return seconds * (1.0 - RESERVE) - (time.perf_counter() - call.received)
 
 
-async def _within(seconds: float, work: Awaitable[T]) -> T:
+async def within(seconds: float, work: Awaitable[T]) -> T:
     """The result of ``work``, which is cancelled if it takes longer.
 
     Raises:

@@ -13,6 +13,8 @@
     ├── EvidenceInvalid        what is on record is not what was recorded
     ├── KeysInvalid            a key for evidence is missing or malformed
     ├── Conflict               something else happened first, so nothing was recorded
+    │   └── KeyInUse           another request with the same idempotency key is being decided
+    ├── KeyReused              an idempotency key came again with another request
     ├── Overloaded             more is asked than can be done in time; nothing was begun
     ├── DeadlineExceeded       the decision was not ready in time, so there is none
     ├── NotADecision           a record that was asked about as a decision is of another kind
@@ -94,6 +96,14 @@ class KeysInvalid(CreditRiskError):
 
 class Conflict(CreditRiskError):
     """Somebody else was first, or what is asked for does not fit what has happened."""
+
+
+class KeyInUse(Conflict):
+    """Another request with the idempotency key is in hand; its answer is worth asking for again."""
+
+
+class KeyReused(CreditRiskError):
+    """The idempotency key belongs to another request."""
 
 
 class Overloaded(CreditRiskError):

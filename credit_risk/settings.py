@@ -200,6 +200,14 @@ class Settings(BaseSettings):
         int,
         Field(ge=1, description="Requests in hand when the server stops have so long to end."),
     ] = 30
+    idempotency_hours: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="A request that comes again under its Idempotency-Key gets the answer of "
+            "the first for so long.",
+        ),
+    ] = 24.0
     activation_poll_seconds: Annotated[
         float, Field(gt=0, description="How often a worker looks for a newly activated version.")
     ] = 0.5

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from credit_risk.audit.records import RecordKind
     from credit_risk.batching import Batched
     from credit_risk.decisions import Call
+    from credit_risk.idempotency import Outcome
     from credit_risk.package import ModelPackage
     from credit_risk.reviews import Closing
     from credit_risk.scoring import Decision
@@ -83,6 +84,10 @@ class Accounts:
     def reviewed(self, portfolio: str, closing: Closing) -> None:
         """See `credit_risk.casework.CaseObserver`."""
         self._noted.append((self._reviewed, portfolio, closing))
+
+    def keyed(self, outcome: Outcome) -> None:
+        """See `credit_risk.idempotency.Observer`."""
+        self._noted.append((self._keyed, outcome))
 
     def batched(self, batch: Batched) -> None:
         """See `credit_risk.batching.BatchObserver`."""
@@ -172,6 +177,9 @@ class Accounts:
     def _reviewed(self, counts: Counts, portfolio: str, closing: Closing) -> None:
         labels = (portfolio, closing.decision, closing.override or "none", closing.reasons[0])
         counts[self._metrics.reviews, labels] += 1
+
+    def _keyed(self, counts: Counts, outcome: Outcome) -> None:
+        counts[self._metrics.keyed, (outcome,)] += 1
 
     def _batched(self, _: Counts, batch: Batched) -> None:
         self._metrics.batch_rows.observe(batch.rows)

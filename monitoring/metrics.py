@@ -79,6 +79,12 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self.keyed = Counter(
+            "credit_idempotent_requests",
+            "Requests with an idempotency key: new, replayed, conflict (409) or mismatch (422).",
+            ["outcome"],
+            registry=registry,
+        )
         self.batch_rows = Histogram(
             "credit_batch_rows",
             "Applications scored together.",

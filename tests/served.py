@@ -21,6 +21,7 @@ from credit_risk.batching import Batcher
 from credit_risk.casework import Casework
 from credit_risk.decisions import Desk
 from credit_risk.errors import PackageNotFound, RecordingFailed
+from credit_risk.idempotency import Answers
 from credit_risk.serving import problems
 from credit_risk.serving.activation import load_checked
 from credit_risk.serving.app import Calls, Server
@@ -149,13 +150,16 @@ class Served:
             self.settings.deadline_seconds,
             self.settings.batch_deadline_seconds,
         )
+        kept_seconds = 3_600.0 * self.settings.idempotency_hours
+        self.answers = Answers(self.audit, SEALING, self.accounts, toys.NAME, kept_seconds)
         active = cast("ActivePackage", self.active)
         regime = regimes.load(self.settings.regimes_dir, self.settings.regime)
         self.replays = Replays(self.audit, active, partial(load_checked, Store(self.settings)))
         audit = cast("SqlAuditLog", self.audit)
         desk_of_people = Casework(audit, self._wordings, self.accounts, self.settings.portfolio)
         cases = Cases(self.settings, desk_of_people, regime, self.replays)
-        self.calls = Calls(self.settings, active, desk, self._metrics_text, self.stopping, cases)
+        metrics, stopping = self._metrics_text, self.stopping
+        self.calls = Calls(self.settings, active, desk, self.answers, metrics, stopping, cases)
         self.app = self._flushing(Server(self.calls, self.accounts, self.traces))
         self.client = TestClient(self.app, follow_redirects=False)
 

@@ -28,6 +28,7 @@ from credit_risk.decisions import (
 )
 from credit_risk.errors import (
     ApplicationInvalid,
+    Conflict,
     DeadlineExceeded,
     ExplanationFailed,
     FieldError,
@@ -40,7 +41,9 @@ from tests import served, strategies, toys
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from credit_risk.audit.records import AuditLog, Record, RecordKind
+    from sqlalchemy import Connection
+
+    from credit_risk.audit.records import Alongside, AuditLog, Record, RecordKind
     from credit_risk.model import Model
     from credit_risk.package import ModelPackage
     from credit_risk.scoring import Decision
@@ -57,11 +60,15 @@ class Events:
     full: bool = False
     groups: list[list[Record]] = field(default_factory=list)
     order: list[str] = field(default_factory=list)
+    hooks: list[Alongside | None] = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=dict)
 
-    async def record(self, records: Sequence[Record]) -> None:
+    async def record(
+        self, records: Sequence[Record], *, alongside: Alongside | None = None
+    ) -> None:
         """Keep the group, or fail as a full disk would make it."""
         await asyncio.sleep(0)
+        self.hooks.append(alongside)
         self.order.append("record")
         if self.full:
             raise RecordingFailed("the disk is full")
@@ -596,17 +603,76 @@ def test_a_problem_without_a_record_or_places_says_so_by_leaving_them_out() -> N
     }
 
 
+# What is kept with records
+
+
+class Keeping:
+    """Keeps what is about to be answered."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self.answered: list[dict[str, Any]] = []
+
+    async def __call__(self, answered: dict[str, Any]) -> Alongside:
+        """Note the answer; nothing is recorded yet."""
+        assert self._events.order == []
+        self.answered.append(answered)
+        return self.alongside
+
+    def alongside(self, connection: Connection) -> None:
+        """What the log is given."""
+
+
+def test_what_is_answered_is_kept_in_the_transaction_of_its_record(
+    trees_package: ModelPackage,
+) -> None:
+    """The whole answer, before anything is recorded; a refusal like a decision."""
+    for number in range(3):
+        events = Events()
+        keep = Keeping(events)
+        answers = (
+            desk(events).predict(trees_package, RISKY, call(), keep=keep),
+            desk(events).predict_batch(trees_package, batch(EXAMPLE, {}), call(), 5, keep=keep),
+            desk(events).refuse(TEAPOT, b"{}", call(), trees_package, keep=keep),
+        )
+        answered = run(answers[number])
+        for other in answers:
+            other.close()
+
+        assert keep.answered == [answered]
+        assert events.hooks == [keep.alongside]
+
+
+def test_nothing_is_counted_whose_answer_is_kept_already(trees_package: ModelPackage) -> None:
+    """The log says so in the transaction, and the decision is none."""
+
+    class Taken(Events):
+        async def record(
+            self, records: Sequence[Record], *, alongside: Alongside | None = None
+        ) -> None:
+            assert alongside
+            raise Conflict(str(len(records)))
+
+    events = Taken()
+    with pytest.raises(Conflict):
+        run(desk(events).predict(trees_package, RISKY, call(), keep=Keeping(events)))
+    assert events.order == []
+    assert events.counted == {}
+
+
 # Deadlines
 
 
 class Slow(Events):
     """An audit log that takes its time."""
 
-    async def record(self, records: Sequence[Record]) -> None:
+    async def record(
+        self, records: Sequence[Record], *, alongside: Alongside | None = None
+    ) -> None:
         """Long after any deadline here."""
         self.order.append("asked")
         await asyncio.sleep(60.0)
-        await super().record(records)
+        await super().record(records, alongside=alongside)
 
 
 def hasty(events: Events) -> Desk:

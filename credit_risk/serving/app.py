@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 import time
+from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version as library_version
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,21 @@ from credit_risk.errors import (
     ApplicationInvalid,
     CreditRiskError,
     DeadlineExceeded,
+    KeyInUse,
+    KeyReused,
     Overloaded,
     RecordingFailed,
 )
 from credit_risk.scoring import check_golden
 from credit_risk.serving import openapi, pages, problems
-from credit_risk.serving.responses import Rejected, json_answer, problem_answer, read_json
+from credit_risk.serving.once import HEADER, Once
+from credit_risk.serving.responses import (
+    RETRY_AFTER_SECONDS,
+    Rejected,
+    json_answer,
+    problem_answer,
+    read_json,
+)
 from monitoring.accounts import Answered
 
 if TYPE_CHECKING:
@@ -42,7 +52,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from credit_risk.decisions import Desk, Problem
+    from credit_risk.decisions import Desk, Keep, Problem
+    from credit_risk.idempotency import Answers
     from credit_risk.package import ModelPackage
     from credit_risk.serving.activation import ActivePackage
     from credit_risk.serving.cases import Cases
@@ -53,7 +64,7 @@ if TYPE_CHECKING:
     from monitoring.traces import Traces
 
     Answer = dict[str, Any]
-    Operation = Callable[[ModelPackage, bytes, Call], Awaitable[Answer]]
+    Operation = Callable[[ModelPackage, bytes, Call, Keep | None], Awaitable[Answer]]
 
 logger = logging.getLogger("credit_risk.serving")
 
@@ -74,6 +85,7 @@ class Calls:
         settings: Settings,
         active: ActivePackage,
         desk: Desk,
+        answers: Answers,
         metrics_text: Callable[[], tuple[bytes, str]],
         stopping: Stopping,
         cases: Cases,
@@ -83,29 +95,40 @@ class Calls:
         self._settings = settings
         self._active = active
         self._desk = desk
+        self._answers = answers
         self._metrics_text = metrics_text
         self._documents: tuple[str, bytes] = ("", b"")
 
     async def predict(self, request: Request) -> Response:
         """POST /predict."""
-        return await self._decide(request, self._desk.predict)
+
+        async def operation(
+            package: ModelPackage, body: bytes, call: Call, keep: Keep | None
+        ) -> Answer:
+            return await self._desk.predict(package, body, call, keep=keep)
+
+        return await self._decide(request, operation, self._settings.deadline_seconds)
 
     async def explain(self, request: Request) -> Response:
         """POST /explain and /predict/explain."""
 
-        async def operation(package: ModelPackage, body: bytes, call: Call) -> Answer:
-            return await self._desk.predict(package, body, call, explain=True)
+        async def operation(
+            package: ModelPackage, body: bytes, call: Call, keep: Keep | None
+        ) -> Answer:
+            return await self._desk.predict(package, body, call, explain=True, keep=keep)
 
-        return await self._decide(request, operation)
+        return await self._decide(request, operation, self._settings.deadline_seconds)
 
     async def predict_batch(self, request: Request) -> Response:
         """POST /predict/batch."""
 
-        async def operation(package: ModelPackage, body: bytes, call: Call) -> Answer:
+        async def operation(
+            package: ModelPackage, body: bytes, call: Call, keep: Keep | None
+        ) -> Answer:
             rows_max = self._settings.batch_rows_max
-            return await self._desk.predict_batch(package, body, call, rows_max)
+            return await self._desk.predict_batch(package, body, call, rows_max, keep=keep)
 
-        return await self._decide(request, operation)
+        return await self._decide(request, operation, self._settings.batch_deadline_seconds)
 
     async def root(self, request: Request) -> Response:
         """GET /: the docs for browsers, the status for programs."""
@@ -183,50 +206,72 @@ class Calls:
         text, media_type = self._metrics_text()
         return Response(text, headers={"content-type": media_type})
 
-    async def _decide(self, request: Request, operation: Operation) -> Response:
-        """Run a scoring call; whatever it comes to is on record before it is answered."""
+    async def _decide(self, request: Request, operation: Operation, seconds: float) -> Response:
+        """Run a scoring call, ``seconds`` long at most; with an idempotency key, once."""
+        keys = [value for name, value in request.scope["headers"] if name == HEADER]
+        if not keys:
+            return await self._decided(request, operation, None)
+        once = Once(self._answers, keys, seconds)
+        try:
+            return await self._decided(request, operation, once)
+        finally:
+            once.end()
+
+    async def _decided(self, request: Request, operation: Operation, once: Once | None) -> Response:
+        """What a scoring call comes to, on record before it is answered."""
         call: Call = request.scope["call"]
         package = self._active.current
-        body = None
+        body = keep = None
+        record: Callable[..., Awaitable[Response]]
         try:
             body = await read_json(
                 request, self._settings.body_limit, self._settings.request_seconds
             )
             call.passed("read")
-            answer = await operation(package, body, call)
-        except (Rejected, ApplicationInvalid) as error:
-            record = self._desk.refuse
+            if once is not None:
+                if (before := await once.begin(request.scope, body)) is not None:
+                    return before
+                keep = once.keep(_encoded)
+            answer = await operation(package, body, call, keep)
+        except (Rejected, ApplicationInvalid, KeyReused) as error:
+            record = partial(self._refused, once)
             problem = error.problem if isinstance(error, Rejected) else problems.of(error)
-        except RecordingFailed as error:
-            return _unrecorded(error)
-        except Overloaded as error:
-            # Nothing was begun, and a record would be work for a server that has too much.
-            return problem_answer(problems.of(error), seconds=error.seconds)
+        except (KeyInUse, Overloaded, RecordingFailed) as error:
+            return _not_recorded(error)
         except DeadlineExceeded as error:
-            record, problem = self._desk.fail, problems.of(error)
+            record, problem = self._failed, problems.of(error)
         except Exception as error:
             # The boundary: whatever failed is logged whole, on record, and never a traceback
             # to the caller.
             logger.exception("request %s failed", call.request_id)
-            record, problem = self._desk.fail, problems.of(error)
+            record, problem = self._failed, problems.of(error)
         else:
             request.scope["answer"] = answer
-            return await _encoded(answer)
-        return await self._refused(record, problem, body, call, package)
+            return await _encoded(answer) if once is None else once.recorded()
+        try:
+            return await record(problem, body, call, package)
+        except (KeyInUse, RecordingFailed) as error:
+            return _not_recorded(error)
 
     async def _refused(
         self,
-        record: Callable[[Problem, bytes | None, Call, ModelPackage], Awaitable[Answer]],
+        once: Once | None,
         problem: Problem,
         body: bytes | None,
         call: Call,
         package: ModelPackage,
     ) -> Response:
-        try:
-            document = await record(problem, body, call, package)
-        except RecordingFailed as error:
-            return _unrecorded(error)
-        return problem_answer(problem, document)
+        async def encode(document: Answer) -> Response:
+            return problem_answer(problem, document)
+
+        keep = None if once is None else once.keep(encode)
+        document = await self._desk.refuse(problem, body, call, package, keep=keep)
+        return await encode(document) if once is None or keep is None else once.recorded()
+
+    async def _failed(
+        self, problem: Problem, body: bytes | None, call: Call, package: ModelPackage
+    ) -> Response:
+        return problem_answer(problem, await self._desk.fail(problem, body, call, package))
 
     async def _checks(self) -> dict[str, str]:
         checks = {"model": "ok", "records": "ok"}
@@ -398,9 +443,15 @@ def _advice(kind: Kind) -> Answer:
     return {"type": kind.uri, "title": kind.title, "status": kind.status, "advice": kind.advice}
 
 
-def _unrecorded(error: RecordingFailed) -> Response:
-    logger.error("not recorded: %s", error, exc_info=error)
-    return problem_answer(problems.of(error))
+def _not_recorded(error: KeyInUse | Overloaded | RecordingFailed) -> Response:
+    """No record could be made; or it is another request's to make; or nothing was begun.
+
+    In the last case it would be work for a server that has too much.
+    """
+    if isinstance(error, RecordingFailed):
+        logger.error("not recorded: %s", error, exc_info=error)
+    seconds = error.seconds if isinstance(error, Overloaded) else RETRY_AFTER_SECONDS
+    return problem_answer(problems.of(error), seconds=seconds)
 
 
 async def _encoded(answer: Answer) -> Response:

@@ -16,6 +16,7 @@ from credit_risk.reviews import Case, Verdict
 from credit_risk.scoring import decide
 from credit_risk.serving import problems
 from credit_risk.serving.cases import ClaimBody, QueueQuery, ReviewBody, SummaryQuery
+from credit_risk.serving.once import KEY_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,10 +60,13 @@ _NAMES = {
 """What generated clients call their functions."""
 _SCORING_PROBLEMS = (
     "malformed-json",
+    "malformed-idempotency-key",
     "request-timeout",
+    "idempotency-key-in-use",
     "body-too-large",
     "unsupported-media-type",
     "invalid-application",
+    "idempotency-key-reused",
     "internal-error",
     "explanation-failed",
     "not-recorded",
@@ -116,19 +120,20 @@ def document(
     }
     explain = _scoring(
         "Decide about one application, with signed contributions",
-        _ref("Application"), example, _ref("ExplainedDecision"), explained,
+        _ref("Application"), example, _ref("ExplainedDecision"), explained, settings,
     )  # fmt: skip
     paths = {
         "/predict": {
             "post": _scoring(
                 "Decide about one application",
-                _ref("Application"), example, _ref("Decision"), plain,
+                _ref("Application"), example, _ref("Decision"), plain, settings,
             )
         },
         "/predict/batch": {
             "post": _scoring(
                 "Decide about many applications; a bad one is refused alone",
                 _ref("Batch"), {"applications": [example]}, _ref("BatchResult"), batch_answer,
+                settings,
             )
         },
         "/explain": {"post": explain},
@@ -204,11 +209,13 @@ def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _scoring(summary: str, takes: Json, example: Json, gives: Json, answered: Json) -> Json:
+def _scoring(  # noqa: PLR0917 - what a call is
+    summary: str, takes: Json, example: Json, gives: Json, answered: Json, settings: Settings
+) -> Json:
     return {
         "summary": summary,
         "tags": ["Decisions"],
-        "parameters": [_REQUEST_ID],
+        "parameters": [_REQUEST_ID, _idempotency_key(settings)],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": takes, "example": example}},
@@ -216,6 +223,7 @@ def _scoring(summary: str, takes: Json, example: Json, gives: Json, answered: Js
         "responses": {
             "200": {
                 "description": "Decided, and on record",
+                "headers": {"Idempotency-Replayed": _REPLAYED},
                 "content": {"application/json": {"schema": gives, "example": answered}},
             },
             **_problem_responses(*_SCORING_PROBLEMS),
@@ -406,6 +414,27 @@ _REQUEST_ID: Json = {
     "logged and returned; one is made where it is absent or malformed.",
     "schema": {"type": "string"},
 }
+
+
+_REPLAYED: Json = {
+    "description": "This is the answer to an earlier request with the same Idempotency-Key",
+    "schema": {"const": "true"},
+}
+
+
+def _idempotency_key(settings: Settings) -> Json:
+    return {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "Your key for one decision, such as a random UUID: 1 to 255 visible ASCII "
+        "characters, with or without quotation marks around. The same request with the same key "
+        "and path gets the same answer, byte for byte and with Idempotency-Replayed: true, for "
+        f"{settings.idempotency_hours:g} hours; until there is one, 409. Answers of 500 and above "
+        "are not kept: sent again, the request is decided.",
+        "schema": {"type": "string", "pattern": KEY_PATTERN},
+        "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
+    }
 
 
 def _components(package: ModelPackage, settings: Settings) -> Json:

@@ -15,6 +15,8 @@ from credit_risk.errors import (
     CreditRiskError,
     DeadlineExceeded,
     ExplanationFailed,
+    KeyInUse,
+    KeyReused,
     NotAdverse,
     NoticeImpossible,
     Overloaded,
@@ -78,6 +80,12 @@ KINDS: Mapping[str, Kind] = _kinds(
         "Send it without one. Candidates are replayed by `credit-risk replay`.",
     ),
     Kind(
+        "malformed-idempotency-key",
+        400,
+        "The Idempotency-Key is malformed",
+        "Send it once: 1 to 255 visible ASCII characters, with or without quotation marks around.",
+    ),
+    Kind(
         "not-found",
         404,
         "There is nothing at this path",
@@ -126,6 +134,12 @@ KINDS: Mapping[str, Kind] = _kinds(
         "What is left of it proves that it was there; what it held is gone.",
     ),
     Kind(
+        "idempotency-key-in-use",
+        409,
+        "A request with this Idempotency-Key is being decided",
+        "Send the same request again after the time that Retry-After names, for its answer.",
+    ),
+    Kind(
         "body-too-large",
         413,
         "The body is too large",
@@ -148,6 +162,12 @@ KINDS: Mapping[str, Kind] = _kinds(
         422,
         "The request is not valid",
         "errors names each place: of the body by JSON pointer, of the query as in a JSON object.",
+    ),
+    Kind(
+        "idempotency-key-reused",
+        422,
+        "The Idempotency-Key belongs to another request",
+        "Send another request under a key of its own, and the same one with the same bytes.",
     ),
     Kind(
         "head-too-large",
@@ -210,6 +230,8 @@ _SPEAKING: tuple[tuple[type[CreditRiskError], str], ...] = (
 _BY_ERROR: tuple[tuple[type[CreditRiskError], str, str], ...] = (
     (ExplanationFailed, "explanation-failed", "The explanation failed its own check"),
     (RecordingFailed, "not-recorded", "The record database did not take the record in time"),
+    (KeyInUse, "idempotency-key-in-use", "The first request with this key has no answer yet"),
+    (KeyReused, "idempotency-key-reused", "The body is not that of the first request with it"),
     (Overloaded, "overloaded", "Too many applications are waiting"),
     (DeadlineExceeded, "deadline-exceeded", "The time a request has was over"),
     (RecordExpired, "record-expired", "Only its place in the chain is left"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from email.message import Message as Header
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import pydantic_core
@@ -37,7 +38,7 @@ def json_answer(status: int, document: object, media_type: str = "application/js
     return Response(pydantic_core.to_json(document), status, media_type=media_type)
 
 
-class _ProblemResponse(Response):
+class ProblemResponse(Response):
     """A response that tells the request's log line what the problem was."""
 
     def __init__(self, problem_type: str, content: bytes, status: int, **headers: str) -> None:
@@ -45,6 +46,7 @@ class _ProblemResponse(Response):
         self._type = problem_type
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
         scope["problem"] = self._type
         await super().__call__(scope, receive, send)
 
@@ -66,11 +68,9 @@ def problem_answer(
     if document is None:
         document = problem.to_json(None)
     headers = dict(headers or {})
-    if problem.status == 503:  # noqa: PLR2004 - the one status that is worth a retry
+    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE or seconds > 0.0:
         headers["retry-after"] = str(max(math.ceil(seconds), RETRY_AFTER_SECONDS))
-    return _ProblemResponse(
-        problem.type, pydantic_core.to_json(document), problem.status, **headers
-    )
+    return ProblemResponse(problem.type, pydantic_core.to_json(document), problem.status, **headers)
 
 
 async def read_json(request: Request, limit: int, seconds: float) -> bytes:

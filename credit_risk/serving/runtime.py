@@ -15,6 +15,7 @@ from credit_risk.audit.checkpoints import Signer
 from credit_risk.batching import Batcher
 from credit_risk.casework import Casework
 from credit_risk.decisions import Desk, start_record
+from credit_risk.idempotency import Answers
 from credit_risk.serving import activation, problems
 from credit_risk.serving.activation import ActivePackage
 from credit_risk.serving.app import Calls, Server
@@ -66,13 +67,22 @@ class Runtime:
             settings.deadline_seconds,
             settings.batch_deadline_seconds,
         )
+        answers = Answers(
+            self._audit,
+            keys.sealing(settings, make=True),
+            self._accounts,
+            settings.portfolio,
+            3_600.0 * settings.idempotency_hours,
+        )
         self._stopping = Stopping(settings.drain_seconds)
         self._replays = Replays(self._audit, self._active, partial(activation.load_checked, store))
         wordings = partial(store.wordings, settings.portfolio)
         casework = Casework(self._audit, wordings, self._accounts, settings.portfolio)
         regime = regimes.load(settings.regimes_dir, settings.regime)
         cases = Cases(settings, casework, regime, self._replays)
-        calls = Calls(settings, self._active, desk, self._metrics_text, self._stopping, cases)
+        calls = Calls(
+            settings, self._active, desk, answers, self._metrics_text, self._stopping, cases
+        )
         self.server = Server(calls, self._accounts, self._traces)
 
     def start(self) -> None:

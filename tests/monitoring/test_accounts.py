@@ -67,6 +67,7 @@ def test_everything_is_counted_once(
         accounts.recorded("decision", 5)
         accounts.reviewed(toys.NAME, Closing("APPROVE", ("ada",), ("R", "S"), "low-side", 1))
         accounts.reviewed(toys.NAME, Closing("DECLINE", ("ada",), ("R",), None, 1))
+        accounts.keyed("replayed")
         accounts.batched(Batched(5, 0.001, 2, 1.0, 2.0, ()))
         accounts.flush()
         accounts.flush()
@@ -82,6 +83,7 @@ def test_everything_is_counted_once(
         15 * 0.0021 + 3 * 0.0003
     )
     assert sample("credit_records_written_total", kind="decision") == 15
+    assert sample("credit_idempotent_requests_total", outcome="replayed") == 3
     assert sample("credit_batch_rows_sum") == 15
     assert sample("credit_batch_rows_count") == 3
     assert sample("credit_batch_wait_seconds_sum") == pytest.approx(0.003)

@@ -54,7 +54,7 @@ def move_all(server: Served) -> None:
     server.metrics.checkpoint_failures.inc()
     rule = toys.RISKY | {"price": 16_000.0}
     server.post("/predict/batch", {"applications": [toys.RISKY, toys.SAFE, rule, {}]})
-    server.post("/predict", b"{")
+    server.post("/predict", b"{", idempotency_key="key-1")
     server.active.current = replace(package, model=Broken(ZeroDivisionError))
     server.post("/predict", toys.SAFE)
     server.active.current = package
@@ -86,6 +86,7 @@ def test_every_metric_is_moved(server: Served) -> None:
         "credit_reviews",
         "credit_problems",
         "credit_records_written",
+        "credit_idempotent_requests",
         "credit_batch_rows",
         "credit_batch_wait_seconds",
         "credit_batch_queue_rows",

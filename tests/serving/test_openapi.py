@@ -16,8 +16,10 @@ from schemathesis.engine import events
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from starlette.routing import Route
 
+from credit_risk.decisions import new_id
 from credit_risk.serving import openapi, problems
 from credit_risk.serving.app import routes
+from credit_risk.serving.once import HEADER, KEY_PATTERN
 from tests import served, toys
 from tests.served import ROWS_MAX, SCORING, Served
 from tests.test_regimes import regime
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from schemathesis.engine.recorder import ScenarioRecorder
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from credit_risk.package import ModelPackage
 
@@ -114,7 +117,7 @@ def test_every_call_says_what_it_does_and_answers(document: Json) -> None:
                 assert media_type == "application/problem+json"
     for path in SCORING:
         statuses = set(document["paths"][path]["post"]["responses"])
-        assert statuses == {"200", "400", "408", "413", "415", "422", "500", "503"}
+        assert statuses == {"200", "400", "408", "409", "413", "415", "422", "500", "503"}
 
 
 def test_every_call_has_a_name_of_its_own(document: Json) -> None:
@@ -137,6 +140,7 @@ def test_every_kind_of_problem_that_a_call_can_have_is_told(document: Json) -> N
         responses = document["paths"][path]["post"]["responses"]
         for slug in (
             *("malformed-json", "request-timeout", "body-too-large", "unsupported-media-type"),
+            *("malformed-idempotency-key", "idempotency-key-in-use", "idempotency-key-reused"),
             *("overloaded", "deadline-exceeded"),
             *("invalid-application", "internal-error", "explanation-failed", "not-recorded"),
         ):
@@ -354,7 +358,8 @@ def test_every_call_answers_as_the_document_says(
         }
     )
     with served.serving(trees_package, tmp_path) as server:
-        described = schemathesis.openapi.from_asgi("/openapi.json", server.app, config=config)
+        app = with_new_keys(server.app)
+        described = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
         tried: set[str] = set()
         wrong: list[str] = []
         for event in engine.from_schema(described).execute():
@@ -370,6 +375,21 @@ def test_every_call_answers_as_the_document_says(
         every = {f"{m.upper()} {path}" for path, m, _ in operations(described.raw_schema)}
         assert tried == every - {"GET /openapi.json"}  # read at the start
         assert {record.kind for record in server.records()} == {"decision", "refusal"}
+
+
+def with_new_keys(app: ASGIApp) -> ASGIApp:
+    """The application, to which each key is new: those that are made up are soon alike."""
+
+    async def renewing(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["headers"] = [(name, renewed(name, value)) for name, value in scope["headers"]]
+        await app(scope, receive, send)
+
+    def renewed(name: bytes, value: bytes) -> bytes:
+        well_formed = name == HEADER and re.fullmatch(KEY_PATTERN, value.decode("latin-1"))
+        return new_id().encode() if well_formed else value
+
+    return renewing
 
 
 def failures(recorder: ScenarioRecorder) -> list[str]:
