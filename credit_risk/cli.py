@@ -98,12 +98,33 @@ Step = Callable[[str], None]
 Estimator = Literal["xgboost", "logistic-regression", "random-forest", "gradient-boosting"]
 StateFilter = Literal["open", "claimed", "proposed"]
 DecisionFilter = Literal["APPROVE", "REVIEW", "DECLINE"]
-KindFilter = Literal["decision", "refusal", "failure", "activation", "start", "claim", "review"]
+Done = Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")]
+KindFilter = Literal[
+    "decision",
+    "refusal",
+    "failure",
+    "activation",
+    "start",
+    "claim",
+    "review",
+    "erasure",
+    "retention",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PACKAGES_AT_ONCE = 4
 """Packages that a replay keeps loaded: history seldom goes to and fro between more."""
 _PASSWORDS = re.compile(r"(?<=:)[^/].*(?=@)|(?<=password=)[^&]*")
+_LEFT = {
+    "erased": "nothing: erased before",
+    "expired": "nothing: taken by retention",
+    "nothing": "nothing: holds no personal data",
+}
+"""Why there is nothing to erase, by the state of a finding."""
+_STILL_THERE = (
+    "the database's own files may hold old versions of these rows for a while, and backups until "
+    "they go: see docs/operation.md, Personal data"
+)
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (NotFound, 3),
     (RecordingFailed, 4),
@@ -622,6 +643,147 @@ def list_decisions(
             row["model_version"] or "",
         )
     wide.print(table, highlight=False)
+
+
+@decisions.command()
+def erase(
+    reason: Annotated[
+        str, typer.Option(help="Why: it stays on record for ever, so no name and no data.")
+    ],
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", show_default=False, help="Records.")
+    ] = None,
+    ids_file: Annotated[
+        Path | None, typer.Option("--ids-file", metavar="FILE", help="File with one ID a line.")
+    ] = None,
+    yes: Done = False,
+    as_json: AsJson = False,
+) -> None:
+    """Erase what records and reviews hold of a person, for good; the chain still verifies.
+
+    Their data keys are destroyed, so that nobody reads the application or a reviewer's note again.
+    PD, band, decision and reasons stay. Without --yes nothing is done but to say what would be.
+    """
+    wanted = [*(ids or ()), *([] if ids_file is None else _ids(ids_file))]
+    if not wanted:
+        raise typer.BadParameter("give the ID of a record, or --ids-file")
+    if not reason.strip():
+        raise typer.BadParameter("--reason is empty")
+    settings = Settings()
+    from credit_risk import environment
+    from credit_risk.audit import erasure
+    from credit_risk.audit.log import open_log, open_records
+
+    forgotten = False
+    with contextlib.ExitStack() as opened:
+        records = opened.enter_context(contextlib.closing(open_records(settings)))
+        found = erasure.find(records, wanted)
+        if yes:
+            log = opened.enter_context(contextlib.closing(open_log(settings)))
+            progress = opened.enter_context(_rows_done("erasing", "records"))
+            found = erasure.erase(
+                records, log, wanted, by=environment.user(), reason=reason, progress=progress
+            )
+            forgotten = log.forget()
+    if as_json:
+        told = [finding.to_json() for finding in found]
+        _print_json({"erased": yes, "files_overwritten": forgotten, "records": told})
+        return
+    table = Table("id", "kind", "erased" if yes else "to erase", box=None)
+    for finding in found:
+        number = len(finding.records)
+        left = f"{number} record{'s' if number > 1 else ''}" if number else _LEFT[finding.state]
+        table.add_row(finding.id, finding.kind, left)
+    wide.print(table, highlight=False)
+    if not yes:
+        _print_progress("nothing is erased yet: --yes does it")
+    elif not forgotten:
+        _print_progress(_STILL_THERE)
+
+
+@app.command()
+def retention(
+    delete: Annotated[bool, typer.Option("--delete", help="Take what is due.")] = False,
+    hold: Annotated[
+        Path | None,
+        typer.Option("--hold", metavar="FILE", help="File with one ID a line of what is to stay."),
+    ] = None,
+    open_reviews: Annotated[
+        bool, typer.Option("--open-reviews", help="Also what still waits for a reviewer.")
+    ] = False,
+    yes: Done = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say which records are older than they have to be kept, and with --delete --yes take them.
+
+    Decisions, refusals, failures and reviews lose what they say after 25 months, or as the regime
+    or CREDIT_RISK_RETENTION_MONTHS has it; their places in the chain stay, so that it verifies.
+    A decision is kept while its review is open or younger. Servers may run meanwhile. Stopped
+    halfway, it goes on from there when run again.
+    """
+    settings = Settings()
+    from credit_risk import environment, regimes
+    from credit_risk.audit import retention as keeping
+    from credit_risk.audit.log import open_log, open_records
+    from credit_risk.audit.records import moment
+
+    regime = regimes.load(settings.regimes_dir, settings.regime)
+    months = settings.retention_months or regime.record_retention.months or keeping.MONTHS
+    before = keeping.months_before(datetime.now(UTC), months)
+    terms = keeping.Terms(
+        months,
+        (before - _EPOCH) // timedelta(microseconds=1),
+        held=() if hold is None else tuple(_ids(hold)),
+        open_reviews=open_reviews,
+    )
+    taken: dict[str, int] = {}
+    forgotten = False
+    with contextlib.ExitStack() as opened:
+        records = opened.enter_context(contextlib.closing(open_records(settings)))
+        rows = keeping.report(records, terms)
+        if delete and yes:
+            log = opened.enter_context(contextlib.closing(open_log(settings)))
+            progress = opened.enter_context(_rows_done("taking", "records"))
+            taken = keeping.take(records, log, terms, by=environment.user(), progress=progress)
+            forgotten = log.forget()
+    if as_json:
+        _print_json(
+            {
+                "months": months,
+                "before": moment(terms.before),
+                "deleted": delete and yes,
+                "files_overwritten": forgotten,
+                "taken": taken,
+                "records": [
+                    row._asdict() | {"oldest": moment(row.oldest), "newest": moment(row.newest)}
+                    for row in rows
+                ],
+            }
+        )
+        return
+    _print_line(f"older than {months} months, so before {moment(terms.before)}:")
+    table = Table("portfolio", "kind", "records", "", "oldest", "newest", box=None)
+    for row in rows:
+        state = row.state if row.state == "due" else f"stays: {row.state}"
+        span = (moment(row.oldest), moment(row.newest))
+        table.add_row(row.portfolio, row.kind, f"{row.number:,}", state, *span)
+    wide.print(table, highlight=False)
+    if delete and yes:
+        _print_line(f"records taken: {sum(taken.values()):,}")
+        if not forgotten:
+            _print_progress(_STILL_THERE)
+    else:
+        _print_progress("nothing is taken yet: --delete --yes does it")
+
+
+def _ids(path: Path) -> list[str]:
+    """The ids in a file, one a line."""
+    _check_file(path)
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except ValueError as error:
+        raise DataInvalid(f"{path}: ids are in ASCII, one a line") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 @keys.command()

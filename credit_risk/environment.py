@@ -7,6 +7,8 @@ environment by a digest, and the record that a worker leaves when it starts hold
 
 from __future__ import annotations
 
+import getpass
+import os
 import platform
 from dataclasses import dataclass
 from functools import cache
@@ -69,3 +71,11 @@ def differences(
         for name in names
         if recorded.get(name) != other.get(name)
     }
+
+
+def user() -> str:
+    """Who runs this process; in containers often a number without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the latter from Python 3.13 on
+        return str(os.getuid())

@@ -143,6 +143,15 @@ class Settings(BaseSettings):
             "something is recorded.",
         ),
     ] = 60.0
+    retention_months: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=600,
+            description="Months that records are kept before `credit-risk retention` takes them. "
+            "Unset: as the regime says, or 25 where it sets no number.",
+        ),
+    ] = None
     batch_rows_max: Annotated[
         int, Field(ge=1, le=10_000, description="Most applications in one batch call.")
     ] = 500

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -313,6 +313,8 @@ def test_reading_makes_nothing(run: Callable[..., Outcome], place: Place) -> Non
     refused(run("replay", "0193"), 3, none)
     refused(run("replay", "--all"), 3, none)
     refused(run("keys", "rewrap"), 3, none)
+    refused(run("decisions", "erase", "0193", "--reason", "asked for", "--yes"), 3, none)
+    refused(run("retention", "--delete", "--yes"), 3, none)
     refused(run("database", "status"), 3, none)
     refused(run("database", "upgrade"), 3, none)
 
@@ -335,6 +337,7 @@ def test_results_go_to_standard_output_and_the_rest_does_not(
     [
         *("serve", "train", "package", "evaluate", "score", "settings", "version"),
         *("models list", "models activate", "models rollback", "decisions list", "decisions show"),
+        *("decisions erase", "retention"),
         *("keys encryption", "keys signing", "keys rewrap", "database status", "database upgrade"),
         *("reviews list", "reviews summary"),
     ],
@@ -987,6 +990,131 @@ def test_a_candidate_policy_that_cannot_be_one_is_refused(
     refused(run("replay", "--all", "--policy", str(file)), 1, told)
 
 
+# Erasure and retention
+
+
+def test_a_person_is_erased_once_it_is_said_twice(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """Without --yes nothing is done; afterwards the application is gone and the decision there."""
+    risky, safe = decide(place, trees_package, toys.RISKY, toys.SAFE)
+    command = ("decisions", "erase", risky, "--reason", "asked for")
+
+    looked = run(*command)
+    assert (looked.code, looked.err) == (0, "nothing is erased yet: --yes does it\n")
+    assert re.search(rf"{risky} +decision +1 record *\n", looked.out)
+    assert run("decisions", "show", risky, "--json").json()["withheld"] is None
+    assert listed(run, "--kind", "erasure") == []
+
+    done = run(*command, "--yes", "--json").json()
+    assert (done["erased"], done["files_overwritten"]) == (True, True)
+    assert done["records"] == [
+        {"id": risky, "kind": "decision", "state": "readable", "records": [risky]}
+    ]
+    shown = run("decisions", "show", risky, "--json").json()
+    assert (shown["personal"], shown["withheld"], shown["decision"]) == (None, "erased", "DECLINE")
+    assert run("decisions", "show", safe, "--json").json()["personal"] == {"input": toys.SAFE}
+    assert "NOT_REPRODUCIBLE" in run("replay", risky).out
+    (erasure,) = listed(run, "--kind", "erasure")
+    assert run("decisions", "show", erasure, "--json").json()["about"] == risky
+
+    again = run(*command, "--yes")
+    assert again.code == 0
+    assert re.search(rf"{risky} +decision +nothing: erased before *\n", again.out)
+    assert listed(run, "--kind", "erasure") == [erasure]
+
+
+def test_ids_to_erase_may_come_in_a_file(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """One a line; a mistake in it stops all."""
+    ids = decide(place, trees_package, toys.RISKY, {"age": 5})
+    file = place.folder / "ids"
+    file.write_text("\n".join(["", *ids, "", "0193"]), encoding="ascii")
+    command = ("decisions", "erase", "--ids-file", str(file), "--reason", "asked for", "--yes")
+    refused(run(*command), 3, "no record has the id 0193; nothing was erased")
+    assert run("decisions", "show", ids[0], "--json").json()["withheld"] is None
+
+    file.write_text("\n".join(ids), encoding="ascii")
+    assert "1 record" in run(*command).out
+    assert [run("decisions", "show", i, "--json").json()["withheld"] for i in ids] == ["erased"] * 2
+    file.write_bytes(b"\xff")
+    refused(run(*command), 1, "one a line")
+    refused(run("decisions", "erase", "--ids-file", "/nowhere/ids", "--reason", "x"), 3, "/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(("--reason", "x"), "give the ID"), (("0193", "--reason", " "), "--reason is empty")],
+)
+def test_an_erasure_of_nothing_or_for_nothing_is_wrong_usage(
+    run: Callable[..., Outcome], arguments: tuple[str, ...], told: str
+) -> None:
+    """Before any database is opened."""
+    outcome = run("decisions", "erase", *arguments)
+
+    assert outcome.code == 2
+    assert told in " ".join(outcome.err.split())
+
+
+def test_retention_reports_before_it_takes(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """By portfolio and kind; and takes only what is older than 25 months."""
+    (young,) = decide(place, trees_package, toys.SAFE)
+    long_ago = int((datetime.now(UTC) - timedelta(days=31 * 26)).timestamp() * 1e6)
+    aged = [
+        Record(
+            id=new_id(),
+            kind="decision",
+            time=long_ago + i,
+            portfolio=toys.NAME,
+            request_id="request",
+            model_version=None,
+            policy_version=None,
+            decision="APPROVE",
+            status=200,
+            body={},
+        )
+        for i in range(2)
+    ]
+    with closing(open_log(Settings())) as log:
+        log.append(aged).result()
+    hold = place.folder / "hold"
+    hold.write_text(aged[0].id, encoding="ascii")
+
+    looked = run("retention")
+    assert (looked.code, looked.err) == (0, "nothing is taken yet: --delete --yes does it\n")
+    assert looked.out.startswith("older than 25 months, so before 20")
+    assert re.search(rf"{toys.NAME} +decision +2 +due ", looked.out)
+    for half in (("--delete",), ("--yes",)):
+        assert run("retention", *half, "--json").json()["deleted"] is False
+    assert run("decisions", "show", aged[1].id).code == 0
+
+    done = run("retention", "--delete", "--yes", "--hold", str(hold), "--json").json()
+    assert (done["months"], done["taken"], done["deleted"]) == (25, {"decision": 1}, True)
+    assert [(row["state"], row["number"]) for row in done["records"]] == [("due", 1), ("held", 1)]
+    refused(run("decisions", "show", aged[1].id), 3, "was taken by retention")
+    assert listed(run) == [young, aged[0].id]
+    last = run("retention", "--delete", "--yes")
+    assert last.out.endswith("records taken: 1\n")
+    assert listed(run) == [young]
+
+
+def test_the_period_is_the_settings_or_the_regimes(
+    run: Callable[..., Outcome],
+    place: Place,
+    trees_package: ModelPackage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A regime without a number has the usual one."""
+    decide(place, trees_package, toys.SAFE)
+    monkeypatch.setenv("CREDIT_RISK_REGIME", "eu-consumer-credit")
+    assert run("retention", "--json").json()["months"] == 25
+    monkeypatch.setenv("CREDIT_RISK_RETENTION_MONTHS", "72")
+    assert run("retention", "--json").json()["months"] == 72
+
+
 # Keys and tables
 
 
@@ -1086,6 +1214,7 @@ def test_every_setting_is_shown_with_a_variable_that_sets_it(
         "packages_dir": "/srv/packages",
         "regimes_dir": "/srv/regimes",
         "regime": "eu-consumer-credit",
+        "retention_months": 72,
         "database_url": "sqlite:////srv/records.db",
         "body_bytes_max": 2_048,
         "drain_seconds": 15.0,

@@ -131,6 +131,8 @@ class SqlRecords:
                 ).one_or_none()
             if last is None:
                 raise RecordNotFound(f"no record has the id {before}")
+            if last.time is None:
+                raise RecordExpired(f"record {before} was taken by retention")
             conditions.append(sa.tuple_(_C.time, _C.sequence) < sa.tuple_(*last))
         statement = sa.select(*_READ).where(*conditions)
         newest_first = (_C.time.desc(), _C.sequence.desc())
@@ -292,6 +294,22 @@ class SqlAuditLog(SqlRecords):
     def ping(self) -> concurrent.futures.Future[None]:
         """See `AuditLog.ping`."""
         return self.append(())
+
+    def forget(self) -> bool:
+        """See that the files of the database no longer hold what was taken out of it.
+
+        Returns:
+            Whether they do not. With PostgreSQL that is up to who runs it: False.
+
+        Raises:
+            RecordingFailed: the database fails.
+        """
+        if self._writing.dialect.name != "sqlite":
+            return False
+        try:
+            return sqlite.empty_log(self._writing)
+        except _FAULTS as error:
+            raise RecordingFailed("the write-ahead log cannot be emptied") from error
 
     def close(self) -> None:
         """See `AuditLog.close`."""

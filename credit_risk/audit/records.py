@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-RecordKind = Literal["decision", "refusal", "failure", "activation", "start", "claim", "review"]
+RecordKind = Literal[
+    "decision",
+    "refusal",
+    "failure",
+    "activation",
+    "start",
+    "claim",
+    "review",
+    "erasure",
+    "retention",
+]
 Withheld = Literal["sealed", "erased"]
 Alongside: TypeAlias = "Callable[[sa.Connection], None]"
 """More for the transaction of a group of records: run after they are inserted, in the writer's

@@ -27,6 +27,8 @@ LOG_PAGES_MAX = 1_000
 
 A short one is soon written over in place, whose fsync is cheaper than that of a file that grows.
 """
+EMPTY_SECONDS = 10.0
+"""How long to ask for the lock that emptying the write-ahead log needs."""
 RESTART_SECONDS = 1.0
 """How long to ask for the lock that beginning anew needs; then the next checkpoint tries."""
 _LOCK_INTERVAL = 0.000_25
@@ -70,6 +72,7 @@ def engine(url: sa.URL, busy_timeout: float, *, writes: bool) -> sa.Engine:
         if writes:
             _locked(connection, "PRAGMA journal_mode = WAL", busy_timeout)
             connection.execute("PRAGMA synchronous = FULL")  # every commit is fsynced
+            connection.execute("PRAGMA secure_delete = ON")  # what is taken out is overwritten
             connection.execute("PRAGMA busy_timeout = 0")  # `_locked` waits
             connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `LogKeeper`
         record.info["file"] = _file(path)
@@ -90,6 +93,22 @@ def engine(url: sa.URL, busy_timeout: float, *, writes: bool) -> sa.Engine:
     if writes:
         event.listen(made, "begin", begin)
     return made
+
+
+def empty_log(writing: sa.Engine) -> bool:
+    """Empty the write-ahead log, which holds what is no longer in the database; whether it is done.
+
+    Needs a moment in which nobody reads or writes. On a database that is never idle there may be
+    none; then the log is begun anew and written over by and by.
+    """
+    until = time.monotonic() + EMPTY_SECONDS
+    with closing(writing.raw_connection()) as connection:
+        driver: Any = connection.driver_connection
+        while True:
+            busy, _, _ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if not busy or time.monotonic() >= until:
+                return not busy
+            time.sleep(_LOCK_INTERVAL)
 
 
 def _locked(connection: sqlite3.Connection, statement: str, busy_timeout: float) -> None:

@@ -7,13 +7,12 @@ code change. A server whose ``MODEL_VERSION`` is set serves that version and not
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from credit_risk import environment
 from credit_risk.audit.records import Record
 from credit_risk.decisions import new_id
 from credit_risk.errors import CreditRiskError, PackageInvalid, PackageNotFound
@@ -107,7 +106,7 @@ def activate(
         status=None,
         body={
             "action": action,
-            "by": _user(),
+            "by": environment.user(),
             "from": before,
             "to": package.version,
             "package_sha256": package.digest,
@@ -115,14 +114,6 @@ def activate(
     )
     audit.append([record]).result()
     return record
-
-
-def _user() -> str:
-    """Who runs this process; in containers often a number without a name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # the latter from Python 3.13 on
-        return str(os.getuid())
 
 
 def rollback(settings: Settings, audit: AuditLog, store: Store) -> Record:

@@ -13,17 +13,19 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
+import sqlalchemy as sa
 
 from credit_risk.audit import sqlite
+from credit_risk.audit.erasure import erase
 from credit_risk.audit.log import SqlAuditLog
-from tests.audit.test_log import made
+from credit_risk.audit.retention import Terms, take
+from credit_risk.audit.tables import RECORDS
+from tests.audit.test_log import NOON, made
 from tests.sealing import SEALING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    import sqlalchemy as sa
 
 PAGE = 4_096
 
@@ -132,3 +134,62 @@ def test_other_databases_make_their_own() -> None:
 
     assert threading.active_count() == before
     keeper.close()
+
+
+def everything(path: Path) -> bytes:
+    """Every byte of the database's files."""
+    return b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
+
+
+def test_what_was_taken_out_is_in_no_file(tmp_path: Path) -> None:
+    """No data key of what was erased, and nothing of what retention took, though others serve."""
+    path = tmp_path / "records.db"
+    url = f"sqlite:///{path}"
+    records = [
+        made(
+            time=NOON - i,
+            request_id=f"request-{i:04}",
+            body={"text": f"body-{i:04}-" + "x" * (i % 700)},
+            personal={"input": {"age": i}},
+        )
+        for i in range(2_000)
+    ]
+    with closing(SqlAuditLog(url, SEALING)) as log, closing(SqlAuditLog(url, SEALING)):
+        for start in range(0, 2_000, 50):
+            log.append(records[start : start + 50]).result()
+        with log.reading() as connection:
+            columns = (RECORDS.c.id, RECORDS.c.sealed, RECORDS.c.data_key)
+            held = {row.id: row for row in connection.execute(sa.select(*columns))}
+        erased, taken, kept = records[:1_500:3], records[1_500:], records[1]
+        ids = [record.id for record in erased]
+        erase(log, log, ids, by="me", reason="asked for", progress=lambda *_: None)
+        before = max(record.time for record in taken) + 1
+        take(log, log, Terms(25, before), by="me", progress=lambda *_: None)
+
+        assert log.forget()
+
+        left = everything(path)
+        assert log_size(path) == 0
+    assert held[kept.id].data_key in left
+    assert b"body-0001" in left
+    assert [r.id for r in erased + taken if held[r.id].data_key in left] == []
+    assert [r.id for r in taken if held[r.id].sealed in left] == []
+    assert [r.id for r in taken if r.body["text"].encode()[:9] in left] == []
+
+
+def test_a_log_that_is_read_all_the_time_is_not_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, and the next time it is."""
+    monkeypatch.setattr(sqlite, "EMPTY_SECONDS", 0.05)
+    path = tmp_path / "records.db"
+    with (
+        closing(SqlAuditLog(f"sqlite:///{path}", SEALING)) as log,
+        closing(sqlite3.connect(path, isolation_level=None)) as reader,
+    ):
+        fill(log, 20)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        assert not log.forget()
+        reader.execute("COMMIT")
+        assert log.forget()

@@ -1,0 +1,305 @@
+"""Retention: records that are older than they have to be kept lose what they say.
+
+Of a record that is taken its place in the chain is left: sequence, id, kind and hashes; so whatever
+else is in the chain verifies as before. Each transaction that takes some puts on record which, in
+one of kind "retention", whose body is::
+
+    {"by": who, "months": 25, "before": time, "open_reviews": false, "held": 0,
+     "records": {kind: number, ...}, "sequences": [[first, last], ...]}
+
+Every row that has lost its body is within one of these ranges, both ends included, of a retention
+record behind it in the chain; and every row within one has lost it. A case is taken as a whole, a
+decision with all records about it, and only when the last of these is old enough: the law counts
+from when the applicant was told. What says how the server came to decide as it did, activations and
+starts, is never taken, nor are erasures and retention's own records.
+"""
+
+from __future__ import annotations
+
+import calendar
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import sqlalchemy as sa
+
+from credit_risk.audit.records import Record, RecordKind
+from credit_risk.audit.tables import RECORDS, REVIEWS
+from credit_risk.decisions import new_id
+from credit_risk.errors import Conflict, DataInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from credit_risk.audit.log import SqlRecords
+    from credit_risk.audit.records import AuditLog
+
+CASES: tuple[RecordKind, ...] = ("decision", "refusal", "failure")
+"""What is taken by its own age; records about these go with them."""
+NEVER: tuple[RecordKind, ...] = ("activation", "start", "erasure", "retention")
+MONTHS = 25
+"""How long records are kept where neither settings nor regime say."""
+AT_ONCE = 1_000
+"""Cases taken in one transaction, which decisions wait for: some hundredths of a second."""
+TRIES = 10
+"""How often to look anew, where somebody works on what is being taken."""
+HELD_MOST = 10_000
+"""Records that can be held at a time."""
+
+State = Literal["due", "open review", "reviewed since", "held"]
+_Place: TypeAlias = tuple[int, int]
+"""Time and sequence of a record: after it, another page begins."""
+
+_C = RECORDS.c
+_OTHER = RECORDS.alias("other")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TAKEN = dict.fromkeys(
+    (
+        *("time", "portfolio", "request_id", "model_version", "policy_version", "decision"),
+        *("status", "about", "body", "sealed", "data_key"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is to go: all before ``before``, microseconds since the epoch, ``months`` ago.
+
+    ``held`` are ids of records that stay whatever their age, such as those of a lawsuit. With
+    ``open_reviews`` decisions go that still wait for a reviewer.
+
+    Raises:
+        DataInvalid: more are held than `HELD_MOST`.
+    """
+
+    months: int
+    before: int
+    held: tuple[str, ...] = ()
+    open_reviews: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.held) > HELD_MOST:
+            raise DataInvalid(f"{len(self.held):,} records are held, and {HELD_MOST:,} can be")
+
+
+class Row(NamedTuple):
+    """How many records of a portfolio and kind are older than they have to be kept.
+
+    ``state`` says whether they are due, or why not. ``oldest`` and ``newest`` are microseconds.
+    """
+
+    portfolio: str
+    kind: str
+    state: State
+    number: int
+    oldest: int
+    newest: int
+
+
+def months_before(moment: datetime, months: int) -> datetime:
+    """The same day and time so many calendar months earlier, or the last day of that month."""
+    year, month = divmod(moment.year * 12 + moment.month - 1 - months, 12)
+    day = min(moment.day, calendar.monthrange(year, month + 1)[1])
+    return moment.replace(year=year, month=month + 1, day=day)
+
+
+def report(records: SqlRecords, terms: Terms) -> list[Row]:
+    """What is older than it has to be kept, by portfolio, kind and state.
+
+    Records about decisions are in it where their decisions are due.
+
+    Raises:
+        RecordingFailed: the database fails.
+    """
+    rows: list[Row] = []
+    number = sa.func.count()
+    for portfolio in portfolios(records):
+        for kind in CASES:
+            states = sa.select(_state(terms).label("state"), _C.time)
+            old = states.where(*_old(terms, portfolio, kind)).subquery().c
+            counted = sa.select(old.state, number, sa.func.min(old.time), sa.func.max(old.time))
+            counted = counted.group_by(old.state)
+            with records.reading() as connection:
+                found = connection.execute(counted).all()
+            rows += [Row(portfolio, kind, *row) for row in sorted(found)]
+        decided = sa.select(_C.id).where(*_due(terms, portfolio, "decision")).subquery()
+        other = _OTHER.c
+        following = (
+            sa.select(other.kind, number, sa.func.min(other.time), sa.func.max(other.time))
+            .where(other.about == decided.c.id, other.kind.not_in(NEVER))
+            .group_by(other.kind)
+        )
+        with records.reading() as connection:
+            about = connection.execute(following).all()
+        rows += [Row(portfolio, kind, "due", *rest) for kind, *rest in sorted(about)]
+    return rows
+
+
+def take(
+    records: SqlRecords,
+    log: AuditLog,
+    terms: Terms,
+    *,
+    by: str,
+    progress: Callable[[int, int | None], None],
+) -> Counter[str]:
+    """Take what is due; returns how many records of each kind were taken.
+
+    Stopped halfway, what was taken is on record, and the same call again takes the rest.
+
+    Args:
+        records: where records are read.
+        log: where it is recorded; of the same database.
+        terms: what is to go.
+        by: who takes it.
+        progress: told how many records were taken.
+
+    Raises:
+        RecordingFailed: the database fails.
+        Conflict: somebody kept working on what is being taken.
+    """
+    taken: Counter[str] = Counter()
+    for portfolio in portfolios(records):
+        for kind in CASES:
+            after: _Place | None = (-1, 0)
+            while after is not None:
+                number, after = _take_some(records, log, terms, portfolio, kind, by, after)
+                taken += number
+                progress(taken.total(), None)
+    return taken
+
+
+def portfolios(records: SqlRecords) -> Iterator[str]:
+    """The portfolios that there are records of, in order; quick however many there are."""
+    last = ""
+    while True:
+        following = sa.select(sa.func.min(_C.portfolio)).where(_C.portfolio > last)
+        with records.reading() as connection:
+            found: str | None = connection.execute(following).scalar_one()
+        if found is None:
+            return
+        yield found
+        last = found
+
+
+def _take_some(  # noqa: PLR0917 - all of them say what to take
+    records: SqlRecords,
+    log: AuditLog,
+    terms: Terms,
+    portfolio: str,
+    kind: RecordKind,
+    by: str,
+    after: _Place,
+) -> tuple[Counter[str], _Place | None]:
+    """Take some of what is due, in one transaction; and where to go on, if there may be more."""
+    page = (
+        sa.select(_C.time, _C.sequence, _C.id)
+        .where(*_due(terms, portfolio, kind), sa.tuple_(_C.time, _C.sequence) > sa.tuple_(*after))
+        .order_by(_C.time, _C.sequence)
+        .limit(AT_ONCE)
+    )
+    for _ in range(TRIES):
+        with records.reading() as connection:
+            cases = connection.execute(page).all()
+            ids = [case.id for case in cases]
+            about = connection.execute(
+                sa.select(_C.sequence, _C.kind).where(_C.about.in_(ids), _C.kind.not_in(NEVER))
+            ).all()
+        if not cases:
+            return Counter(), None
+        sequences = sorted({case.sequence for case in cases} | {other.sequence for other in about})
+        number = Counter({kind: len(cases)}) + Counter(other.kind for other in about)
+        record = _record(terms, portfolio, by, sequences, number)
+        chosen = partial(_take, _due(terms, portfolio, kind), ids, sequences)
+        with suppress(Conflict):
+            log.append([record], alongside=chosen).result()
+            last = cases[-1]
+            return number, (last.time, last.sequence) if len(cases) == AT_ONCE else None
+    raise Conflict("somebody worked on the records being taken all the time: try again")
+
+
+def _record(
+    terms: Terms, portfolio: str, by: str, sequences: list[int], number: Counter[str]
+) -> Record:
+    before = datetime.fromtimestamp(terms.before / 1e6, UTC).isoformat(timespec="seconds")
+    return Record(
+        id=new_id(),
+        kind="retention",
+        time=time.time_ns() // 1_000,
+        portfolio=portfolio,
+        request_id=new_id(),
+        model_version=None,
+        policy_version=None,
+        decision=None,
+        status=None,
+        body={
+            "by": by,
+            "months": terms.months,
+            "before": before.replace("+00:00", "Z"),
+            "open_reviews": terms.open_reviews,
+            "held": len(terms.held),
+            "records": dict(number),
+            "sequences": ranges(sequences),
+        },
+    )
+
+
+def ranges(numbers: Sequence[int]) -> list[list[int]]:
+    """Rising numbers as ranges of such as follow each other, both ends included."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return found
+
+
+def _take(
+    due: list[sa.ColumnElement[bool]],
+    ids: list[str],
+    sequences: list[int],
+    connection: sa.Connection,
+) -> None:
+    """Take exactly the records that the one of this says, if they still are what is due."""
+    still = sa.select(sa.func.count()).select_from(RECORDS).where(*due, _C.id.in_(ids))
+    gone = sa.update(RECORDS).where(_C.sequence.in_(sequences), _C.body.is_not(None))
+    left = sa.select(_C.id).where(_C.about.in_(ids), _C.kind.not_in(NEVER))
+    if (
+        connection.execute(still).scalar_one() != len(ids)
+        or connection.execute(gone.values(_TAKEN)).rowcount != len(sequences)
+        or connection.execute(left).first() is not None
+    ):
+        raise Conflict("somebody worked on the records being taken")
+    connection.execute(sa.delete(REVIEWS).where(REVIEWS.c.decision_id.in_(ids)))
+
+
+def _old(terms: Terms, portfolio: str, kind: RecordKind) -> list[sa.ColumnElement[bool]]:
+    return [_C.portfolio == portfolio, _C.kind == kind, _C.time < terms.before]
+
+
+def _due(terms: Terms, portfolio: str, kind: RecordKind) -> list[sa.ColumnElement[bool]]:
+    return [*_old(terms, portfolio, kind), _state(terms) == "due"]
+
+
+def _state(terms: Terms) -> sa.ColumnElement[str]:
+    """The `State` of a record that is old."""
+    other = _OTHER.c
+    since = sa.exists().where(
+        other.about == _C.id, other.time >= terms.before, other.kind.not_in(NEVER)
+    )
+    waiting = sa.exists().where(REVIEWS.c.decision_id == _C.id)
+    reasons: dict[State, sa.ColumnElement[bool]] = {"reviewed since": since}
+    if not terms.open_reviews:
+        reasons = {"open review": waiting, **reasons}
+    if terms.held:
+        reasons = {"held": _C.id.in_(terms.held), **reasons}
+    # Words of ours, and as text: a parameter is one thing here and another where it is grouped by.
+    words: dict[str, sa.ColumnElement[str]] = {
+        name: sa.literal_column(f"'{name}'") for name in (*reasons, "due")
+    }
+    return sa.case(*((reasons[name], words[name]) for name in reasons), else_=words["due"])
