@@ -556,8 +556,9 @@ def _opening() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """What the driver said, without the statement."""
-    return str(error.orig if isinstance(error, exc.DBAPIError) else error)
+    """What the driver said, in a line, without the statement."""
+    said = str(error.orig if isinstance(error, exc.DBAPIError) else error)
+    return said.partition("\n")[0]
 
 
 def _is_outage(error: Exception | None) -> bool:
