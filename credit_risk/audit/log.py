@@ -243,6 +243,8 @@ class SqlAuditLog(SqlRecords):
         insert = sa.insert(RECORDS).inline()
         columns = [column.name for column in _WRITTEN]
         self._insert = str(insert.compile(self._writing, column_keys=columns))
+        review = ["decision_id", "portfolio", "time", "state", "version"]
+        self._open_review = str(sa.insert(REVIEWS).compile(self._writing, column_keys=review))
         self._take_head = str(_TAKE_HEAD.compile(self._writing))
         self._set_head = str(_SET_HEAD.compile(self._writing))
         self._driver: Any = self._writing.dialect.loaded_dbapi
@@ -455,18 +457,12 @@ class SqlAuditLog(SqlRecords):
             cursor.executemany(self._insert, rows)
             cursor.execute(self._set_head, (sequence, last))
             queue = [
-                {
-                    "decision_id": content.id,
-                    "portfolio": content.portfolio,
-                    "time": content.time,
-                    "state": "open",
-                    "version": 0,
-                }
+                (content.id, content.portfolio, content.time, "open", 0)
                 for content, _, _ in entries
                 if content.decision == "REVIEW" and content.kind == "decision"
             ]
             if queue:
-                connection.execute(sa.insert(REVIEWS), queue)
+                cursor.executemany(self._open_review, queue)
 
     @contextmanager
     def _cursor(self, connection: sa.Connection) -> Iterator[Any]:
