@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from credit_risk import reviews
 from credit_risk.audit import queue
-from credit_risk.audit.records import Record
+from credit_risk.audit.records import Record, moment
 from credit_risk.decisions import new_id
 from credit_risk.errors import (
     Conflict,
@@ -96,7 +96,7 @@ class Casework:
             "steps": [
                 {
                     "record": step.id,
-                    "time": reviews.iso(step.time),
+                    "time": moment(step.time),
                     "action": step.body["action"],
                     "reviewer": step.body["reviewer"],
                     "decision": step.body.get("decision"),
@@ -263,8 +263,8 @@ def summary(
         now_waiting = queue.number(connection, portfolio)
     return {
         "portfolio": portfolio,
-        "since": None if since is None else reviews.iso(since),
-        "until": None if until is None else reviews.iso(until),
+        "since": None if since is None else moment(since),
+        "until": None if until is None else moment(until),
         "decisions": made,
         "reviews": {
             "closed": actions["close"],

@@ -15,6 +15,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from credit_risk.audit.records import moment
 from credit_risk.errors import NotAdverse, NoticeImpossible
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _notification(record: Record, closing: Closing | None, rule: Notification) -
     deadline = None if rule.days is None else (start + timedelta(days=rule.days)).date().isoformat()
     return {
         "counted_from": rule.counted_from,
-        "from": start.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "from": moment(at),
         "days": rule.days,
         "deadline": deadline,
         "words": rule.words,

@@ -24,9 +24,9 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from credit_risk.audit.records import moment
 from credit_risk.errors import NotADecision, ReviewRefused
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ Direction: TypeAlias = Literal["low-side", "high-side"]
 State: TypeAlias = Literal["open", "claimed", "proposed", "closed", "none"]
 Kind: TypeAlias = Literal["claim", "review"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE = 60_000_000
 
 
@@ -84,7 +83,7 @@ class Closing:
             "reviewers": list(self.reviewers),
             "reasons": list(self.reasons),
             "override": self.override,
-            "closed": iso(self.time),
+            "closed": moment(self.time),
         }
 
 
@@ -139,11 +138,11 @@ class Case:
         return {
             "decision_id": self.decision_id,
             "portfolio": self.portfolio,
-            "decided": iso(self.time),
+            "decided": moment(self.time),
             "decision": self.made,
             "state": self.state(now),
             "holder": holder,
-            "until": None if holder is None or self.until is None else iso(self.until),
+            "until": None if holder is None or self.until is None else moment(self.until),
             "proposal": None if self.proposal is None else self.proposal.to_json(),
             "closed": None if self.closed is None else self.closed.to_json(),
         }
@@ -287,9 +286,3 @@ def _check_open(case: Case, reviewer: str, now: int) -> None:
 
 def _body(case: Case, action: str, reviewer: str) -> dict[str, Any]:
     return {"step": case.steps + 1, "action": action, "reviewer": reviewer}
-
-
-def iso(time: int) -> str:
-    """Microseconds since the epoch in ISO 8601, UTC."""
-    moment = _EPOCH + timedelta(microseconds=time)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
