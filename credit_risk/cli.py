@@ -491,7 +491,7 @@ def evidence_command(
     and replay, each statement with the digest of what it rests on, held against what the sections
     of the regime in force ask for. What is missing is named, and is no error.
     """
-    from credit_risk import evidence
+    from credit_risk import casework, evidence
     from credit_risk.audit.log import open_records
 
     settings, chosen = _chosen(portfolio_name)
@@ -509,7 +509,10 @@ def evidence_command(
         findings = evidence.Findings()
         if records is not None:
             progress = opened.enter_context(_rows_done("replaying", "decisions"))
-            findings = evidence.Findings(evidence.replayed(package, records, replays, progress))
+            findings = evidence.Findings(
+                evidence.replayed(package, records, replays, progress),
+                reviews=casework.summary(records, settings.portfolio),
+            )
         made_at = time.time_ns() // 1_000
         sums = evidence.sha256_of(regime_file)
         pack = evidence.pack(package, regime, sums, records, findings, made_at=made_at)
