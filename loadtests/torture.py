@@ -71,21 +71,25 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 class Replica:
-    """One `credit-risk serve` with a port and a state directory that outlive its processes."""
+    """One `credit-risk serve` with a port and a state directory that outlive its processes.
 
-    def __init__(self, folder: Path, url: str | None, workers: int) -> None:
+    ``more`` are further settings, by their names in lower case.
+    """
+
+    def __init__(self, folder: Path, url: str | None, workers: int, **more: str) -> None:
         folder.mkdir(parents=True)
         self.port = server.free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / "server.log"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
-        self._environment = kept | {
+        self.environment = kept | {
             "PORT": str(self.port),
             "WORKERS": str(workers),
             "PORTFOLIO": PORTFOLIO,
             "STATE_DIR": str(folder / "state"),
             f"{PREFIX}LOG_LEVEL": "ERROR",
             **({f"{PREFIX}DATABASE_URL": url, **_KEYS} if url else {}),
+            **{f"{PREFIX}{name.upper()}": value for name, value in more.items()},
         }
         self.settings = Settings(state_dir=folder / "state", workers=workers, database_url=url)
         self._process: subprocess.Popen[bytes] | None = None
@@ -96,7 +100,7 @@ class Replica:
         Raises:
             Unavailable: it does not become ready.
         """
-        self._process = server.launched(self._environment, self._log)
+        self._process = server.launched(self.environment, self._log)
         server.when_ready(self._process, self.url, self._log)
 
     def kill(self) -> None:
