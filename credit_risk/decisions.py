@@ -341,6 +341,11 @@ class Desk:
         package: ModelPackage | None,
         row: int | None = None,
     ) -> Record:
+        answered = problem.to_json(record_id)
+        personal = {"input": given}
+        # A place may be a name that the caller made up, and so whatever somebody typed there.
+        if "errors" in answered:
+            personal["errors"] = answered.pop("errors")
         return Record(
             id=record_id,
             kind=kind,
@@ -354,10 +359,10 @@ class Desk:
             body={
                 "operation": call.operation,
                 "row": row,
-                "problem": problem.to_json(record_id),
+                "problem": answered,
                 "latency_ms": call.latency_ms,
             },
-            personal={"input": given},
+            personal=personal,
         )
 
     async def _record(

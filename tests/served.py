@@ -287,3 +287,15 @@ def serving(
         yield Served(Active(package), audit, chosen)
     finally:
         audit.close()
+
+
+def problem_on(record: Record) -> dict[str, Any]:
+    """The problem that a refusal or failure was answered with, as its record has it.
+
+    The places at fault are sealed with the input: names in it are the caller's own.
+    """
+    problem: dict[str, Any] = record.body["problem"]
+    assert "errors" not in problem
+    assert record.personal is not None
+    errors = record.personal.get("errors")
+    return problem if errors is None else {**problem, "errors": errors}

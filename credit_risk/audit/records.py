@@ -51,8 +51,10 @@ class Record:
     tuple as a list, and NaN and the infinities, which JSON lacks, as strings.
 
     ``personal`` is JSON too, and what there is of personal data: ``{"input": ...}`` of whatever
-    was asked about an application. The database holds it encrypted. Where it is ``withheld``, the
-    reader has not the key ("sealed"), or nobody has any more ("erased"), and it is None.
+    was asked about an application, with ``"errors"`` of places in it that were wrong, whose names
+    may be the caller's own; ``{"note": ...}`` of a reviewer. The database holds it encrypted. Where
+    it is ``withheld``, the reader has not the key ("sealed"), or nobody has any more ("erased"),
+    and it is None.
 
     ``about`` is the id of the decision that a record is about, such as a review.
     """

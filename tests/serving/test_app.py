@@ -133,7 +133,7 @@ def only_refusal(
     assert (record.decision, record.status) == (None, status)
     assert set(record.body) == {"operation", "row", "problem", "latency_ms"}
     assert (record.body["operation"], record.body["row"]) == (path, None)
-    assert record.body["problem"] == document
+    assert served.problem_on(record) == document
     assert record.body["latency_ms"] > 0
 
     (line,) = lines(caplog)
@@ -360,7 +360,7 @@ def test_every_row_of_a_batch_is_on_record_by_itself(server: Served) -> None:
         assert record.body["operation"] == "/predict/batch"
         assert record.body["row"] == i
         assert record.input == row
-    assert server.audit.get(instance).body["problem"] == results[1]["problem"]
+    assert served.problem_on(server.audit.get(instance)) == results[1]["problem"]
     assert server.sample("credit_records_written_total", kind="decision") == 2
     assert server.sample("credit_records_written_total", kind="refusal") == 1
 
@@ -837,7 +837,7 @@ def test_a_failing_model_decides_nothing(
     assert (record.kind, record.status, record.decision) == ("failure", 500, None)
     assert document["instance"] == f"urn:uuid:{record.id}"
     assert record.input == sent
-    assert record.body["problem"] == document
+    assert served.problem_on(record) == document
     assert record.request_id == response.headers["x-request-id"]
     assert record.model_version == server.active.current.version
     (line,) = lines(caplog)
