@@ -46,6 +46,9 @@ def keep(case: Case) -> Alongside:
         steps = sa.select(sa.func.count()).where(
             RECORDS.c.about == case.decision_id, RECORDS.c.kind.in_(("claim", "review"))
         )
+        there = sa.select(RECORDS.c.body).where(RECORDS.c.id == case.decision_id)
+        if connection.execute(there).scalar_one_or_none() is None:
+            raise Conflict("retention has taken the decision meanwhile")
         if connection.execute(steps).scalar_one() != case.steps:
             raise Conflict("somebody else took a step in this case meanwhile")
         connection.execute(sa.delete(REVIEWS).where(_R.decision_id == case.decision_id))

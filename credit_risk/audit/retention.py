@@ -43,8 +43,8 @@ CASES: tuple[RecordKind, ...] = ("decision", "refusal", "failure")
 NEVER: tuple[RecordKind, ...] = ("activation", "start", "erasure", "retention")
 MONTHS = 25
 """How long records are kept where neither settings nor regime say."""
-AT_ONCE = 1_000
-"""Cases taken in one transaction, which decisions wait for: some hundredths of a second."""
+AT_ONCE = 500
+"""Cases taken in one transaction, which decisions wait for: on PostgreSQL tenths of a second."""
 TRIES = 10
 """How often to look anew, where somebody works on what is being taken."""
 HELD_MOST = 10_000

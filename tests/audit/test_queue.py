@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from credit_risk.audit import queue
+from credit_risk.audit import queue, retention
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.errors import Conflict
 from credit_risk.reviews import Case, Proposal
@@ -65,6 +65,18 @@ def test_a_step_that_is_not_the_next_one_is_undone(log: SqlAuditLog, number: int
 
     assert log.count() == 1
     assert [row.holder for row in found(log)] == [None]
+
+
+def test_a_step_after_retention_has_taken_the_decision_is_undone(log: SqlAuditLog) -> None:
+    """There would be nothing that it is about."""
+    terms = retention.Terms(25, AT + 1_000_000, open_reviews=True)
+    retention.take(log, log, terms, by="clerk", progress=lambda *_: None)
+
+    with pytest.raises(Conflict, match="retention"):
+        step(log, replace(ONE, steps=1, holder="ben", until=AT + 1))
+
+    assert log.count(kind="claim") == 0
+    assert found(log) == []
 
 
 def test_cases_are_counted_for_their_portfolio(log: SqlAuditLog) -> None:
