@@ -17,8 +17,9 @@ portfolio and one operation.
 
 from __future__ import annotations
 
+import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import pydantic_core
@@ -30,7 +31,7 @@ from credit_risk.decisions import new_id
 from credit_risk.errors import EvidenceInvalid, KeyInUse, KeyReused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from credit_risk.audit.keys import Sealing
     from credit_risk.audit.records import Alongside, AuditLog
@@ -39,20 +40,25 @@ Outcome = Literal["new", "replayed", "conflict", "mismatch"]
 
 MARGIN_SECONDS = 1.0
 """A claim outlives the deadline of its request by so long: a commit may end after it."""
-PURGED_MOST = 10
-"""Each claim deletes so many rows that have run out, so that they become fewer, and none waits."""
+PURGE_EVERY = 16
+"""Of so many claims, one deletes rows that have run out."""
+PURGED_MOST = 160
+"""At most so many, so that they become fewer and nobody waits."""
 
 _C = IDEMPOTENCY.c
-_FIND = sa.select(_C.key, _C.request, _C.answer).where(
-    _C.key.in_(sa.bindparam("keys", expanding=True)), _C.expires > sa.bindparam("now")
+_FIND = sa.select(_C.key, _C.request, _C.answer, _C.expires).where(_C.key == sa.bindparam("of"))
+_TAKE_OVER = (
+    sa.update(IDEMPOTENCY)
+    .where(_C.key == sa.bindparam("of"))
+    .values({name: sa.bindparam(name) for name in ("request", "claim", "expires", "answer")})
 )
-_OVER = sa.select(_C.key).where(_C.expires <= sa.bindparam("now")).order_by(_C.expires)
-_CLEAR = sa.delete(IDEMPOTENCY).where(
-    sa.or_(
-        _C.key.in_(sa.bindparam("keys", expanding=True)),
-        _C.key.in_(_OVER.limit(PURGED_MOST).scalar_subquery()),
-    )
+_OVER = (
+    sa.select(_C.key)
+    .where(_C.expires <= sa.bindparam("now"))
+    .order_by(_C.expires)
+    .limit(sa.bindparam("most"))
 )
+_PURGE = sa.delete(IDEMPOTENCY).where(_C.key.in_(_OVER.scalar_subquery()))
 _MINE = sa.and_(_C.key == sa.bindparam("of"), _C.claim == sa.bindparam("by"), _C.answer.is_(None))
 _KEEP = (
     sa.update(IDEMPOTENCY)
@@ -86,7 +92,7 @@ class Answers:
     """The answers kept for one portfolio's requests with a key.
 
     ``kept_seconds`` is how long an answer is there to be given again; ``clock`` tells microseconds
-    since the epoch.
+    since the epoch; ``turns`` counts claims.
     """
 
     audit: AuditLog
@@ -95,6 +101,7 @@ class Answers:
     portfolio: str
     kept_seconds: float
     clock: Callable[[], int] = _now
+    turns: Iterator[int] = field(default_factory=itertools.count)
 
     async def claim(self, operation: str, key: str, body: bytes, seconds: float) -> Claim | Kept:
         """Begin a request with a key, unless it was answered before.
@@ -126,16 +133,22 @@ class Answers:
         def take(connection: sa.Connection) -> None:
             nonlocal found
             now = self.clock()
-            found = connection.execute(_FIND, {"keys": places, "now": now}).first()
-            if found is None:
-                connection.execute(_CLEAR, {"keys": places, "now": now})
-                row = {
-                    "key": claim.key,
-                    "request": claim.request,
-                    "claim": claim.holder,
-                    "expires": now + round(1e6 * (max(seconds, 0.0) + MARGIN_SECONDS)),
-                }
-                connection.execute(sa.insert(IDEMPOTENCY), row)
+            if next(self.turns) % PURGE_EVERY == 0:
+                connection.execute(_PURGE, {"now": now, "most": PURGED_MOST})
+            there = [connection.execute(_FIND, {"of": place}).first() for place in places]
+            found = next((row for row in there if row is not None and row.expires > now), None)
+            if found is not None:
+                return
+            mine = {
+                "request": claim.request,
+                "claim": claim.holder,
+                "expires": now + round(1e6 * (max(seconds, 0.0) + MARGIN_SECONDS)),
+                "answer": None,
+            }
+            if there[0] is None:
+                connection.execute(sa.insert(IDEMPOTENCY), {"key": claim.key, **mine})
+            else:
+                connection.execute(_TAKE_OVER, {"of": claim.key, **mine})
 
         try:
             await self.audit.record((), alongside=take)

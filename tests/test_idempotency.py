@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from credit_risk import idempotency
 from credit_risk.audit.keys import Sealing
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.audit.tables import IDEMPOTENCY
@@ -22,7 +23,7 @@ from credit_risk.errors import (
     KeyReused,
     RecordingFailed,
 )
-from credit_risk.idempotency import MARGIN_SECONDS, PURGED_MOST, Answers, Claim, Kept
+from credit_risk.idempotency import MARGIN_SECONDS, Answers, Claim, Kept
 from tests.audit.test_log import NOON, made
 from tests.sealing import SEALING
 
@@ -329,21 +330,22 @@ def test_an_answer_is_kept_for_its_time(answers: Answers, clock: Clock) -> None:
     claim(answers, body=b"another")
 
 
-def test_what_has_run_out_is_deleted_by_who_comes_next(
-    answers: Answers, clock: Clock, url: str
+def test_what_has_run_out_is_deleted_by_who_comes_later(
+    answers: Answers, clock: Clock, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A few at a time, the oldest first; what is still good stays."""
-    for number in range(PURGED_MOST + 3):
+    """Now and then, a few at a time, the oldest first; what is still good stays."""
+    monkeypatch.setattr(idempotency, "PURGE_EVERY", 2)
+    monkeypatch.setattr(idempotency, "PURGED_MOST", 10)
+    for number in range(14):
         decide(answers, claim(answers, f"key-{number}"))
         clock.pass_seconds(1.0)
     clock.pass_seconds(KEPT_SECONDS - 2.0)
-    assert len(rows(url)) == PURGED_MOST + 3
+    assert len(rows(url)) == 14
 
-    claim(answers, "new")
-    assert len(rows(url)) == 4
-    claim(answers, "newer")
-    assert len(rows(url)) == 3
-    assert again(answers, f"key-{PURGED_MOST + 2}") == ANSWER
+    for number, left in ((1, 14 - 10 + 1), (2, 14 - 10 + 2), (3, 1 + 3), (4, 1 + 4)):
+        claim(answers, f"new-{number}")
+        assert len(rows(url)) == left
+    assert again(answers, "key-13") == ANSWER
 
 
 def test_a_restart_changes_nothing(url: str, clock: Clock) -> None:
