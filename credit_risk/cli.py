@@ -5,7 +5,8 @@ them. Results go to standard output, with `--json` as JSON; progress and errors 
 error, an error as one line.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 the record database could
-not be read or written, 5 a replay came out otherwise, 130 interrupted.
+not be read or written, 5 a replay came out otherwise or records are not as they were written, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -56,8 +57,10 @@ from credit_risk.errors import (
 from credit_risk.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
+    from credit_risk.audit.checkpoints import Signer
     from credit_risk.audit.log import SqlAuditLog, SqlRecords
     from credit_risk.audit.records import Filters, Record
+    from credit_risk.audit.verification import Report
     from credit_risk.package import ModelPackage
     from credit_risk.portfolio import Portfolio
     from credit_risk.replay import Candidate, Load, Replay
@@ -78,7 +81,11 @@ keys = typer.Typer(no_args_is_help=True, help="Keys that records are sealed and 
 database = typer.Typer(no_args_is_help=True, help="The tables of the record database.")
 app.add_typer(models, name="models")
 app.add_typer(decisions, name="decisions")
+audit = typer.Typer(
+    no_args_is_help=True, help="Whether records are as they were written, and proof of it."
+)
 reviews = typer.Typer(no_args_is_help=True, help="What waits for people, and what they overrode.")
+app.add_typer(audit, name="audit")
 app.add_typer(keys, name="keys")
 app.add_typer(database, name="database")
 app.add_typer(reviews, name="reviews")
@@ -133,7 +140,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 )
 """How an error ends a command; the first kind that it is one of counts."""
 OTHERWISE = 5
-"""How a replay ends that did not show what it was to show."""
+"""How a replay or a verification ends that did not show what it was to show."""
 
 
 def main() -> None:
@@ -787,6 +794,205 @@ def _ids(path: Path) -> list[str]:
     except ValueError as error:
         raise DataInvalid(f"{path}: ids are in ASCII, one a line") from error
     return [line.strip() for line in lines if line.strip()]
+
+
+@audit.command()
+def verify(
+    public_keys: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--public-key",
+            metavar="FILE",
+            help="Public key whose checkpoints count, PEM; repeatable. If absent: that of the "
+            "settings' own key, which is weaker.",
+        ),
+    ] = None,
+    anchors: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--anchor",
+            metavar="FILE",
+            help="Checkpoints kept elsewhere, exported or as log lines; repeatable. The log has to "
+            "extend each.",
+        ),
+    ] = None,
+    open_sealed: Annotated[
+        bool, typer.Option("--open", help="Open all sealed data too, with the encryption keys.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Verify the whole log of records, and name whatever is not as it was written.
+
+    Reads only, also while servers write. Exit code 5: something is not as it was written.
+    """
+    settings = Settings()
+    from credit_risk.audit import checkpoints, verification
+    from credit_risk.audit import keys as audit_keys
+    from credit_risk.audit.log import open_records
+
+    trusted = [audit_keys.public_key(_text(path)) for path in public_keys or ()]
+    if not trusted:
+        own = audit_keys.signing_key(settings)
+        if own is None:
+            raise KeysInvalid("no signing key is set: name a public key with --public-key")
+        trusted = [own.public_key()]
+    kept = [anchor for path in anchors or () for anchor in checkpoints.anchors(_text(path))]
+    sealing = audit_keys.sealing(settings) if open_sealed else None
+    if open_sealed and sealing is None:
+        raise KeysInvalid("no encryption keys are set, and without them nothing opens")
+    with (
+        contextlib.closing(open_records(settings)) as records,
+        _rows_done("verifying", "records") as progress,
+    ):
+        report = verification.verify(
+            records.reading, trusted, anchors=kept, sealing=sealing, progress=progress
+        )
+    if not public_keys:
+        report.notes.append(
+            "checked with the server's own key: who has that can have signed anything. A public "
+            "key kept elsewhere (--public-key) and an anchor (--anchor) prove more"
+        )
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        _print_report(report)
+    if not report.whole:
+        raise typer.Exit(OTHERWISE)
+
+
+def _print_report(report: Report) -> None:
+    for finding in report.findings:
+        _print_line(str(finding))
+    if report.found > len(report.findings):
+        _print_line(f"and {report.found - len(report.findings):,} more")
+    found = "1 thing is" if report.found == 1 else f"{report.found:,} things are"
+    outcome = "whole" if report.whole else f"NOT whole: {found} not as written"
+    behind = report.records - report.covered
+    held = f"{report.records:,} records, {report.checkpoints:,} checkpoints"
+    _print_line(f"log {report.log}: {held}; {outcome}")
+    if report.whole and behind > 0:
+        _print_line(f"not under a checkpoint yet: the last {behind:,} records")
+    for number, told in (
+        (report.taken, "taken by retention"),
+        (report.erased, "erased"),
+        (report.opened, "opened"),
+    ):
+        if number:
+            _print_line(f"{told}: {number:,}")
+    for note in report.notes:
+        _print_progress(f"note: {note}")
+
+
+@audit.command()
+def checkpoint(
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the last checkpoint here, to be kept elsewhere."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sign all that is on record by now; servers do it by themselves now and then."""
+    with _signer() as signer:
+        signer.sign()
+        from credit_risk.audit.checkpoints import newest
+
+        with signer.log.reading() as connection:
+            last = newest(connection)
+    if last is None:
+        raise RecordNotFound("no records yet, so there is nothing to sign")
+    if export is not None:
+        export.write_text(json.dumps(last.to_json()) + "\n", encoding="utf-8")
+    if as_json:
+        _print_json(last.to_json())
+    else:
+        _print_line(f"checkpoint {last.number}: records {last.first} to {last.last}")
+
+
+@audit.command(name="checkpoints")
+def list_checkpoints(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the checkpoints, the newest first."""
+    from credit_risk.audit.checkpoints import Statement, listed
+    from credit_risk.audit.log import open_records
+
+    with (
+        contextlib.closing(open_records(Settings())) as records,
+        records.reading() as connection,
+    ):
+        found = listed(connection, limit)
+    if as_json:
+        _print_json([checkpoint.to_json() for checkpoint in found])
+        return
+    table = Table("number", "time", "first", "last", "root", "key", box=None)
+    for row in found:
+        stated = Statement.read(row.statement)
+        when = (_EPOCH + timedelta(microseconds=stated.time)).isoformat(timespec="seconds")
+        table.add_row(str(row.number), when, str(row.first), str(row.last), stated.root, row.key_id)
+    wide.print(table, highlight=False)
+
+
+@audit.command(name="public-key")
+def public_key(as_json: AsJson = False) -> None:
+    """Print the public half of the signing key, to be kept elsewhere."""
+    from credit_risk.audit import keys as audit_keys
+
+    own = audit_keys.signing_key(Settings())
+    if own is None:
+        raise KeysInvalid("no signing key is set, and no server has made one")
+    text = audit_keys.public_pem(own.public_key())
+    if as_json:
+        _print_json({"key_id": audit_keys.key_id(own.public_key()), "public_key": text})
+    else:
+        _print_line(text.strip())
+
+
+@audit.command()
+def proof(
+    record_id: Annotated[str, typer.Argument(metavar="ID")],
+    portfolio_name: PortfolioName = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the proof here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that one record is as it was written; scripts/verify_proof.py checks the proof."""
+    from credit_risk.audit import proofs
+
+    settings = _settings(portfolio_name)
+    with _signer() as signer:
+        made = proofs.proof(signer, record_id, settings.portfolio)
+    if output is not None:
+        output.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    if output is None or as_json:
+        _print_json(made)
+    else:
+        _print_line(f"{output}: {made['proves']}")
+
+
+@contextlib.contextmanager
+def _signer() -> Iterator[Signer]:
+    """What signs checkpoints; only where there are records."""
+    from credit_risk.audit import keys as audit_keys
+    from credit_risk.audit.checkpoints import Signer
+    from credit_risk.audit.log import open_log, open_records
+
+    settings = Settings()
+    open_records(settings).close()
+    key = audit_keys.signing_key(settings, make=True)
+    with contextlib.closing(open_log(settings)) as log:
+        yield Signer(
+            log, key, settings.checkpoint_seconds, made=lambda _: None, failed=lambda: None
+        )
+
+
+def _text(path: Path) -> str:
+    _check_file(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise DataInvalid(f"{path} is not text") from error
 
 
 @keys.command()

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from credit_risk import regimes
+from credit_risk.audit.checkpoints import Signer
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.batching import Batcher
 from credit_risk.casework import Casework
@@ -34,7 +35,7 @@ from monitoring.accounts import Accounts
 from monitoring.metrics import Metrics
 from monitoring.traces import Traces
 from tests import toys
-from tests.sealing import KEY, SEALING
+from tests.sealing import KEY, SEALING, SIGNING_KEY
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -157,7 +158,14 @@ class Served:
         self.replays = Replays(self.audit, active, partial(load_checked, Store(self.settings)))
         audit = cast("SqlAuditLog", self.audit)
         desk_of_people = Casework(audit, self._wordings, self.accounts, self.settings.portfolio)
-        cases = Cases(self.settings, desk_of_people, regime, self.replays)
+        self.signer = Signer(
+            audit,
+            SIGNING_KEY,
+            3_600.0,
+            made=self.metrics.checkpoint_made,
+            failed=self.metrics.checkpoint_failures.inc,
+        )
+        cases = Cases(self.settings, desk_of_people, regime, self.replays, self.signer)
         metrics, stopping = self._metrics_text, self.stopping
         self.calls = Calls(self.settings, active, desk, self.answers, metrics, stopping, cases)
         self.app = self._flushing(Server(self.calls, self.accounts, self.traces))

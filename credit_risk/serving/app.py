@@ -305,6 +305,7 @@ def routes(calls: Calls) -> list[Route]:
         Route("/decisions/{id}", calls.cases.decision),
         Route("/decisions/{id}/notice", calls.cases.notice),
         Route("/decisions/{id}/replay", calls.cases.replay, methods=["POST"]),
+        Route("/decisions/{id}/proof", calls.cases.proof),
         Route("/decisions/{id}/case", calls.cases.case),
         Route("/decisions/{id}/claim", calls.cases.claim, methods=["POST"]),
         Route("/decisions/{id}/release", calls.cases.release, methods=["POST"]),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from credit_risk import bodies, casework, notices
+from credit_risk.audit import proofs
 from credit_risk.errors import (
     CreditRiskError,
     DeadlineExceeded,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from credit_risk.audit.checkpoints import Signer
     from credit_risk.casework import Casework
     from credit_risk.decisions import Call
     from credit_risk.regimes import Regime
@@ -113,12 +115,18 @@ class Cases:
     """The handlers."""
 
     def __init__(
-        self, settings: Settings, desk: Casework, regime: Regime, replays: Replays
+        self,
+        settings: Settings,
+        desk: Casework,
+        regime: Regime,
+        replays: Replays,
+        signer: Signer,
     ) -> None:
         self._settings = settings
         self._desk = desk
         self.regime = regime
         self._replays = replays
+        self._signer = signer
 
     async def decision(self, request: Request) -> Response:
         """GET /decisions/{id}: the record of a decision."""
@@ -132,6 +140,11 @@ class Cases:
     async def notice(self, request: Request) -> Response:
         """GET /decisions/{id}/notice: what a notice of adverse action needs."""
         work = asyncio.to_thread(self._notice, _id(request))
+        return await self._answered(request, self._in_time(work))
+
+    async def proof(self, request: Request) -> Response:
+        """GET /decisions/{id}/proof: that it is on record as it is, for who has a public key."""
+        work = asyncio.to_thread(self._proof, _id(request))
         return await self._answered(request, self._in_time(work))
 
     async def case(self, request: Request) -> Response:
@@ -221,6 +234,9 @@ class Cases:
     async def _replayed(self, request: Request) -> Answer:
         await read_nothing(request, self._settings.request_seconds)
         return await self._in_time(self._replays.make(partial(self._desk.decision, _id(request))))
+
+    def _proof(self, decision_id: str) -> Answer:
+        return proofs.proof(self._signer, decision_id, self._desk.portfolio)
 
     def _notice(self, decision_id: str) -> Answer:
         record = self._desk.decision(decision_id)

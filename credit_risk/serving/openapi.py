@@ -5,10 +5,17 @@ Requests come from the schema; the examples' answers are the package's own answe
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import TYPE_CHECKING, Any, get_args
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic_core import to_json
+
 from credit_risk import __version__, notices, reviews
+from credit_risk.audit import keys, merkle, proofs
+from credit_risk.audit.chain import GENESIS, Content, form
+from credit_risk.audit.checkpoints import Checkpoint, Statement
 from credit_risk.decisions import Call, answer, decision_record
 from credit_risk.policy import BandName, DecisionName
 from credit_risk.replay import VERDICTS, Cause, replay
@@ -41,6 +48,7 @@ _NAMES = {
     "/decisions/{id}": "decision",
     "/decisions/{id}/notice": "notice",
     "/decisions/{id}/replay": "replay",
+    "/decisions/{id}/proof": "proof",
     "/decisions/{id}/case": "case",
     "/decisions/{id}/claim": "claim",
     "/decisions/{id}/release": "release",
@@ -158,6 +166,12 @@ def document(
                 "record-expired",
             )
         },
+        "/decisions/{id}/proof": {
+            "get": _case(
+                "Proof that a record is as it was written, for who has the public key",
+                _ref("Proof"), _proof(on_record), "not-found", "evidence-invalid",
+            )
+        },
         **_reviewing(package),
         "/": {"get": _read("What this server is; browsers are led to /docs", _ABOUT)},
         "/health": {"get": _read("Every check, with what is wrong", _HEALTH)},
@@ -237,6 +251,44 @@ def _problem_responses(*slugs: str) -> Json:
     for slug in slugs:
         by_status.setdefault(problems.KINDS[slug].status, []).append(slug)
     return {str(status): _problem_response(*by_status[status]) for status in sorted(by_status)}
+
+
+def _proof(record: Record) -> Json:
+    """The proof of a record that is alone in a log, under a key that signs this example only."""
+    written = form(
+        Content(
+            record.id,
+            record.kind,
+            record.time,
+            record.portfolio,
+            record.request_id,
+            record.model_version,
+            record.policy_version,
+            record.decision,
+            record.status,
+            record.about,
+            to_json(record.body).decode(),
+            None,
+        )
+    )
+    own = written.hash(GENESIS)
+    head, root = own.hex(), merkle.root([own]).hex()
+    text = Statement(1, 1, head, 1, "00" * 16, GENESIS.hex(), root, record.time).text()
+    key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"example").digest())
+    signed = Checkpoint(1, 1, 1, text, key.sign(text.encode()), keys.key_id(key.public_key()))
+    return {
+        "format": proofs.FORMAT,
+        "decision_id": record.id,
+        "proves": proofs.WHOLE,
+        "record": {
+            "sequence": 1,
+            "hash": head,
+            "canonical": written.joined(GENESIS).decode(),
+        },
+        "inclusion": {"index": 0, "size": 1, "path": []},
+        "checkpoint": signed.to_json(),
+        "public_key": keys.public_pem(key.public_key()),
+    }
 
 
 def _case(
@@ -525,6 +577,7 @@ def _components(package: ModelPackage, settings: Settings) -> Json:
             }
         ),
         "Notice": _NOTICE,
+        "Proof": _PROOF,
         "Record": _RECORD,
         "Replay": _REPLAY,
         "Case": _CASE,
@@ -808,3 +861,39 @@ _SLUG: Json = {
     "schema": {"enum": list(problems.KINDS)},
     "example": "invalid-application",
 }
+_PROOF: Json = _object(
+    {
+        "format": {"const": proofs.FORMAT},
+        "decision_id": {"type": "string", "format": "uuid"},
+        "proves": _TEXT,
+        "record": _object(
+            {
+                "sequence": {"type": "integer", "minimum": 1},
+                "hash": _DIGEST,
+                "canonical": {
+                    "type": ["string", "null"],
+                    "description": "What was hashed, JSON; null where retention has taken it",
+                },
+            }
+        ),
+        "inclusion": _object(
+            {
+                "index": _COUNT,
+                "size": {"type": "integer", "minimum": 1},
+                "path": {"type": "array", "items": _DIGEST},
+            }
+        ),
+        "checkpoint": _object(
+            {
+                "statement": {"type": "string", "description": "What was signed, JSON"},
+                "signature": {"type": "string", "description": "Ed25519, in base64"},
+                "key_id": _TEXT,
+            }
+        ),
+        "public_key": {
+            "type": ["string", "null"],
+            "description": "The key in force, PEM; null where another one signed. Whoever checks "
+            "a proof needs it from elsewhere",
+        },
+    }
+)

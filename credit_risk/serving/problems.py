@@ -14,6 +14,7 @@ from credit_risk.errors import (
     ApplicationInvalid,
     CreditRiskError,
     DeadlineExceeded,
+    EvidenceInvalid,
     ExplanationFailed,
     KeyInUse,
     KeyReused,
@@ -189,6 +190,12 @@ KINDS: Mapping[str, Kind] = _kinds(
         "report it with the request id.",
     ),
     Kind(
+        "evidence-invalid",
+        500,
+        "What is on record is not what was recorded",
+        "Nothing can be proven by it. `credit-risk audit verify` says which records were altered.",
+    ),
+    Kind(
         "not-recorded",
         503,
         "The decision could not be recorded, so there is none",
@@ -234,6 +241,7 @@ _BY_ERROR: tuple[tuple[type[CreditRiskError], str, str], ...] = (
     (KeyReused, "idempotency-key-reused", "The body is not that of the first request with it"),
     (Overloaded, "overloaded", "Too many applications are waiting"),
     (DeadlineExceeded, "deadline-exceeded", "The time a request has was over"),
+    (EvidenceInvalid, "evidence-invalid", "A record does not fit its hash or its checkpoint"),
     (RecordExpired, "record-expired", "Only its place in the chain is left"),
     (RecordNotFound, "not-found", "No decision of this portfolio has that id"),
     (PackageNotFound, "package-missing", "It is not installed"),

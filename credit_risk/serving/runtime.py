@@ -79,7 +79,7 @@ class Runtime:
         wordings = partial(store.wordings, settings.portfolio)
         casework = Casework(self._audit, wordings, self._accounts, settings.portfolio)
         regime = regimes.load(settings.regimes_dir, settings.regime)
-        cases = Cases(settings, casework, regime, self._replays)
+        cases = Cases(settings, casework, regime, self._replays, self._signer)
         calls = Calls(
             settings, self._active, desk, answers, self._metrics_text, self._stopping, cases
         )

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from credit_risk.audit import checkpoints, keys, merkle
 from credit_risk.audit.checkpoints import Checkpoint, Signer, Statement, anchors
@@ -21,13 +20,13 @@ from credit_risk.audit.log import SqlAuditLog
 from credit_risk.audit.tables import HEAD, RECORDS
 from credit_risk.errors import EvidenceInvalid, RecordingFailed
 from tests.audit.test_log import made
-from tests.sealing import SEALING
+from tests.sealing import SEALING, SIGNING_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+KEY = SIGNING_KEY
 STATEMENT = Statement(1, 1, "ab" * 32, 9, "log", "00" * 32, "cd" * 32, 5)
 
 

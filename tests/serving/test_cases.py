@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import threading
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -580,3 +583,54 @@ def test_records_that_cannot_be_read_are_503_and_worth_a_retry(
     document = problem(response, 503, "records-unavailable")
     assert response.headers["retry-after"] == "1"
     assert "connection" not in json.dumps(document)
+
+
+def test_a_decision_has_a_proof(server: Served) -> None:
+    """At once: where it is under no checkpoint yet, one is made."""
+    decision_id = decide(server, toys.SAFE)
+    response = server.get(f"/decisions/{decision_id}/proof")
+
+    assert response.status_code == 200
+    proof = response.json()
+    assert json.loads(proof["record"]["canonical"])["id"] == proof["decision_id"] == decision_id
+    again = server.get(f"/decisions/{decision_id}/proof").json()
+    assert again == proof
+
+
+def test_what_was_never_recorded_has_no_proof(server: Served) -> None:
+    """An unknown id, and what is none."""
+    for decision_id in (NOWHERE, "x", "%00"):
+        problem(server.get(f"/decisions/{decision_id}/proof"), 404, "not-found")
+
+
+def test_where_no_checkpoint_can_be_made_a_proof_is_worth_a_retry(
+    trees_package: ModelPackage, tmp_path: Path
+) -> None:
+    """The database takes nothing at that moment."""
+    with served.serving(trees_package, tmp_path) as server:
+        decision_id = decide(server, toys.SAFE)
+    with served.serving(trees_package, tmp_path, Full) as server:
+        cast("SqlAuditLog", server.audit).append = failing  # type: ignore[method-assign]
+        response = server.get(f"/decisions/{decision_id}/proof")
+        problem(response, 503, "records-unavailable")
+        assert response.headers["retry-after"] == "1"
+
+
+def failing(*_: object, **__: object) -> Future[None]:
+    """As an append ends when the disk is full."""
+    future: Future[None] = Future()
+    future.set_exception(RecordingFailed("the disk is full"))
+    return future
+
+
+def test_a_record_that_was_altered_has_no_proof(
+    trees_package: ModelPackage, tmp_path: Path
+) -> None:
+    """The caller is told so, and nothing of the record."""
+    with served.serving(trees_package, tmp_path) as server:
+        decision_id = decide(server, toys.SAFE)
+        with closing(sqlite3.connect(tmp_path / "records.db")) as connection:
+            connection.execute("UPDATE records SET decision = 'DECLINE'")
+            connection.commit()
+        told = problem(server.get(f"/decisions/{decision_id}/proof"), 500, "evidence-invalid")
+        assert "DECLINE" not in json.dumps(told)

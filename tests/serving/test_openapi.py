@@ -21,6 +21,7 @@ from credit_risk.serving import openapi, problems
 from credit_risk.serving.app import routes
 from credit_risk.serving.once import HEADER, KEY_PATTERN
 from tests import served, toys
+from tests.audit.test_proofs import checked
 from tests.served import ROWS_MAX, SCORING, Served
 from tests.test_regimes import regime
 
@@ -284,7 +285,7 @@ def test_the_examples_have_the_form_that_is_promised(document: Json) -> None:
                     validator(document, described["schema"]).validate(described["example"])
                     checked += 1
     # Of four calls what is answered, of three steps what is sent too, of the queue two.
-    assert checked == 2 * len(SCORING) + 7 + 4 + 2 * 3 + 2
+    assert checked == 2 * len(SCORING) + 7 + 5 + 2 * 3 + 2
 
 
 def test_the_documents_words_name_who_decides(server: Served, document: Json) -> None:
@@ -400,3 +401,11 @@ def failures(recorder: ScenarioRecorder) -> list[str]:
         for check in checks
         if check.failure_info is not None
     ]
+
+
+def test_the_example_of_a_proof_proves_something(document: Json, tmp_path: Path) -> None:
+    """To the script that checks proofs, by the public key in it."""
+    operation = document["paths"]["/decisions/{id}/proof"]["get"]
+    example = operation["responses"]["200"]["content"]["application/json"]["example"]
+
+    assert checked(tmp_path, example, example["public_key"])[0] == 0
