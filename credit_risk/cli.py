@@ -489,6 +489,9 @@ def evidence_command(
     replays: Annotated[
         int, typer.Option(min=0, help="Make so many of its newest decisions again.")
     ] = 1_000,
+    verify_all: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Verify the whole log of records.")
+    ] = True,
     portfolio_name: PortfolioName = None,
     as_json: AsJson = False,
 ) -> None:
@@ -517,7 +520,8 @@ def evidence_command(
         if records is not None:
             progress = opened.enter_context(_rows_done("replaying", "decisions"))
             findings = evidence.Findings(
-                evidence.replayed(package, records, replays, progress),
+                replayed=evidence.replayed(package, records, replays, progress),
+                integrity=_verified(settings, records) if verify_all else None,
                 reviews=casework.summary(records, settings.portfolio),
             )
         made_at = time.time_ns() // 1_000
@@ -531,6 +535,18 @@ def evidence_command(
     _print_line(f"{folder / 'index.html'} has the evidence on package {version}")
     if missing:
         _print_line(f"The regime {regime.id} also asks for: {', '.join(missing)}")
+
+
+def _verified(settings: Settings, records: SqlRecords) -> Report | None:
+    """The log of all records, verified with the settings' own key; None where there is none."""
+    from credit_risk.audit import keys as audit_keys
+    from credit_risk.audit import verification
+
+    own = audit_keys.signing_key(settings)
+    if own is None:
+        return None
+    with _rows_done("verifying", "records") as progress:
+        return verification.verify(records.reading, [own.public_key()], progress=progress)
 
 
 @models.command(name="list")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from credit_risk.audit.log import SqlRecords
     from credit_risk.audit.records import Filters, Record, Records
+    from credit_risk.audit.verification import Report
     from credit_risk.package import ModelPackage
     from credit_risk.regimes import Evidence, Regime
 
@@ -104,7 +105,7 @@ class Findings:
     """
 
     replayed: Comparison | None = None
-    integrity: Mapping[str, Any] | None = None
+    integrity: Report | None = None
     reviews: Mapping[str, Any] | None = None
 
 
@@ -554,11 +555,21 @@ def _reviews(
     return topic
 
 
-def _integrity(records: SqlRecords | None, found: Mapping[str, Any] | None) -> Topic:
+def _integrity(records: SqlRecords | None, found: Report | None) -> Topic:
     if records is None:
         return Topic(missing=_UNRECORDED)
     if found is None:
         return Topic(missing="The records were not verified for this pack.")
+    said = [
+        f"Verified: {found.records:,} records and {found.checkpoints:,} signed checkpoints, with "
+        f"the key {', '.join(found.keys)}. "
+        + ("All are as they were written." if found.whole else "They are NOT as they were written:")
+    ]
+    said += [str(finding) for finding in found.findings]
+    said.append(
+        f"Under a checkpoint: the first {found.covered:,} records. Taken by retention: "
+        f"{found.taken:,}. Personal data erased of: {found.erased:,}."
+    )
     with records.reading() as connection:
         log, sequence, head = connection.execute(
             sa.select(HEAD.c.log, HEAD.c.sequence, HEAD.c.hash)
@@ -566,7 +577,8 @@ def _integrity(records: SqlRecords | None, found: Mapping[str, Any] | None) -> T
     topic = Topic()
     topic.say(
         Rests(f"the head of chain {log}, record {sequence}", bytes(head).hex()),
-        *(f"{name.replace('_', ' ')}: {_told(value)}" for name, value in found.items()),
+        *said,
+        *(f"Note: {note}." for note in found.notes),
     )
     return topic
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from credit_risk import evidence, package, regimes
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.audit.records import Record
 from credit_risk.audit.tables import RECORDS
+from credit_risk.audit.verification import verify
 from credit_risk.decisions import new_id
 from credit_risk.errors import OutputRefused
 from tests import toys
@@ -152,14 +155,26 @@ def test_the_newest_decisions_are_made_again(made: ModelPackage, log: SqlAuditLo
     assert evidence.replayed(made, log, 0).records == 0
 
 
-def test_what_was_found_of_the_records_is_told(made: ModelPackage, log: SqlAuditLog) -> None:
+def test_what_was_found_of_the_records_is_told(
+    tmp_path: Path, made: ModelPackage, log: SqlAuditLog
+) -> None:
     """Under the head of the chain."""
     log.append(decided(made, toys.applications(3))).result()
-    findings = evidence.Findings(integrity={"records_checked": 3, "findings": []})
+    key = Ed25519PrivateKey.generate().public_key()
+    whole = verify(log.reading, [key])
+    statements = pack(made, log, evidence.Findings(integrity=whole))["topics"]["record-integrity"][
+        "statements"
+    ]
 
-    statements = pack(made, log, findings)["topics"]["record-integrity"]["statements"]
-
-    assert [s["text"] for s in statements] == ["records checked: 3", "findings: none"]
+    assert statements[0]["text"].startswith("Verified: 3 records and 0 signed checkpoints")
+    assert statements[0]["text"].endswith("All are as they were written.")
+    assert any(s["text"].startswith("Note: there is no checkpoint") for s in statements)
+    with closing(sqlite3.connect(tmp_path / "records.db")) as database, database:
+        database.execute("UPDATE records SET status = 201 WHERE sequence = 2")
+    broken = evidence.Findings(integrity=verify(log.reading, [key]))
+    texts = [s["text"] for s in pack(made, log, broken)["topics"]["record-integrity"]["statements"]]
+    assert "NOT as they were written" in texts[0]
+    assert "record 2" in texts[1]
     assert statements[0]["rests_on"].startswith("the head of chain ")
     assert statements[0]["rests_on"].endswith("record 3")
 
