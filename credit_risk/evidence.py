@@ -453,8 +453,8 @@ def _activations(package: ModelPackage, records: SqlRecords | None) -> Topic:
         )
     )
     topic.say(
-        Rests(f"{len(found)} records of activations", _digest(hashes.values())),
-        f"The package was activated, or another in its place, {len(found)} times.",
+        Rests("the records of these activations, the newest first", _digest(hashes.values())),
+        f"Activations of the package, or of another in its place: {len(found)}.",
     )
     return topic
 
