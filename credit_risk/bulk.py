@@ -20,11 +20,13 @@ import hashlib
 import json
 import os
 import time
+from array import array
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
     Mask = npt.NDArray[np.bool_]
+    Kind = Literal["csv", "parquet"]
     Progress = Callable[[int, int | None], None]
 
 ROWS_PER_PART = 131_072
@@ -80,8 +83,13 @@ ANSWER_COLUMNS = (
     "reasons",
 )
 ERRORS_SUFFIX = ".errors.jsonl"
+FAULT = "row fault"
+"""Column of a table read from CSV: why a row could not be read, null where it could."""
 _FORMAT = 1
+_PARTS = "part-*.arrow"
 _CSV_BLOCK = 8 << 20
+_UNEVEN_AT_ONCE = 65_536
+"""Rows of a wrong number of values that are put back in one go."""
 # A number as CSV holds it. Arrow's own conversion would take "nan" and "inf" as well.
 _NUMBER = r"^-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
@@ -145,13 +153,15 @@ class Scorer:
         self._text = text
         self._model = unlocked(package.model)
 
-    def check(self, columns: Sequence[str], source: Path) -> None:
-        """Check the column names of a table, which comes from ``source``.
+    def check(self, schema: pa.Schema, source: Path, into: Kind) -> None:
+        """Check the columns of a table that comes from ``source``, before any of it is read.
 
         Raises:
-            DataInvalid: a field or a column to keep is missing or there twice, a kept one has the
-                name of an answer, or there is an unknown one and the options are strict.
+            DataInvalid: a field or a column to keep is missing or there twice, a field's type is
+                one that no application has, a kept column has the name of an answer or cannot be
+                written ``into`` what is asked for, or one is unknown and the options are strict.
         """
+        columns = schema.names
         names = self.package.schema.names
         keep = self.options.keep
         missing = [name for name in dict.fromkeys((*names, *keep)) if name not in columns]
@@ -164,12 +174,29 @@ class Scorer:
         twice = [name for name in dict.fromkeys((*names, *keep)) if present[name] > 1]
         if twice:
             raise DataInvalid(f"{source} has column {', '.join(twice)} more than once")
-        taken = [name for name in keep if name in ANSWER_COLUMNS or keep.count(name) > 1]
+        answers = (*ANSWER_COLUMNS, FAULT)
+        taken = [name for name in keep if name in answers or keep.count(name) > 1]
         if taken:
             raise DataInvalid(f"column {taken[0]} cannot be kept: the output has one of that name")
         unknown = [name for name in columns if name not in names and name not in keep]
         if unknown and self.options.strict:
             raise DataInvalid(f"{source} has unknown columns: {', '.join(unknown)}")
+        if not self._text:
+            self._check_types(schema, source)
+        if into == "csv":
+            for name in keep:
+                _check_writable(schema, name, source)
+
+    def _check_types(self, schema: pa.Schema, source: Path) -> None:
+        """Check that each field's column is of a type whose values can be right."""
+        wrong = []
+        for spec in self.package.schema.fields:
+            kind = _value_type(schema, spec.name)
+            if not _may_hold(kind, spec):
+                right = "text" if spec.is_category else "numbers"
+                wrong.append(f"column {spec.name} is {kind} and has to be {right}")
+        if wrong:
+            raise DataInvalid(f"{source}: {'; '.join(wrong)}")
 
     @cached_property
     def columns(self) -> list[str]:
@@ -179,7 +206,7 @@ class Scorer:
     def score(
         self, table: pa.Table, first: int | npt.NDArray[np.int64]
     ) -> tuple[pa.Table, list[RowError]]:
-        """Score a table that has `columns`.
+        """Score a table that has `columns`, and `FAULT` if some of its rows could not be read.
 
         Args:
             table: some rows of the input.
@@ -222,12 +249,13 @@ class Scorer:
         """
         schema = self.package.schema
         rows = np.empty((len(table), len(schema.fields)), dtype=np.float64)
+        invalid = _unread(table)
         suspect = np.zeros(len(table), dtype=np.bool_)
         for place, spec in enumerate(schema.fields):
             values, doubtful = _coded(spec, table.column(spec.name), text=self._text)
             rows[:, place] = values
             suspect |= doubtful
-        invalid: dict[int, tuple[FieldError, ...]] = {}
+        suspect[list(invalid)] = False
         places = np.flatnonzero(suspect)
         fields = table.select(schema.names)
         for start in range(0, len(places), _CHECKED_ROWS):
@@ -331,6 +359,43 @@ class Scorer:
         return pa.table(columns)
 
 
+def _unread(table: pa.Table) -> dict[int, tuple[FieldError, ...]]:
+    """The rows of a table that could not be read, and why."""
+    if FAULT not in table.column_names:
+        return {}
+    told = table.column(FAULT)
+    rows = np.flatnonzero(_mask(_whole(told).is_valid()))
+    details = told.drop_null().to_pylist()
+    return {row: (FieldError("", d),) for row, d in zip(rows.tolist(), details, strict=True)}
+
+
+def _value_type(schema: pa.Schema, name: str) -> pa.DataType:
+    """The type of a column's values, be they in a dictionary or not."""
+    kind = schema.field(name).type
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _check_writable(schema: pa.Schema, name: str, source: Path) -> None:
+    """Check that a column to keep is of a type that Arrow writes as CSV."""
+    kind = _value_type(schema, name)
+    try:
+        pa.csv.CSVWriter(pa.BufferOutputStream(), pa.schema([(name, kind)])).close()
+    except pa.ArrowException:
+        told = f"column {name} of {source} cannot be kept in CSV: it is {kind}"
+        raise DataInvalid(told) from None
+
+
+def _may_hold(kind: pa.DataType, spec: FieldSpec) -> bool:
+    """Whether a value of the type can be right in a field, null aside."""
+    if pa.types.is_null(kind):
+        return True
+    if spec.is_category:
+        return _is_text(kind)
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    )
+
+
 def _coded(spec: FieldSpec, column: pa.ChunkedArray, *, text: bool) -> tuple[Floats, Mask]:
     """A column as numbers, see `Schema.vector`, and where the schema may not allow what is there.
 
@@ -425,30 +490,30 @@ def _offsets(counts: npt.NDArray[Any]) -> pa.Array:
 
 
 @dataclass(frozen=True, slots=True)
-class _Input:
-    """A file to score: its column names, its number of rows where known, and its rows.
+class Input:
+    """A file to score: its columns, its number of rows where known, and its rows.
 
     ``batches`` gives tables with the number of their first row, in order; it may leave out rows
     that ``wanted(first, end)`` does not want any of.
     """
 
-    names: tuple[str, ...]
+    schema: pa.Schema
     rows: int | None
     batches: Callable[[Callable[[int, int], bool]], Iterator[tuple[int, pa.Table]]]
 
 
-def _open(path: Path, scorer: Scorer, rows_at_once: int) -> _Input:
+def open_input(path: Path, scorer: Scorer, rows_at_once: int, into: Kind) -> Input:
     """Open a file and check its columns.
 
     Raises:
         DataInvalid: not one that can be read, or see `Scorer.check`.
     """
-    opened = (_csv if _suffix(path) == "csv" else _parquet)(path, scorer, rows_at_once)
-    scorer.check(opened.names, path)
+    opened = (_csv if _kind_of(path) == "csv" else _parquet)(path, scorer, rows_at_once)
+    scorer.check(opened.schema, path, into)
     return opened
 
 
-def _suffix(path: Path) -> Literal["csv", "parquet"]:
+def _kind_of(path: Path) -> Kind:
     """What a file holds, by its name.
 
     Raises:
@@ -462,7 +527,7 @@ def _suffix(path: Path) -> Literal["csv", "parquet"]:
     raise DataInvalid(f"{path}: its name ends in neither .parquet nor .csv")
 
 
-def _parquet(path: Path, scorer: Scorer, rows_at_once: int) -> _Input:
+def _parquet(path: Path, scorer: Scorer, rows_at_once: int) -> Input:
     try:
         plain = pa.parquet.read_schema(path)
         # Categories as codes from the start: the file holds them as codes as well.
@@ -494,64 +559,156 @@ def _parquet(path: Path, scorer: Scorer, rows_at_once: int) -> _Input:
         if not sum(sizes):
             yield 0, file.schema_arrow.empty_table().select(scorer.columns)
 
-    return _Input(tuple(plain.names), file.metadata.num_rows, batches)
+    return Input(plain, file.metadata.num_rows, batches)
 
 
-def _csv(path: Path, scorer: Scorer, _rows_at_once: int) -> _Input:
+def _csv(path: Path, scorer: Scorer, _rows_at_once: int) -> Input:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        # More is read than the header: whether it is UTF-8 is only asked of the names.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             names = tuple(next(csv.reader(file), ()))
+        "".join(names).encode()
     except OSError as error:
         raise DataInvalid(f"{path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeError, csv.Error) as error:
         raise DataInvalid(f"{path} is not CSV in UTF-8") from error
     if not names:
         raise DataInvalid(f"{path} is empty")
 
     def batches(_wanted: Callable[[int, int], bool]) -> Iterator[tuple[int, pa.Table]]:
-        # Arrow's own message quotes the row.
-        uneven: list[pa.csv.InvalidRow] = []
+        # Row and number of values of those that Arrow leaves out, until they are put back. Python
+        # objects would be a gigabyte where each row of a large file has a comma too many.
+        uneven = array("q"), array("q")
 
-        def refuse(row: pa.csv.InvalidRow) -> str:
-            uneven.append(row)
-            return "error"
+        def leave_out(row: pa.csv.InvalidRow) -> str:
+            uneven[0].append(row.number - 2)  # counted from 1, the header
+            uneven[1].append(row.actual_columns)
+            return "skip"
 
+        first = 0
+        none = np.empty(0, dtype=np.int64)
         try:
-            reader = pa.csv.open_csv(
-                path,
-                read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK),
-                parse_options=pa.csv.ParseOptions(
-                    newlines_in_values=True, invalid_row_handler=refuse
-                ),
-                convert_options=pa.csv.ConvertOptions(
-                    include_columns=scorer.columns,
-                    column_types=dict.fromkeys(scorer.columns, pa.string()),
-                    null_values=[""],
-                    strings_can_be_null=True,
-                ),
-            )
-            first = 0
-            yield 0, reader.schema.empty_table()
-            for batch in reader:
-                yield first, pa.Table.from_batches([batch])
-                first += len(batch)
-        except pa.ArrowException:
-            detail = "is not UTF-8 text, or a row is longer than a block"
-            if uneven:
-                row = uneven[0]
-                detail = (
-                    f"has a row of {row.actual_columns} values for {row.expected_columns} names"
+            with _naming(path):
+                reader = pa.csv.open_csv(
+                    path,
+                    # Only one thread alone knows the number of a row.
+                    read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
+                    parse_options=pa.csv.ParseOptions(
+                        newlines_in_values=True, invalid_row_handler=leave_out
+                    ),
+                    convert_options=pa.csv.ConvertOptions(
+                        include_columns=scorer.columns,
+                        # Not text: what is not UTF-8 is to be an error of its row.
+                        column_types=dict.fromkeys(scorer.columns, pa.binary()),
+                        null_values=[""],
+                        strings_can_be_null=True,
+                    ),
                 )
-            raise DataInvalid(f"{path} {detail}") from None
+                empty = reader.schema.empty_table()
+                yield 0, _with_faults(empty, none, none, len(names))
+                for table in chain((pa.Table.from_batches([batch]) for batch in reader), [empty]):
+                    for piece in _put_back(table, first, uneven, len(names)):
+                        yield first, piece
+                        first += len(piece)
+        except pa.ArrowException:
+            # Arrow's own message may quote the row.
+            row = first + len(uneven[0])
+            megabytes = _CSV_BLOCK >> 20
+            msg = (
+                f"{path}: row {row} cannot be read: it is longer than {megabytes} MiB, or a "
+                "quotation mark in it is not closed"
+            )
+            raise DataInvalid(msg) from None
 
-    return _Input(names, None, batches)
+    schema = pa.schema([(name, pa.string()) for name in names])
+    return Input(schema, None, batches)
+
+
+def _put_back(
+    table: pa.Table, first: int, uneven: tuple[array[int], array[int]], width: int
+) -> Iterator[pa.Table]:
+    """A table of CSV with the rows that were left out of it, as far as they are not behind it.
+
+    Args:
+        table: rows as they are in the file, in bytes.
+        first: number of the first of them or of those left out before them.
+        uneven: rows and numbers of values of those left out; the ones put back are removed.
+        width: number of values that a row has to have.
+    """
+    left = True
+    while left:
+        some = [np.array(column[:_UNEVEN_AT_ONCE]) for column in uneven]
+        # Rows of the table before each of them.
+        before = some[0] - first - np.arange(len(some[0]))
+        number = int(np.searchsorted(before, len(table), "right"))
+        left = number == _UNEVEN_AT_ONCE
+        end = int(before[-1]) if left else len(table)
+        if end + number:
+            yield _with_faults(table.slice(0, end), before[:number], some[1][:number], width)
+        for column in uneven:
+            del column[:number]
+        first, table = first + end + number, table.slice(end)
+
+
+def _with_faults(
+    table: pa.Table,
+    before: npt.NDArray[np.int64],
+    sizes: npt.NDArray[np.int64],
+    width: int,
+) -> pa.Table:
+    """A table of bytes as text, with a column `FAULT`, and rows left out of it as null ones."""
+    places = np.insert(np.arange(len(table)), before, -1)
+    lost = np.flatnonzero(places < 0)
+    if len(lost):
+        table = table.take(pa.array(places, mask=places < 0))
+    told: list[str | None] = [None] * len(places)
+    for row, size in zip(lost.tolist(), sizes.tolist(), strict=True):
+        told[row] = f"Row has {size} values, the header {width}"
+    columns = []
+    for name in table.column_names:
+        column, strange = _decoded(table.column(name))
+        columns.append(column)
+        for row in strange:
+            told[row] = f"Column {name} is not UTF-8"
+    return pa.table([*columns, pa.array(told, pa.string())], [*table.column_names, FAULT])
+
+
+def _decoded(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
+    """Bytes as text, and the places of those that are none, which become null."""
+    try:
+        return column.cast(pa.string()), []
+    except pa.ArrowInvalid:
+        pass
+    cells: list[str | None] = []
+    strange = []
+    for row, cell in enumerate(column.to_pylist()):
+        try:
+            cells.append(None if cell is None else cell.decode())
+        except UnicodeDecodeError:
+            cells.append(None)
+            strange.append(row)
+    return pa.chunked_array([pa.array(cells, pa.string())]), strange
 
 
 def _read(batches: Iterator[pa.RecordBatch], path: Path) -> Iterator[pa.RecordBatch]:
     try:
-        yield from batches
+        with _naming(path):
+            yield from batches
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
         raise _unreadable(path, error) from error
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have errors of the system name the file: neither Arrow's nor those of a full disk do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def _unreadable(path: Path, error: Exception) -> DataInvalid:
@@ -561,7 +718,7 @@ def _unreadable(path: Path, error: Exception) -> DataInvalid:
     return DataInvalid(f"{path} is not a Parquet file, or not a whole one")
 
 
-def _parts(opened: _Input, size: int, done: set[int]) -> Iterator[tuple[int, pa.Table]]:
+def _parts(opened: Input, size: int, done: set[int]) -> Iterator[tuple[int, pa.Table]]:
     """The rows of the parts that are not done, part by part; a file without rows is one part."""
 
     def wanted(first: int, end: int) -> bool:
@@ -606,15 +763,19 @@ def score_file(
         rows_per_part: rows of a part.
 
     Raises:
-        DataInvalid: the input cannot be read, lacks a column, or changed while it was read.
-        OutputRefused: there is such an output, its parts were begun with another input, package or
-            options, or another run is writing them.
+        DataInvalid: the input cannot be read, lacks a column, or changed while it was read. There
+            are no parts of it then.
+        OutputRefused: there is such an output or no folder for it, its parts were begun with
+            another input, package or options, or another run is writing them.
         ExplanationFailed: see `Scorer.score`.
+        OSError: a file, which it names, cannot be read or written.
     """
     began = time.monotonic()
-    scorer = Scorer(package, options, text=_suffix(source) == "csv")
-    kind = _suffix(output)
-    opened = _open(source, scorer, rows_per_part)
+    scorer = Scorer(package, options, text=_kind_of(source) == "csv")
+    kind = _kind_of(output)
+    opened = open_input(source, scorer, rows_per_part, kind)
+    if not output.parent.is_dir():
+        raise OutputRefused(f"there is no folder {output.parent} for the output")
     stat = source.stat()
     bound = {
         "format": _FORMAT,
@@ -627,10 +788,12 @@ def score_file(
         "input_bytes": stat.st_size,
         "input_sha256": _sha256(source),
     }
-    with _begun(output, bound) as folder:
-        done = {int(file.stem.split("-")[1]) for file in folder.glob("part-*.arrow")}
-        resumed = len(done)
-        assembly = _Assembly(folder, kind)
+    with (
+        _begun(output, bound) as folder,
+        contextlib.closing(_Assembly(folder, kind)) as assembly,
+    ):
+        whole = _whole_parts(folder)
+        done = set(whole)
         # A package that holds somebody's own pipeline is not made for threads.
         workers = 1 if package.spec.kind == "pipeline" else len(os.sched_getaffinity(0))
         pending: deque[tuple[int, Future[None]]] = deque()
@@ -645,7 +808,6 @@ def score_file(
 
         with ThreadPoolExecutor(workers, "scoring") as pool:
             assembly.add(done)
-            rows_resumed = assembly.rows
             for part, table in _parts(opened, rows_per_part, done):
                 future = pool.submit(_score_part, scorer, folder, part, table, rows_per_part)
                 pending.append((part, future))
@@ -655,8 +817,7 @@ def score_file(
                 take()
         after = source.stat()
         if (after.st_size, after.st_mtime_ns) != (stat.st_size, stat.st_mtime_ns):
-            msg = f"{source} changed while it was read: delete {folder} and start again"
-            raise DataInvalid(msg)
+            raise DataInvalid(f"{source} changed while it was read: start again")
         written = assembly.finish(output)
         _clear(folder)
     return Summary(
@@ -665,7 +826,7 @@ def score_file(
         refused=assembly.refused,
         decisions={name: assembly.decisions[name] for name in DECISIONS},
         bands={name: assembly.bands[name] for name in BAND_ORDER},
-        rows_resumed=rows_resumed if resumed else 0,
+        rows_resumed=sum(whole.values()),
         seconds=round(time.monotonic() - began, 3),
         portfolio=package.portfolio,
         model_version=package.version,
@@ -688,7 +849,9 @@ def _begun(output: Path, bound: dict[str, Any]) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OutputRefused(f"another run is writing {folder}") from None
-        if manifest.exists():
+        # Where no part was finished there is nothing to go on with, and nothing to lose.
+        begun = manifest.exists() and (output.exists() or any(folder.glob(_PARTS)))
+        if begun:
             before = json.loads(manifest.read_bytes())
             other = [name for name, value in bound.items() if before.get(name) != value]
             if other:
@@ -698,22 +861,31 @@ def _begun(output: Path, bound: dict[str, Any]) -> Iterator[Path]:
                     "it to start again"
                 )
                 raise OutputRefused(msg)
-        else:
-            with _whole_file(manifest) as writing:
-                writing.write_text(json.dumps(bound, indent=2) + "\n", encoding="utf-8")
-        for left in folder.glob("*.writing"):
-            left.unlink()
-        yield folder
+        try:
+            if not begun:
+                for left in folder.glob(_PARTS):
+                    left.unlink()
+                with _whole_file(manifest) as writing:
+                    writing.write_text(json.dumps(bound, indent=2) + "\n", encoding="utf-8")
+            for left in folder.glob("*.writing"):
+                left.unlink()
+            yield folder
+        except BaseException as error:
+            # No output ever comes of bytes that cannot be read.
+            if isinstance(error, DataInvalid) or not any(folder.glob(_PARTS)):
+                _clear(folder)
+            raise
 
 
 @contextlib.contextmanager
 def _whole_file(path: Path) -> Iterator[Path]:
     """A path to write to; what is there becomes ``path``, durable, when the block ends well."""
     writing = path.with_name(f"{path.name}.writing")
-    yield writing
-    with writing.open("rb") as file:
-        os.fsync(file.fileno())
-    writing.replace(path)
+    with _naming(path):
+        yield writing
+        with writing.open("rb") as file:
+            os.fsync(file.fileno())
+        writing.replace(path)
 
 
 def _score_part(
@@ -733,6 +905,29 @@ def _score_part(
 
 def _part_file(folder: Path, part: int, suffix: str) -> Path:
     return folder / f"part-{part:08}.{suffix}"
+
+
+def _whole_parts(folder: Path) -> dict[int, int]:
+    """The parts that an earlier run finished, and their rows.
+
+    A part that is damaged is removed, and so made again.
+    """
+    rows = {}
+    for file in sorted(folder.glob(_PARTS)):
+        part = int(file.stem.split("-")[1])
+        try:
+            with pa.memory_map(str(file)) as mapped:
+                answers = pa.ipc.open_file(mapped).read_all()
+                answers.validate(full=True)
+                refused = answers.column("probability_of_default").null_count
+            errors = _part_file(folder, part, "jsonl").read_text(encoding="utf-8").splitlines()
+            if len({json.loads(line)["row"] for line in errors}) == refused:
+                rows[part] = len(answers)
+        except (pa.ArrowException, OSError, ValueError):
+            pass
+        if part not in rows:
+            file.unlink()
+    return rows
 
 
 class _Assembly:
@@ -756,7 +951,7 @@ class _Assembly:
         while self._next in done:
             with pa.memory_map(str(_part_file(self._folder, self._next, "arrow"))) as file:
                 self._write(pa.ipc.open_file(file).read_all())
-            with self._errors.open("ab") as errors:
+            with _naming(self._errors), self._errors.open("ab") as errors:
                 errors.write(_part_file(self._folder, self._next, "jsonl").read_bytes())
             self._next += 1
 
@@ -767,16 +962,25 @@ class _Assembly:
             for count in pc.value_counts(answers.column(name).drop_null()).to_pylist():
                 counter[count["values"]] += count["counts"]
         if self._kind == "csv":
-            answers = _in_words(answers)
-        if self._writer is None:
-            self._writer = _writer(self._output, answers.schema)
-        self._writer.write_table(answers)
+            answers = in_words(answers)
+        with _naming(self._output):
+            if self._writer is None:
+                self._writer = _writer(self._output, answers.schema)
+            self._writer.write_table(answers)
+
+    def close(self) -> None:
+        """Let go of an output that is not to be; after `finish`, nothing."""
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                self._writer.close()
 
     def finish(self, output: Path) -> Path:
         """Put output and errors in their places, the output last; returns that of the errors."""
         # An input without rows has one part as well, so there is a writer.
         if self._writer is not None:
-            self._writer.close()
+            with _naming(self._output):
+                self._writer.close()
+            self._writer = None
         errors = Path(f"{output}{ERRORS_SUFFIX}")
         for written, place in ((self._errors, errors), (self._output, output)):
             with written.open("rb") as file:
@@ -804,7 +1008,7 @@ def _writer(path: Path, schema: pa.Schema) -> pa.parquet.ParquetWriter | pa.csv.
     )
 
 
-def _in_words(answers: pa.Table) -> pa.Table:
+def in_words(answers: pa.Table) -> pa.Table:
     """Lists as words with spaces between them, for CSV."""
     columns = {
         name: pc.binary_join(column, " ") if pa.types.is_list(column.type) else _plain(column)
@@ -819,7 +1023,7 @@ def _clear(folder: Path) -> None:
         if file.name not in (MANIFEST, "lock"):
             file.unlink()
     for name in (MANIFEST, "lock"):
-        (folder / name).unlink()
+        (folder / name).unlink(missing_ok=True)
     folder.rmdir()
 
 

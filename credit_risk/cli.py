@@ -6,7 +6,7 @@ error, an error as one line.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 the record database could
 not be read or written, 5 a replay came out otherwise or records are not as they were written, 130
-interrupted.
+interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import socket
 import sys
 import time
@@ -392,7 +393,9 @@ def score(
 
     OUT has one row for each row of IN, in order. A row that is not a valid application stays
     empty; what is wrong with it is in OUT.errors.jsonl. Killed, the same command goes on where it
-    was. Nothing of it is put on record.
+    was; on Spark it begins again. Nothing of it is put on record.
+
+    Exit code 1, OUT notwithstanding, if there are rows and none could be scored.
     """
     settings, _ = _chosen(portfolio_name)
     if engine == "local":
@@ -411,22 +414,39 @@ def score(
         summary = bulk_spark.score_file(package, source, output, options)
     else:
         try:
-            with _rows_done() as progress:
+            with _terminable(), _rows_done() as progress:
                 summary = bulk.score_file(package, source, output, options, progress=progress)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             _print_progress("interrupted: the same command goes on where it was")
             raise
     if as_json:
         _print_json(summary.to_json())
-        return
-    _print_line(
-        f"{summary.portfolio} {summary.model_version}: {summary.scored:,} of {summary.rows:,} rows "
-        f"scored in {summary.seconds:,.1f} s, decisions in {summary.output}"
-    )
-    for name, rows in summary.decisions.items():
-        _print_line(f"  {name}: {rows:,}")
-    if summary.refused:
-        _print_line(f"  not scored: {summary.refused:,}, see {summary.errors}")
+    else:
+        _print_line(
+            f"{summary.portfolio} {summary.model_version}: {summary.scored:,} of "
+            f"{summary.rows:,} rows scored in {summary.seconds:,.1f} s, "
+            f"decisions in {summary.output}"
+        )
+        for name, rows in summary.decisions.items():
+            _print_line(f"  {name}: {rows:,}")
+        if summary.refused:
+            _print_line(f"  not scored: {summary.refused:,}, see {summary.errors}")
+    if summary.rows and not summary.scored:
+        raise DataInvalid(f"no row of {source} could be scored, see {summary.errors}")
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Have SIGTERM end the block as Ctrl-C does, with the exit code of a process it killed."""
+
+    def end(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @app.command(name="replay")

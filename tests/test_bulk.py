@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -36,7 +40,7 @@ from credit_risk.training import preparation, settings
 from tests import strategies, toys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from credit_risk.package import ModelPackage
     from credit_risk.schema import Application
@@ -348,6 +352,16 @@ def test_columns_asked_for_are_carried_over_as_they_are(tmp_path: Path) -> None:
     assert spelled["account"].to_pylist() == ["7", "8", "9"]
 
 
+def retyped(name: str, kind: pa.DataType) -> Callable[[pa.Table], pa.Table]:
+    """A table with one column of another type, all null: the type alone is wrong."""
+
+    def change(rows: pa.Table) -> pa.Table:
+        place = rows.column_names.index(name)
+        return rows.set_column(place, name, pa.nulls(len(rows), kind))
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "options", "told"),
     [
@@ -360,6 +374,14 @@ def test_columns_asked_for_are_carried_over_as_they_are(tmp_path: Path) -> None:
             "unknown columns: note",
         ),
         (lambda t: t.append_column("age", t["age"]), Options(), "age more than once"),
+        (retyped("income", pa.string()), Options(), "column income is string and has to be num"),
+        (retyped("age", pa.bool_()), Options(), "column age is bool and has to be numbers"),
+        (retyped("use", pa.binary()), Options(), "column use is binary and has to be text"),
+        (
+            lambda t: retyped("age", pa.bool_())(retyped("use", pa.large_binary())(t)),
+            Options(),
+            "age is bool and has to be numbers; column use is large_binary and has to be text",
+        ),
     ],
 )
 def test_wrong_columns_end_the_run_before_it_begins(
@@ -373,6 +395,42 @@ def test_wrong_columns_end_the_run_before_it_begins(
 
     assert str(source) in str(caught.value) or "cannot be kept" in str(caught.value)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["in.parquet"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([["a", "b"]]),
+        pa.array([{"a": 1}]),
+        pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int8())),
+    ],
+)
+def test_a_column_of_lists_structs_or_maps_is_kept_in_parquet_only(
+    values: pa.Array, tmp_path: Path
+) -> None:
+    """For CSV it is refused before the run begins."""
+    rows = table([toys.SAFE]).append_column("history of", values)
+    source = write(tmp_path / "in.parquet", rows)
+    options = Options(keep=("history of",))
+
+    with pytest.raises(DataInvalid, match=r"history of of .*in.parquet cannot be kept in CSV"):
+        score_file(TOY, source, tmp_path / "out.csv", options)
+
+    assert [f.name for f in tmp_path.iterdir()] == ["in.parquet"]
+    score_file(TOY, source, tmp_path / "out.parquet", options)
+    assert pa.parquet.read_table(tmp_path / "out.parquet")["history of"].to_pylist() == (
+        values.to_pylist()
+    )
+
+
+def test_columns_of_nothing_but_nulls_are_of_every_type(tmp_path: Path) -> None:
+    """As pandas writes a column without values: missing, where it may be missing."""
+    rows = retyped("years_employed", pa.null())(table([toys.SAFE]))
+    source = write(tmp_path / "in.parquet", rows.append_column("note", pa.nulls(1)))
+
+    summary = score_file(TOY, source, tmp_path / "out.csv", Options(keep=("note",)))
+
+    assert summary.scored == 1
 
 
 def test_unknown_columns_are_let_be(tmp_path: Path) -> None:
@@ -417,16 +475,123 @@ def test_what_is_no_table_is_refused(
     assert not (tmp_path / "out.parquet").exists()
 
 
-def test_a_csv_row_of_too_few_cells_is_told_without_its_cells(tmp_path: Path) -> None:
-    """Arrow's own message would quote the row."""
+GOOD = "34,2500,1200,,mixed,commuting"
+"""A row of the toy schema, as CSV has it."""
+
+
+def csv_file(path: Path, lines: list[str], encoding: str = "utf-8") -> Path:
+    """A CSV file with the toy schema's header before the lines."""
+    text = "\n".join([",".join(TOY.schema.names), *lines, ""])
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+@pytest.mark.parametrize("block", [64, 1 << 20])
+def test_a_csv_row_of_too_few_or_many_values_is_an_error_of_its_own(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is, in blocks of any size; the rows around it keep their numbers."""
+    monkeypatch.setattr(bulk, "_CSV_BLOCK", block)
+    monkeypatch.setattr(bulk, "_UNEVEN_AT_ONCE", 3)
+    uneven = {0: 2, 1: 7, 12: 1, 20: 2, 21: 2, 22: 2, 23: 2, 24: 2, 25: 2, 26: 2, 39: 9}
+    rows = [",".join(["secret"] * uneven[i]) if i in uneven else GOOD for i in range(40)]
+    # Empty lines are no rows, and a row may be of several lines.
+    rows[5] = "\n\n" + rows[5]
+    rows[6] = '34,2500,1200,,"mi\nxed",commuting'
+    source = csv_file(tmp_path / "in.csv", rows)
+
+    summary = score_file(TOY, source, tmp_path / "out.parquet", Options(), rows_per_part=8)
+
+    found = read(tmp_path / "out.parquet")
+    assert [row["row"] for row in found] == list(range(40))
+    assert [i for i, row in enumerate(found) if row["decision"] is None] == sorted([*uneven, 6])
+    told = [(e["row"], e["pointer"], e["detail"]) for e in errors(tmp_path / "out.parquet")]
+    assert [e for e in told if e[0] != 6] == [
+        (row, "", f"Row has {values} values, the header 6") for row, values in uneven.items()
+    ]
+    assert (summary.rows, summary.refused) == (40, 12)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 40])
+def test_a_csv_file_of_which_no_row_can_be_read_has_an_error_of_each(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where each row ends in a comma and the header does not."""
+    monkeypatch.setattr(bulk, "_CSV_BLOCK", 256)
+    source = csv_file(tmp_path / "in.csv", [f"{GOOD},"] * rows)
+
+    summary = score_file(TOY, source, tmp_path / "out.csv", Options(), rows_per_part=8)
+
+    assert (summary.rows, summary.scored) == (rows, 0)
+    assert errors(tmp_path / "out.csv") == [
+        {"row": row, "pointer": "", "detail": "Row has 7 values, the header 6"}
+        for row in range(rows)
+    ]
+
+
+@given(
+    st.lists(st.sampled_from([GOOD, "1", "1,2,3,4,5,6,7", "\xe9,1,1,,good,cargo"]), max_size=40),
+    st.sampled_from([64, 100, 1_000]),
+    st.integers(1, 9),
+)
+def test_rows_that_cannot_be_read_never_move_the_others(
+    rows: list[str], block: int, rows_per_part: int
+) -> None:
+    """Each row's answer is that of the row alone."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bulk, "_CSV_BLOCK", block)
+        source = csv_file(Path(folder) / "in.csv", rows, "latin-1")
+        output = Path(folder) / "out.parquet"
+
+        score_file(TOY, source, output, Options(), rows_per_part=rows_per_part)
+
+        assert [row["decision"] is not None for row in read(output)] == [r == GOOD for r in rows]
+        assert [e["row"] for e in errors(output)] == [i for i, r in enumerate(rows) if r != GOOD]
+
+
+def test_a_csv_value_that_is_not_utf_8_is_an_error_of_its_row(tmp_path: Path) -> None:
+    """Of fields and of columns kept; of a column that is not read nobody knows."""
     source = tmp_path / "in.csv"
-    source.write_text(f"{','.join(TOY.schema.names)}\nsecret,2\n", encoding="utf-8")
+    head = f"{','.join(TOY.schema.names)},name,note\n".encode()
+    lines = [
+        GOOD.encode() + b",Mayer,x",
+        GOOD.encode() + b",M\xfcller,x",
+        GOOD.encode() + "ä,Müller,x".encode(),
+        GOOD.encode().replace(b"mixed", b"m\xefxed") + b",Mayer,x",
+        GOOD.encode() + b",Mayer,\xff",
+    ]
+    source.write_bytes(head + b"\n".join(lines))
 
-    with pytest.raises(DataInvalid, match="a row of 2 values for 6 names") as caught:
-        score_file(TOY, source, tmp_path / "out.csv", Options())
+    score_file(TOY, source, tmp_path / "out.parquet", Options(keep=("name",)))
 
-    assert "secret" not in str(caught.value)
-    assert not (tmp_path / "out.csv").exists()
+    found = read(tmp_path / "out.parquet")
+    assert [row["name"] for row in found] == ["Mayer", None, "Müller", "Mayer", "Mayer"]
+    assert [row["decision"] is None for row in found] == [False, True, True, True, False]
+    told = errors(tmp_path / "out.parquet")
+    assert [(e["row"], e["detail"]) for e in told if e["row"] != 2] == [
+        (1, "Column name is not UTF-8"),
+        (3, "Column history is not UTF-8"),
+    ]
+
+
+@pytest.mark.parametrize("uneven", [0, 3])
+def test_a_quotation_mark_that_is_never_closed_is_told_with_its_row(
+    uneven: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows it cannot be told apart; the file can be mended and scored."""
+    monkeypatch.setattr(bulk, "_CSV_BLOCK", 256)
+    lines = ["1"] * uneven + [GOOD] * 100
+    broken = [*lines, GOOD.replace("mixed", '"mixed'), *[GOOD] * 100]
+    source = csv_file(tmp_path / "in.csv", broken)
+    output = tmp_path / "out.parquet"
+
+    with pytest.raises(DataInvalid, match=f"in.csv: row {100 + uneven} cannot be read") as caught:
+        score_file(TOY, source, output, Options(), rows_per_part=20)
+
+    assert "mixed" not in str(caught.value)
+    assert [f.name for f in tmp_path.iterdir()] == ["in.csv"]
+    csv_file(source, lines)
+    assert score_file(TOY, source, output, Options()).rows == 100 + uneven
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -529,12 +694,12 @@ class Interrupted(Exception):
     """Raised in the middle of a run."""
 
 
-def interrupted(source: Path, output: Path, options: Options) -> None:
-    """A run of 50 rows a part that stops after some parts."""
+def interrupted(source: Path, output: Path, options: Options, after: int = 150) -> None:
+    """A run of 50 rows a part that stops when so many rows, or some more, are done."""
 
     def stop(done: int, total: int | None) -> None:
         assert total is None or done <= total
-        if done >= 150:
+        if done >= after:
             raise Interrupted
 
     with pytest.raises(Interrupted):
@@ -559,6 +724,107 @@ def test_parts_of_another_input_package_or_option_are_not_taken_up(tmp_path: Pat
     assert sorted(f.name for f in Path(f"{output}.parts").iterdir()) == before
     assert not output.exists()
     assert score_file(TOY, source, output, Options(), rows_per_part=50).rows_resumed >= 150
+
+
+def test_parts_that_are_damaged_are_made_again(tmp_path: Path) -> None:
+    """Cut short, overwritten, or without their errors; the others are taken over."""
+    source = write(tmp_path / "in.parquet", table(mixed(500)))
+    output, whole = tmp_path / "out.parquet", tmp_path / "whole.parquet"
+    score_file(TOY, source, whole, Options(), rows_per_part=50)
+    interrupted(source, output, Options(), after=300)
+    parts = sorted(Path(f"{output}.parts").glob("part-*.arrow"))
+    content = parts[0].read_bytes()
+    parts[0].write_bytes(content[: len(content) // 2])
+    parts[1].write_bytes(b"")
+    parts[2].write_bytes(b"\0" * parts[2].stat().st_size)
+    parts[3].with_suffix(".jsonl").write_bytes(b"")
+    parts[4].with_suffix(".jsonl").unlink()
+
+    summary = score_file(TOY, source, output, Options(), rows_per_part=50)
+
+    assert output.read_bytes() == whole.read_bytes()
+    assert errors(output) == errors(whole)
+    assert summary.rows_resumed == 50 * (len(parts) - 5)
+
+
+def test_all_parts_taken_over_count_as_resumed(tmp_path: Path) -> None:
+    """Also those behind one that is missing."""
+    source = write(tmp_path / "in.parquet", table(mixed(480)))
+    output = tmp_path / "out.parquet"
+    interrupted(source, output, Options(), after=480)
+    Path(f"{output}.parts/part-00000000.arrow").unlink()
+
+    assert score_file(TOY, source, output, Options(), rows_per_part=50).rows_resumed == 430
+
+
+def test_a_run_of_which_no_part_was_finished_blocks_nothing(tmp_path: Path) -> None:
+    """Failed or killed before that, another may begin with whatever it likes."""
+    source = write(tmp_path / "in.parquet", table([toys.SAFE]))
+    output, folder = tmp_path / "out.parquet", tmp_path / "out.parquet.parts"
+    folder.mkdir()
+    (folder / bulk.MANIFEST).write_text('{"input_bytes": 1}')
+    (folder / "part-00000000.arrow.writing").write_bytes(b"half")
+
+    assert score_file(TOY, source, output, Options()).rows_resumed == 0
+    assert not folder.exists()
+
+
+def test_what_failed_before_its_first_part_leaves_nothing(tmp_path: Path) -> None:
+    """Whatever it failed of."""
+    source = write(tmp_path / "in.parquet", table([toys.SAFE]))
+    whole = source.read_bytes()
+    middle = len(whole) // 4
+    source.write_bytes(whole[:middle] + bytes(8) + whole[middle + 8 :])
+
+    with pytest.raises(DataInvalid, match="not a whole one"):
+        score_file(TOY, source, tmp_path / "out.parquet", Options())
+
+    assert [f.name for f in tmp_path.iterdir()] == ["in.parquet"]
+
+
+@contextlib.contextmanager
+def full_disk(most: int) -> Iterator[None]:
+    """No file can be longer than so many bytes: as on a full disk, writing fails."""
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+
+
+@pytest.mark.parametrize(
+    ("most", "keep", "named"),
+    [
+        (100, (), bulk.MANIFEST),
+        (2_000, (), "part-00000000.arrow"),
+        (20_000, ("note",), "output.csv.writing"),
+    ],
+)
+def test_a_full_disk_is_told_with_the_name_of_the_file(
+    most: int, keep: tuple[str, ...], named: str, tmp_path: Path
+) -> None:
+    """By the error that the command line prints as one line; nothing finished is lost."""
+    applications = toys.applications(400)
+    rows = table(applications).append_column("note", pa.array(["long " * 10] * 400))
+    source, output = write(tmp_path / "in.parquet", rows), tmp_path / "out.csv"
+    options = Options(keep=keep)
+
+    with full_disk(most), pytest.raises(OSError, match="File too large") as caught:
+        score_file(TOY, source, output, options, rows_per_part=40)
+
+    assert caught.value.filename == str(tmp_path / "out.csv.parts" / named)
+    assert caught.value.strerror == os.strerror(errno.EFBIG)
+    assert Path(f"{output}.parts").exists() == bool(keep)
+    assert score_file(TOY, source, output, options, rows_per_part=40).rows == 400
+
+
+def test_an_output_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    """The folder, and not a file of ours within."""
+    source = write(tmp_path / "in.parquet", table([toys.SAFE]))
+
+    with pytest.raises(OutputRefused, match=f"no folder {tmp_path}/none for the output"):
+        score_file(TOY, source, tmp_path / "none" / "out.csv", Options())
 
 
 def test_an_output_that_exists_is_not_overwritten(tmp_path: Path) -> None:
@@ -599,7 +865,7 @@ def test_an_input_that_changes_meanwhile_gives_no_output(tmp_path: Path) -> None
             TOY, source, output, Options(), rows_per_part=50, progress=lambda *_: os.utime(source)
         )
 
-    assert not output.exists()
+    assert [f.name for f in tmp_path.iterdir()] == ["in.parquet"]
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 INSTALLED = importlib.util.find_spec("pyspark")
+
+RUN = """\
+import sys
+from pathlib import Path
+from credit_risk import bulk, bulk_spark, package
+loaded, folder = package.load(Path(sys.argv[1])), Path(sys.argv[2])
+bulk_spark.score_file(loaded, folder / "in.parquet", folder / "out", bulk.Options())
+"""
 
 needs_spark = pytest.mark.skipif(
     INSTALLED is None or shutil.which("java") is None,
@@ -129,22 +139,58 @@ def test_what_a_killed_run_left_is_not_taken_for_its_output(
 
 
 @needs_spark
-@pytest.mark.parametrize(
-    ("source", "output", "error"),
-    [
-        ("in.csv", "out", DataInvalid),
-        ("in", "out.csv", DataInvalid),
-        ("no", "o", FileNotFound),
-    ],
-)
-def test_spark_reads_and_writes_parquet_only(
-    source: str, output: str, error: type[Exception], loaded: ModelPackage, tmp_path: Path
-) -> None:
-    """Rows of CSV have no numbers there; a path that leads nowhere is told as well."""
-    (tmp_path / "in").mkdir()
+@pytest.mark.usefixtures("spark")
+def test_csv_is_read_and_written_as_one_machine_does(loaded: ModelPackage, tmp_path: Path) -> None:
+    """The same bytes, and the same errors of rows that are no rows."""
+    source = tmp_path / "in.csv"
+    pa.csv.write_csv(leases(900), source)
+    lines = source.read_text(encoding="utf-8").splitlines()
+    lines[5], lines[8] = "one", f"{lines[8]},more"
+    source.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    options = Options(keep=("lease", "age"), reasons=True)
 
-    with pytest.raises(error, match=r"CSV|does not exist"):
-        bulk_spark.score_file(loaded, tmp_path / source, tmp_path / output, Options())
+    summary = bulk_spark.score_file(loaded, source, tmp_path / "spark.csv", options)
+    bulk.score_file(loaded, source, tmp_path / "one.csv", options)
+
+    assert (tmp_path / "spark.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
+    errors = [Path(f"{tmp_path}/{name}.csv.errors.jsonl") for name in ("spark", "one")]
+    assert errors[0].read_bytes() == errors[1].read_bytes()
+    assert summary.refused == 92
+    assert not (tmp_path / "spark.csv.spark").exists()
+
+
+@needs_spark
+def test_a_spark_of_this_machine_runs_without_a_warning(
+    loaded: ModelPackage, tmp_path: Path
+) -> None:
+    """In a process of its own, as the command starts it: Python's warnings would be errors."""
+    pa.parquet.write_table(leases(40), tmp_path / "in.parquet")
+    environment = {k: v for k, v in os.environ.items() if k != "SPARK_HOME"}
+    paths = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+
+    subprocess.run(  # noqa: S603 - this interpreter, on the program above
+        [sys.executable, "-W", "error::FutureWarning", "-c", RUN, loaded.path, tmp_path],
+        env=environment | {"SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": paths},
+        check=True,
+    )
+
+    assert pa.parquet.read_table(tmp_path / "out").num_rows == 40
+
+
+@needs_spark
+@pytest.mark.usefixtures("spark")
+def test_wrong_types_are_told_before_the_run_begins(loaded: ModelPackage, tmp_path: Path) -> None:
+    """As on one machine, with a path that leads nowhere and an output that has no folder."""
+    rows = leases(4)
+    rows = rows.set_column(1, "age", rows["age"].cast(pa.string()))
+    pa.parquet.write_table(rows, tmp_path / "in.parquet")
+
+    with pytest.raises(DataInvalid, match="column age is string"):
+        bulk_spark.score_file(loaded, tmp_path / "in.parquet", tmp_path / "out", Options())
+    with pytest.raises(FileNotFound, match="does not exist"):
+        bulk_spark.score_file(loaded, tmp_path / "no", tmp_path / "out", Options())
+    with pytest.raises(OutputRefused, match="no folder"):
+        bulk_spark.score_file(loaded, tmp_path / "in.parquet", tmp_path / "no" / "o", Options())
 
 
 @pytest.mark.skipif(INSTALLED is not None, reason="pyspark is here")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from credit_risk import __version__, cli, documents, errors, scoring
+from credit_risk import __version__, bulk, cli, documents, errors, scoring
 from credit_risk.audit import keys
 from credit_risk.audit.database import REVISION
 from credit_risk.audit.keys import new_encryption_key
@@ -1656,8 +1657,41 @@ def test_score_says_in_one_line_why_it_will_not(place: Place, run: Callable[...,
     refused(run("score", source, str(output)), 1, "exists")
     refused(run("score", source, f"{output}.csv", "--strict"), 1, "unknown columns: lease")
     refused(run("score", source, f"{output}.csv", "--model-version", "0" * 12), 3, "0" * 12)
-    # Either Spark is not here, or it takes no CSV.
-    refused(run("score", source, f"{output}.csv", "--engine", "spark"), 1, "Spark")
+
+
+def test_score_without_a_row_scored_has_failed(place: Place, run: Callable[..., Outcome]) -> None:
+    """Its output is there, and says why; a file without rows has nothing to fail of."""
+    source = leases_file(place)
+    header, _, second, _ = source.read_text(encoding="utf-8").splitlines()
+    source.write_text(f"{header}\n{second}\n", encoding="utf-8")
+
+    done = run("score", str(source), str(place.folder / "out.csv"), "--json")
+
+    assert done.code == 1
+    assert (done.json()["rows"], done.json()["scored"]) == (1, 0)
+    assert "no row of" in done.err
+    assert "out.csv.errors.jsonl" in done.err
+    source.write_text(f"{header}\n", encoding="utf-8")
+    assert run("score", str(source), str(place.folder / "none.csv")).code == 0
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_score_that_is_stopped_says_how_it_goes_on(
+    sent: signal.Signals,
+    code: int,
+    place: Place,
+    run: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Ctrl-C does; what stops a process otherwise is as before it."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(bulk, "score_file", lambda *_, **__: signal.raise_signal(sent))
+
+    stopped = run("score", str(leases_file(place)), str(place.folder / "out.csv"))
+
+    assert stopped.code == code
+    assert "interrupted: the same command goes on where it was" in stopped.err
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_misspelt_setting_is_one_line(
