@@ -26,15 +26,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import httpx
-import sqlalchemy as sa
 import typer
 
 from credit_risk import package as packages
 from credit_risk import scoring
-from credit_risk.audit.chain import GENESIS, Content, form
+from credit_risk.audit import keys
 from credit_risk.audit.keys import KEY_BYTES, new_signing_key
 from credit_risk.audit.log import SqlRecords
-from credit_risk.audit.tables import HEAD, RECORDS
+from credit_risk.audit.verification import verify
 from credit_risk.decisions import answer
 from credit_risk.settings import PREFIX, Settings
 from loadtests import applications, cluster, machine, server
@@ -60,8 +59,8 @@ KILL_AFTER = (0.2, 2.0)
 """A server lives so many seconds under load, drawn uniformly, until it is killed."""
 PAGE = 1_000
 _KEYS = {
-    f"{PREFIX}ENCRYPTION_KEYS": base64.b64encode(os.urandom(KEY_BYTES)).decode(),
-    f"{PREFIX}SIGNING_KEY": new_signing_key(),
+    "encryption_keys": base64.b64encode(os.urandom(KEY_BYTES)).decode(),
+    "signing_key": new_signing_key(),
 }
 """What all replicas on one database seal and sign with."""
 _JSON = {"content-type": "application/json"}
@@ -81,6 +80,7 @@ class Replica:
         self.port = server.free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / "server.log"
+        shared = _KEYS if url else {}
         kept = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
         self.environment = kept | {
             "PORT": str(self.port),
@@ -88,10 +88,17 @@ class Replica:
             "PORTFOLIO": PORTFOLIO,
             "STATE_DIR": str(folder / "state"),
             f"{PREFIX}LOG_LEVEL": "ERROR",
-            **({f"{PREFIX}DATABASE_URL": url, **_KEYS} if url else {}),
-            **{f"{PREFIX}{name.upper()}": value for name, value in more.items()},
+            **({f"{PREFIX}DATABASE_URL": url} if url else {}),
+            **{f"{PREFIX}{name.upper()}": text for name, text in (shared | more).items()},
         }
-        self.settings = Settings(state_dir=folder / "state", workers=workers, database_url=url)
+        self.settings = Settings.model_validate(
+            {
+                "state_dir": folder / "state",
+                "workers": workers,
+                "database_url": url,
+                **shared,
+            }
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -246,28 +253,12 @@ def recorded(settings: Settings) -> Iterator[Record]:
             before = page[-1].id
 
 
-def unchained(settings: Settings) -> list[str]:
-    """Where a log's chain does not hold, each hash computed anew; nothing, it is to be hoped."""
-    columns = [RECORDS.c[name] for name in (*Content._fields, "previous", "hash")]
-    statement = sa.select(RECORDS.c.sequence, *columns).order_by(RECORDS.c.sequence)
-    expected, last = 0, GENESIS
-    found: list[str] = []
+def unwhole(settings: Settings) -> list[str]:
+    """What a verification of a server's log finds; nothing, it is to be hoped."""
+    key = keys.signing_key(settings)
+    trusted = [] if key is None else [key.public_key()]
     with contextlib.closing(SqlRecords(settings.audit_url)) as records:
-        with records.reading() as connection:
-            length, head = connection.execute(sa.select(HEAD.c.sequence, HEAD.c.hash)).one()
-        for start in range(0, length, PAGE):
-            page = statement.where(RECORDS.c.sequence.between(start + 1, start + PAGE))
-            with records.reading() as connection:
-                rows = connection.execute(page).all()
-            for sequence, *content, previous, own in rows:
-                expected += 1
-                whole = form(Content._make(content)).hash(last) == own
-                if sequence != expected or previous != last or not whole:
-                    found.append(f"record {sequence} does not stand in the chain as it was written")
-                expected, last = sequence, own
-    if (expected, last) != (length, head):
-        found.append(f"the chain ends with record {expected}, and its head is record {length}")
-    return found
+        return [str(finding) for finding in verify(records.reading, trusted).findings]
 
 
 def killed(
@@ -409,7 +400,7 @@ def _told(name: str, replicas: Sequence[Replica], load: Load, restarts: list[flo
     tally = load.tally
     found = [
         *faults(tally, recorded(replicas[0].settings)),
-        *unchained(replicas[0].settings),
+        *unwhole(replicas[0].settings),
     ]
     restarted = f", restart to ready {statistics.median(restarts):.1f} s" if restarts else ""
     _say(

@@ -24,7 +24,7 @@ KILLS = 3
 def check(replicas: list[Replica], load: Load) -> None:
     """Nothing was lost, doubled or wrong, and there was something to lose."""
     assert torture.faults(load.tally, torture.recorded(replicas[0].settings)) == []
-    assert torture.unchained(replicas[0].settings) == []
+    assert torture.unwhole(replicas[0].settings) == []
     assert len(load.tally.decided) > 100
 
 
