@@ -1,27 +1,40 @@
 """A connection that cannot be held open by a request that never comes to its end.
 
 uvicorn reads HTTP (with httptools) and leaves three things open: how large a request's head may
-be, how long a request may take to arrive, and in what form what is not HTTP is refused. And when
-the server stops, it closes idle connections at once, although the next request may be under way
-on them.
+be, how long a request may take to arrive, and in what form what is not HTTP is refused. It loses
+the body of a request that offers another protocol (``Upgrade: h2c``), which RFC 9110, 7.8, lets a
+server ignore. And when the server stops, it closes idle connections at once, although the next
+request may be under way on them.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 import pydantic_core
+from httptools import (
+    HttpParserError,
+    HttpParserInvalidMethodError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from credit_risk.decisions import new_id
 from credit_risk.serving import problems
 
 if TYPE_CHECKING:
     import asyncio
 
+logger = logging.getLogger("credit_risk.serving")
+
 HEAD_BYTES_MAX = 16_384
 """Request line and headers; what browsers and proxies allow is 8 to 16 KiB."""
 LINGER_SECONDS = 0.5
 """How long a connection that is to be closed is listened to for what is under way."""
+_REQUEST_LINE = re.compile(rb"[A-Za-z-]+ \S+ HTTP/1\.[01]\r?\n")
 
 
 class Connection(HttpToolsProtocol):
@@ -60,7 +73,14 @@ class Connection(HttpToolsProtocol):
             return
         self._received += len(data)
         self._begun = True
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except HttpParserInvalidMethodError:
+            # The parser says so of what is no HTTP, too.
+            self._refuse("not-implemented" if _REQUEST_LINE.match(data) else "malformed-request")
+        except HttpParserError:
+            self._refuse(self._refusal)
         if not self._begun:
             self._wait_no_longer()
         elif not self._is_over():
@@ -78,12 +98,11 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request's head is there."""
-        if self._received > HEAD_BYTES_MAX:
-            # What was received may be body for the most part.
-            head = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-            if head > HEAD_BYTES_MAX:
-                self._refusal = "head-too-large"
-                raise ValueError(self._refusal)  # ends the parsing; see `send_400_response`
+        if (refusal := self._fault()) is not None:
+            self._refusal = refusal
+            raise ValueError(refusal)  # ends the parsing, see `data_received`
+        if self.parser.should_upgrade():
+            return  # it comes again, see `_parse`
         super().on_headers_complete()
         self._in_head = False
         if self._closing and self._answering():
@@ -91,14 +110,12 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is there as a whole."""
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         self._in_head, self._begun, self._received = True, False, 0
 
     # What uvicorn calls
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text
-        """Refuse what the parser could not read."""
-        self._refuse(self._refusal)
 
     def shutdown(self) -> None:
         """The server stops: answer what is on its way, and nothing more."""
@@ -107,6 +124,48 @@ class Connection(HttpToolsProtocol):
             super().shutdown()
         else:
             self.loop.call_later(LINGER_SECONDS, super().shutdown)
+
+    def _parse(self, data: bytes) -> None:
+        """Read on; a head that offers another protocol is read again without the offer.
+
+        The parser stops behind such a head, and takes for another request what is its body.
+
+        Raises:
+            HttpParserError: it is not HTTP, or not to reach the application.
+        """
+        rest = memoryview(data)
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+            except HttpParserUpgrade as offer:
+                rest = rest[offer.args[0] :]
+            else:
+                return
+            version = self.parser.get_http_version().encode()
+            lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+            lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+            self.parser.feed_data(b"\r\n".join((*lines, b"\r\n")))
+
+    def _fault(self) -> str | None:
+        """What is wrong with a head that the parser can read, as the slug of a problem."""
+        if self._received > HEAD_BYTES_MAX:
+            # What was received may be body for the most part.
+            head = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if head > HEAD_BYTES_MAX:
+                return "head-too-large"
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and value.lower() != b"chunked":
+                return "not-implemented"
+        if hosts != 1 and self.parser.get_http_version() == "1.1":
+            return "malformed-request"
+        if self.parser.should_upgrade() and self.parser.get_method() == b"CONNECT":
+            return "not-implemented"
+        return None
 
     def _is_over(self) -> bool:
         return self._refused or self.transport.is_closing()
@@ -139,11 +198,14 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
             return
         kind = problems.KINDS[slug]
+        request_id = new_id()
+        logger.info("request %s was not read: %s", request_id, slug)
         content = pydantic_core.to_json(kind.problem(kind.advice).to_json(None))
         headers = [
             *self.server_state.default_headers,
             (b"content-type", problems.MEDIA_TYPE.encode()),
             (b"content-length", str(len(content)).encode()),
+            (b"x-request-id", request_id.encode()),
             (b"connection", b"close"),
         ]
         lines = [b"%b: %b\r\n" % header for header in headers]

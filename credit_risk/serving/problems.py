@@ -196,6 +196,13 @@ KINDS: Mapping[str, Kind] = _kinds(
         "Nothing can be proven by it. `credit-risk audit verify` says which records were altered.",
     ),
     Kind(
+        "not-implemented",
+        501,
+        "The request asks for what this server does not know",
+        "Use a method that /docs names, and no transfer coding but chunked. The connection is "
+        "closed.",
+    ),
+    Kind(
         "not-recorded",
         503,
         "The decision could not be recorded, so there is none",

@@ -15,6 +15,8 @@ from starlette.responses import Response
 from credit_risk.serving import problems
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
@@ -80,14 +82,14 @@ async def read_json(request: Request, limit: int, seconds: float) -> bytes:
         Rejected: wrong media type or encoding, more than ``limit`` bytes, or not all of it came,
             or not within so many seconds.
     """
-    content_type = request.headers.get("content-type", "")
-    if content_type != "application/json" and not _is_json(content_type):
+    content_types = request.headers.getlist("content-type")
+    if content_types != ["application/json"] and not _are_json(content_types):
         raise Rejected(
             problems.KINDS["unsupported-media-type"].problem(
                 "Content-Type is not application/json in UTF-8"
             )
         )
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if any(e.lower() != "identity" for e in request.headers.getlist("content-encoding")):
         raise Rejected(
             problems.KINDS["unsupported-media-type"].problem("Content-Encoding is not supported")
         )
@@ -128,10 +130,12 @@ async def _read(request: Request, limit: int, seconds: float, beyond: Problem) -
     return bytes(body)
 
 
-def _is_json(content_type: str) -> bool:
-    """Whether a Content-Type is JSON in UTF-8; parameters that mean nothing to JSON are let be."""
+def _are_json(content_types: Sequence[str]) -> bool:
+    """Whether there is one, and it is JSON in UTF-8; other parameters are let be."""
+    if len(content_types) != 1:
+        return False
     header = Header()
-    header["Content-Type"] = content_type
+    header["Content-Type"] = content_types[0]
     # What it cannot read at all is text/plain to the standard library.
     parameters = header.get_params([])
     charsets = {str(value).lower() for name, value in parameters if name.lower() == "charset"}

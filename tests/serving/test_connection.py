@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,7 @@ class Client:
         status, headers, content = await self.answer()
         assert headers["content-type"] == problems.MEDIA_TYPE
         assert headers["connection"] == "close"
+        assert uuid.UUID(headers["x-request-id"]).version == 7
         document = json.loads(content)
         assert document["status"] == status
         assert await self.reader.read() == b""
@@ -255,8 +257,99 @@ def test_a_large_body_is_no_large_head() -> None:
     run(test())
 
 
+HOSTLESS = [
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+]
+UPGRADES = {
+    "curl": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+    "a browser's WebSocket": b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+}
+BODIES = {
+    "with a length": b"Content-Length: 4\r\n\r\nabcd",
+    "in chunks": b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
+def test_an_offer_of_another_protocol_is_ignored(upgrade: bytes, body: bytes, size: int) -> None:
+    """The body counts, however it is cut into pieces; the connection goes on."""
+    post = b"POST /predict HTTP/1.1\r\nHost: x\r\n" + upgrade + body
+
+    async def test() -> None:
+        async with serving() as running:
+            client = await running.connect()
+            data = post + GET + post
+            for start in range(0, len(data), size):
+                client.send(data[start : start + size])
+                await asyncio.sleep(0)
+            answers = [await client.answer() for _ in range(3)]
+            assert [(status, size) for status, _, size in answers] == [
+                (200, b"4"),
+                (200, b"0"),
+                (200, b"4"),
+            ]
+            assert not any("upgrade" in headers for _, headers, _ in answers)
+
+    run(test())
+
+
+def test_an_offer_does_not_excuse_the_head() -> None:
+    """It is as large as it is, and of HTTP/1.1."""
+
+    async def test() -> None:
+        async with serving() as running:
+            client = await running.connect()
+            offer = b"GET / HTTP/1.1\r\n" + UPGRADES["curl"]
+            client.send(offer + b"X: " + b"x" * HEAD_BYTES_MAX + b"\r\n\r\n")
+            assert await client.problem() == "head-too-large"
+            client = await running.connect()
+            client.send(offer + b"\r\n")
+            assert await client.problem() == "malformed-request"
+            assert not running.app.called.is_set()
+
+    run(test())
+
+
 @pytest.mark.parametrize(
-    "data", [b"\x16\x03\x01\x02\x00", b"HELO x\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
+    "data",
+    [
+        b"FOO / HTTP/1.1",
+        b"CONNECT x:80 HTTP/1.1",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+    ],
+)
+def test_what_is_http_and_not_ours_is_501(data: bytes) -> None:
+    """Methods that nobody knows, and bodies that would have to be unpacked."""
+
+    async def test() -> None:
+        async with serving() as running:
+            client = await running.connect()
+            client.send(data + b"\r\nHost: x\r\n\r\n")
+            assert await client.problem() == "not-implemented"
+            assert not running.app.called.is_set()
+
+    run(test())
+
+
+def test_only_http_1_0_needs_no_host() -> None:
+    """RFC 9112, 3.2."""
+
+    async def test() -> None:
+        async with serving() as running:
+            client = await running.connect()
+            client.send(b"GET / HTTP/1.0\r\n\r\n")
+            assert (await client.answer())[0] == 200
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x16\x03\x01\x02\x00", b"HELO x\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", *HOSTLESS]
 )
 def test_what_is_not_http_is_a_problem_as_everything_else(data: bytes) -> None:
     """TLS on a port without it, for one."""
