@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import zipfile
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,12 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    StandardScaler,
+)
 from sklearn.tree import DecisionTreeClassifier
 from xgboost import XGBClassifier
 
@@ -148,6 +154,20 @@ def test_a_loaded_pipeline_scores_as_it_was_fitted(tmp_path: Path, classifier: A
     np.testing.assert_allclose(probability(loaded.log_odds(ROWS)), expected, atol=1e-9)
 
 
+def test_boosting_on_sets_of_categories_is_loaded(tmp_path: Path) -> None:
+    """It holds a partial of a function of scikit-learn's."""
+    columns = ColumnTransformer(
+        [("n", "passthrough", NUMBERS), ("c", OrdinalEncoder(), CATEGORIES)]
+    )
+    boosting = HistGradientBoostingClassifier(max_iter=5, categorical_features=[4, 5])
+    pipeline = make_pipeline(columns, boosting).fit(frame(ROWS, TOY), outcomes(ROWS))
+
+    loaded = reloaded(tmp_path, pipeline)
+
+    expected = pipeline.predict_proba(frame(ROWS, TOY))[:, 1]
+    np.testing.assert_allclose(probability(loaded.log_odds(ROWS)), expected, atol=1e-9)
+
+
 def test_contributions_are_those_of_every_coalition_of_fields(tmp_path: Path) -> None:
     """Exact against brute force over 2^6 coalitions, a missing value among them."""
     reference = toys.reference(20)
@@ -238,9 +258,19 @@ def test_a_class_of_the_users_own_is_refused_by_name(tmp_path: Path) -> None:
         load_pipeline(stored(tmp_path, content), TOY, toys.reference())
 
 
-def test_a_function_that_runs_text_is_refused_though_numpy_has_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "step",
+    [
+        FunctionTransformer(runstring, kw_args={"dict": {}}),
+        FunctionTransformer(partial(runstring, dict={})),
+        FunctionTransformer(partial(partial(np.log1p), runstring)),
+    ],
+    ids=["itself", "in a partial", "as an argument of a partial"],
+)
+def test_a_function_that_runs_text_is_refused_though_numpy_has_it(
+    tmp_path: Path, step: FunctionTransformer
+) -> None:
     """A library that is trusted for its arrays is not trusted for all that it holds."""
-    step = FunctionTransformer(runstring, kw_args={"dict": {}})
     content = skops.io.dumps(step)
 
     with pytest.raises(PackageInvalid, match=r"type numpy\.testing.*runstring is not trusted"):

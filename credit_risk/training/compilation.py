@@ -148,6 +148,13 @@ def _columns(transformer: ColumnTransformer, schema: Schema) -> list[Column]:
             continue
         for place, field in enumerate(names):
             columns += _field(by_name[field], parts, place)
+    looked_up = [c.field for c in columns if c.kind == "lookup"]
+    if again := [field for field in looked_up if looked_up.count(field) > 1]:
+        # Lookups of one field stand for one column.
+        msg = (
+            f"{again[0]}: two ordinal encoders that order the categories otherwise than the schema"
+        )
+        raise NotCompilable(msg)
     return columns
 
 
@@ -180,6 +187,7 @@ def _field(spec: FieldSpec, parts: list[Any], place: int) -> list[Column]:
         return [Column(name=name, kind="missing", field=spec.name, factor=spec.name)]
     codes = {c: float(i) for i, c in enumerate(spec.categories)}
     fill = float("nan")
+    stand_in: Any = math.nan
     rest = list(parts)
     if rest and isinstance(rest[0], SimpleImputer):
         imputer = rest.pop(0)
@@ -187,25 +195,68 @@ def _field(spec: FieldSpec, parts: list[Any], place: int) -> list[Column]:
         if imputer.add_indicator:
             msg = f"{spec.name}: SimpleImputer(add_indicator=True)"
             raise NotCompilable(msg)
-        value = imputer.statistics_[place]
-        fill = codes.get(value, UNSEEN) if spec.is_category else float(value)
+        stand_in = imputer.statistics_[place]
+        fill = codes.get(stand_in, UNSEEN) if spec.is_category else float(stand_in)
     elif spec.nullable and spec.is_category:
         fill = _code_of_missing(spec, rest, place)
     if rest and isinstance(rest[0], OneHotEncoder):
         return _one_hot(spec, rest, place, fill, codes)
+    numbered: dict[str, Any] = {}
     if rest and isinstance(rest[0], OrdinalEncoder):
-        encoder = rest.pop(0)
-        if [c for c in encoder.categories_[place] if not _is_nan(c)] != list(spec.categories):
-            msg = f"{spec.name}: OrdinalEncoder orders the categories otherwise than the schema"
-            raise NotCompilable(msg)
+        numbered = _numbered(spec, rest.pop(0), place, stand_in)
     elif spec.is_category:
         msg = f"{spec.name}: a category without an encoder"
         raise NotCompilable(msg)
     log = bool(rest) and _applies(rest[0], np.log1p)
     column = Column(
         name=spec.name, kind="number", field=spec.name, factor=spec.name, fill=fill, log=log
-    )
+    ).model_copy(update=numbered)
     return _scaled(column, rest[1:] if log else rest, place)
+
+
+def _numbered(
+    spec: FieldSpec, encoder: OrdinalEncoder, place: int, stand_in: object
+) -> dict[str, Any]:
+    """What makes a field's column a lookup, where an ordinal encoder's order is not the schema's.
+
+    Args:
+        spec: the field.
+        encoder: fitted.
+        place: of the field within the encoder's.
+        stand_in: the category that a missing one is taken for, or `math.nan` if it stays missing.
+    """
+    if _groups(encoder) or not spec.is_category:
+        msg = f"{spec.name}: OrdinalEncoder of a number, or grouping categories"
+        raise NotCompilable(msg)
+    if [c for c in encoder.categories_[place] if not _is_nan(c)] == list(spec.categories):
+        return {}
+    unknown = None
+    if encoder.handle_unknown == "use_encoded_value":
+        unknown = float(encoder.unknown_value)
+    # One and the same NaN, or it would not be found.
+    numbers = {
+        math.nan if _is_nan(c) else c: float(encoder.encoded_missing_value if _is_nan(c) else i)
+        for i, c in enumerate(encoder.categories_[place])
+    }
+
+    def number(category: object) -> float:
+        found = numbers.get(category, unknown)
+        if found is None:
+            msg = f"{spec.name}: OrdinalEncoder does not know all categories of the schema"
+            raise NotCompilable(msg)
+        return found
+
+    values = [number(category) for category in spec.categories]
+    other = math.nan if unknown is None else unknown
+    missing = number(stand_in) if spec.nullable else math.nan
+    if stand_in in spec.categories:
+        fill = float(spec.categories.index(str(stand_in)))
+    elif math.isnan(missing):
+        fill = math.nan
+    else:
+        # No application has a category that is not in the schema: its place is free.
+        fill, other = UNSEEN, missing
+    return {"kind": "lookup", "values": (*values, other), "fill": fill}
 
 
 def _code_of_missing(spec: FieldSpec, parts: list[Any], place: int) -> float:
@@ -218,6 +269,11 @@ def _code_of_missing(spec: FieldSpec, parts: list[Any], place: int) -> float:
             return float(encoder.unknown_value)
     msg = f"{spec.name}: a category that may be missing and is not imputed"
     raise NotCompilable(msg)
+
+
+def _groups(encoder: OneHotEncoder | OrdinalEncoder) -> bool:
+    """Whether rare categories are taken together."""
+    return encoder.min_frequency is not None or encoder.max_categories is not None
 
 
 def _is_nan(value: object) -> bool:
@@ -235,8 +291,7 @@ def _one_hot(
     spec: FieldSpec, rest: list[Any], place: int, fill: float, codes: dict[str, float]
 ) -> list[Column]:
     encoder = rest[0]
-    groups = encoder.min_frequency is not None or encoder.max_categories is not None
-    if len(rest) > 1 or encoder.drop is not None or groups:
+    if len(rest) > 1 or encoder.drop is not None or _groups(encoder):
         msg = f"{spec.name}: OneHotEncoder followed by a step, dropping or grouping categories"
         raise NotCompilable(msg)
     columns = []
@@ -300,8 +355,10 @@ class _Lookups:
 
     def __init__(self, columns: list[Column], schema: Schema) -> None:
         self.columns = list(columns)
+        self.of_zeros = [0.0] * len(columns)
+        """What the columns are of a row of zeros, for which the codes are zeros."""
         self._known = {f.name: len(f.categories) for f in schema.fields}
-        self._split: dict[str, int] = {}
+        self._split = {c.field: i for i, c in enumerate(columns) if c.kind == "lookup"}
         self._made: dict[tuple[str, tuple[float, ...]], int] = {}
 
     def add(self, number: int, sides: dict[float, float], other: float) -> int:
@@ -317,18 +374,21 @@ class _Lookups:
         """
         column = self.columns[number]
         known = self._known[column.field]
-        codes = [*map(float, range(known)), UNSEEN]
+        schema_codes = (*map(float, range(known)), UNSEEN)
+        codes = column.values or schema_codes
         plain = not (column.log or column.ramp) and (column.center, column.scale) == (0.0, 1.0)
-        filled = math.isnan(column.fill) or column.fill in codes
+        filled = math.isnan(column.fill) or column.fill in schema_codes
         only = self._split.setdefault(column.field, number) == number
-        if column.kind != "number" or not (known and plain and filled and only):
+        coded = column.kind in {"number", "lookup"}
+        if not (coded and known and plain and filled and only):
             msg = f"{column.name}: a split on a set of categories in other than one column of codes"
             raise NotCompilable(msg)
-        values = tuple(sides.get(code, other) for code in codes)
+        values = tuple(math.nan if math.isnan(c) else sides.get(c, other) for c in codes)
         made = self._made.setdefault((column.field, values), len(self.columns))
         if made == len(self.columns):
             changes = {"name": f"{column.name}/{made}", "kind": "lookup", "values": values}
             self.columns.append(column.model_copy(update=changes))
+            self.of_zeros.append(sides.get(0.0, other))
         return made
 
 
@@ -444,9 +504,7 @@ def _xgboost(model: XGBClassifier, lookups: _Lookups) -> Ensemble:
             value=conditions,
         )
         if number == first_round:
-            # Looked up, the first category is what it is looked up as.
-            encoded = [c.values[0] if c.kind == "lookup" else 0.0 for c in lookups.columns]
-            ours = np.array([encoded], dtype=np.float32)
+            ours = np.array([lookups.of_zeros], dtype=np.float32)
             of_first_round = float(nodes.ensemble(0.0).margins(ours)[0])
     # The stored base score is rounded to a few digits, so the base is measured instead: over one
     # round, because XGBoost adds up in float32 and over all rounds would be off by their errors.

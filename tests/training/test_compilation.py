@@ -113,6 +113,17 @@ def _prepared(
     )
 
 
+def _reordered(*last: Any) -> ColumnTransformer:  # noqa: ANN401 - any transformer
+    """Categories numbered otherwise than by the schema, with one more that it does not have."""
+    names = _ordinal(["racing", "walking", "cargo", "commuting"], HISTORY[::-1])
+    return ColumnTransformer(
+        [
+            ("names", make_pipeline(names, *last), ["use", "history"]),
+            _numbers(SimpleImputer(), *last),
+        ]
+    )
+
+
 def _scaled() -> ColumnTransformer:
     return _prepared(SimpleImputer(), FunctionTransformer(np.log1p), StandardScaler())
 
@@ -255,6 +266,18 @@ USERS: dict[str, Callable[[], tuple[Any, ...]]] = {
         _prepared(use=_ordinal(USES)),
         XGBClassifier(n_estimators=80, feature_types=["q"] * 4 + ["c", "c"], max_cat_to_onehot=1),
     ),
+    "logistic regression on categories in another order": lambda: (
+        _reordered(StandardScaler()),
+        LogisticRegression(max_iter=5_000),
+    ),
+    "histogram gradient boosting on categories in another order": lambda: (
+        _reordered(),
+        HistGradientBoostingClassifier(max_iter=40, categorical_features=[0]),
+    ),
+    "XGBoost on categories in another order": lambda: (
+        _reordered(),
+        XGBClassifier(n_estimators=80, feature_types=["c"] + ["q"] * 5, max_cat_to_onehot=1),
+    ),
     "calibrated histogram gradient boosting, cast to float32": lambda: (
         _prepared(),
         FunctionTransformer(pipeline.as_float32),
@@ -336,11 +359,18 @@ def test_a_category_that_may_be_missing_is_filled_as_the_pipeline_fills_it() -> 
     one_hot = OneHotEncoder(
         categories=[["cargo", "commuting", "racing"]], handle_unknown="ignore", sparse_output=False
     )
-    for imputer in (
-        SimpleImputer(strategy="most_frequent"),
-        SimpleImputer(strategy="constant", fill_value="not stated"),
+    named = SimpleImputer(strategy="constant", fill_value="not stated")
+    reordered = ["racing", "not stated", "cargo", "commuting"]
+    for steps in (
+        (SimpleImputer(strategy="most_frequent"), one_hot),
+        (named, one_hot),
+        (SimpleImputer(strategy="most_frequent"), _ordinal(reordered)),
+        (named, _ordinal(reordered)),
+        (named, OrdinalEncoder()),
+        (_ordinal(reordered, unknown=9),),
+        (OrdinalEncoder(categories=[[*USES[::-1], np.nan]], encoded_missing_value=-7),),
     ):
-        uses = make_pipeline(imputer, one_hot)
+        uses = make_pipeline(*steps)
         columns = ColumnTransformer([_numbers(SimpleImputer()), ("use", uses, ["use"])])
         fitted = make_pipeline(columns, LogisticRegression(max_iter=5_000)).fit(table, LABELS)
 
@@ -425,8 +455,14 @@ WITHOUT_EQUIVALENT: dict[str, Callable[[], tuple[Any, ...]]] = {
         _only("u", make_pipeline(SimpleImputer(strategy="most_frequent"), _Lengths()), ["use"]),
         LINEAR,
     ),
-    "history: OrdinalEncoder orders the categories otherwise than the schema": lambda: (
-        _only("h", OrdinalEncoder(categories=[HISTORY[::-1]]), ["history"]),
+    "history: OrdinalEncoder of a number, or grouping categories": lambda: (
+        _only("h", OrdinalEncoder(min_frequency=200), ["history"]),
+        LINEAR,
+    ),
+    "history: two ordinal encoders that order the categories otherwise": lambda: (
+        ColumnTransformer(
+            [(n, OrdinalEncoder(categories=[HISTORY[::-1]]), ["history"]) for n in "ab"]
+        ),
         LINEAR,
     ),
     "use: OneHotEncoder followed by a step, dropping or grouping categories": lambda: (
@@ -530,10 +566,11 @@ CATEGORICAL: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("step", [1, -1], ids=["in order", "in reverse"])
 @pytest.mark.parametrize("missing", ["a number of its own", "unknown", "kept"])
 @pytest.mark.parametrize("name", CATEGORICAL)
 def test_splits_on_sets_of_categories_are_scored_and_explained_exactly(
-    name: str, missing: str
+    name: str, missing: str, step: int
 ) -> None:
     """A field that the estimator sees as one column is one player, however many sets split it.
 
@@ -548,10 +585,14 @@ def test_splits_on_sets_of_categories_are_scored_and_explained_exactly(
     effect = np.array([1.5, -1.0, 0.6, -1.4, 0.9, -0.2, 1.1, -0.8])[wheels]
     # Which wheels matter, and how, depends on the history: trees test the field again below.
     late = np.where(FEATURES["history"] == "good", effect, -effect) + FEATURES["age"] % 3 > 1
-    known = [*WHEELS, np.nan] if missing == "kept" else WHEELS
+    known = WHEELS[::step] + [np.nan] * (missing == "kept")
     uses = _ordinal(known, unknown=-1 if missing == "a number of its own" else np.nan)
     columns = ColumnTransformer(
-        [("n", "passthrough", NUMBERS), ("u", uses, ["use"]), ("h", _ordinal(HISTORY), ["history"])]
+        [
+            ("n", "passthrough", NUMBERS),
+            ("u", uses, ["use"]),
+            ("h", _ordinal(HISTORY[::step]), ["history"]),
+        ]
     )
     fitted = make_pipeline(columns, CATEGORICAL[name]).fit(FEATURES.assign(use=tyres), late)
     compiled = compile_pipeline(fitted, WHEELED, "test")
@@ -614,6 +655,15 @@ def test_a_pipeline_over_columns_of_its_own_is_not_compiled() -> None:
     fitted.fit(table, LABELS)
 
     with pytest.raises(NotCompilable, match="column 'shoe_size' is not a field of the schema"):
+        compile_pipeline(fitted, SCHEMA, "test")
+
+
+def test_a_category_that_the_pipeline_never_met_is_not_made_up() -> None:
+    """The pipeline fails on such an applicant; the compiled model may not guess."""
+    table = FEATURES.replace({"history": {"poor": "mixed"}})
+    fitted = make_pipeline(_only("h", OrdinalEncoder(), ["history"]), LINEAR).fit(table, LABELS)
+
+    with pytest.raises(NotCompilable, match="OrdinalEncoder does not know all categories of the"):
         compile_pipeline(fitted, SCHEMA, "test")
 
 
