@@ -56,7 +56,10 @@ def bench(
         raise typer.BadParameter(f"no server {', '.join(sorted(unknown))}; there are {names}")
     peers = [peer for peer in peers if not only or peer.name in only]
     folder = folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"{folder}: cannot be made: {error.strerror}") from error
     began = datetime.now(UTC)
     # On the disk of the report and not in memory: every decision waits for that disk.
     with (

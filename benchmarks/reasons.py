@@ -6,6 +6,7 @@ Ours against the package's whole reference group; ``shap.TreeExplainer``, interv
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -33,8 +34,12 @@ TOLERANCE = 1e-5
 
 def main() -> None:
     """Measure and print."""
-    folder, file = (Path(word) for word in sys.argv[1:])
-    loaded, fitted = package.load(folder), joblib.load(file)
+    parser = argparse.ArgumentParser("python -m benchmarks.reasons", description=__doc__)
+    parser.add_argument("package", type=Path, metavar="PACKAGE", help="a package's folder")
+    parser.add_argument("pipeline", type=Path, metavar="PIPELINE", help="its pipeline, by joblib")
+    given = parser.parse_args()
+    folder = given.package
+    loaded, fitted = package.load(folder), joblib.load(given.pipeline)
     rows = applications.drawn(folder, ROWS)
     vectors = loaded.schema.matrix(rows)
     encoded = fitted[:-1].transform(pd.DataFrame(rows))

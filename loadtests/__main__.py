@@ -93,7 +93,10 @@ def loadtest(  # noqa: PLR0917 - typer makes the parameters options
         _check_url(url, allow_remote=allow_remote)
     began = datetime.now(UTC)
     folder = folder.absolute() / f"{began:%Y%m%dT%H%M%SZ}"
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise typer.BadParameter(f"{folder}: cannot be made: {error.strerror}") from error
     try:
         with _server(url, folder) as target:
             package = applications.folder(Settings().packages_dir, target.portfolio, target.version)

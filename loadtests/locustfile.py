@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from gevent import get_hub
 from locust import FastHttpUser, constant, events, task
 
 from credit_risk.settings import Settings
@@ -104,6 +105,8 @@ def prepare(environment: Environment, **_: object) -> None:
     Applicant.singles = applications.singles(package)
     Applicant.batches = applications.batches(package, options.rows)
     Recorder(environment)
+    # Locust sets its clock next, by a time that gevent last read before all this.
+    get_hub().loop.update_now()
 
 
 class Applicant(FastHttpUser):

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 GENERATOR_BUSY = 0.9
 """Share of a core above which the load generator's own waiting is in the times."""
 
+SHORT = 0.9
+"""Share of the time asked for below which a run is short."""
+
 OTHERS_BUSY = 0.2
 """Cores used by other programs above which the figures are partly theirs."""
 
@@ -82,6 +85,10 @@ def warnings(run: Run) -> list[str]:
     found = []
     if not run.as_stated:
         found.append(f"run with {_load(run.scenario)}; the objectives are for {_load(run.stated)}")
+    if run.measured and run.measured.seconds < SHORT * run.scenario.duration:
+        found.append(
+            f"requests were made for {run.measured.seconds:.1f} s of {run.scenario.duration}"
+        )
     if run.samples.generator_share > GENERATOR_BUSY:
         found.append(
             f"the load generator used {run.samples.generator_share:.0%} of a core: the times are "

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 RUNNER = CliRunner()
 
 
+def test_a_folder_that_cannot_be_made_is_wrong_usage(tmp_path: Path) -> None:
+    """Nothing was missed."""
+    (tmp_path / "file").touch()
+
+    ended = RUNNER.invoke(app, ["--out", str(tmp_path / "file" / "out")], env={"COLUMNS": "300"})
+
+    assert ended.exit_code == 2
+    assert "cannot be made: Not a directory" in ended.output
+
+
 def test_a_server_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
     """Those that are there are named."""
     ended = RUNNER.invoke(app, ["--only", "triton", "--out", str(tmp_path / "out")])

@@ -20,6 +20,24 @@ def _few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reasons, "REPEATS", 1)
 
 
+@pytest.mark.parametrize(("words", "code"), [([], 2), (["--help"], 0)])
+def test_without_its_arguments_it_says_what_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    code: int,
+) -> None:
+    """In its usage."""
+    monkeypatch.setattr("sys.argv", ["reasons", *words])
+
+    with pytest.raises(SystemExit) as ended:
+        reasons.main()
+
+    assert ended.value.code == code
+    said = capsys.readouterr()
+    assert "PACKAGE PIPELINE" in said.out + said.err
+
+
 def test_both_explain_the_score_of_the_same_model(
     material: Material, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,16 @@ def test_wrong_usage_exits_2_and_makes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_wrong_usage(tmp_path: Path) -> None:
+    """Not a missed objective."""
+    (tmp_path / "file").touch()
+
+    result = RUNNER.invoke(app, ["--out", str(tmp_path / "file")], env={"COLUMNS": "300"})
+
+    assert result.exit_code == 2
+    assert "cannot be made: Not a directory" in ESCAPES.sub("", result.output)
+
+
 @pytest.mark.parametrize("flag", [[], ["--allow-remote"]])
 def test_a_server_that_does_not_answer_exits_3(tmp_path: Path, flag: list[str]) -> None:
     """It is neither met nor missed."""

@@ -30,9 +30,10 @@ def run_of(
     counted: int = 200,
     users: int = 4,
     others: float = 0.0,
+    duration: int = 3,
 ) -> Run:
     """A run of 200 requests of 10 to 30 ms, of which the server counted ``counted``."""
-    scenario = Scenario(title="Singles & <more>", users=users, duration=3, targets=targets)
+    scenario = Scenario(title="Singles & <more>", users=users, duration=duration, targets=targets)
     made = samples([10.0 + i % 20 for i in range(200)])
     after = {"/predict": Histogram(counted, {0.01: 10, 0.025: 150, 0.05: counted})}
     measured = measurement.measure(made)
@@ -121,6 +122,7 @@ def test_the_page_needs_nothing_else_and_is_well_formed() -> None:
     [
         (run_of(LAX, counted=199), "the server counted 199 requests, the client 200"),
         (run_of(LAX, others=1.26), "other programs used 1.3 cores meanwhile"),
+        (run_of(LAX, duration=5), "requests were made for 3.9 s of 5"),
         (run_of(LAX, users=9), "run with 9 users, 3 s; the objectives are for 4 users, 3 s"),
     ],
 )
