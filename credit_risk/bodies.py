@@ -13,6 +13,8 @@ from typing import Any
 
 import pydantic_core
 
+_TOO_LONG = "number out of range"
+
 
 class Repeating(list[tuple[str, Any]]):
     """An object of JSON that gives a name more than once: its members in the order sent."""
@@ -32,6 +34,14 @@ def parse(body: bytes) -> Any:  # noqa: ANN401 - any JSON
     """
     document = pydantic_core.from_json(body)
     return document if is_plain(body, strings(document)) else _whole(body)
+
+
+def fault(parser: str) -> str:
+    """What a parser's words mean: "Invalid JSON", or JSON that it does not read.
+
+    JSON limits no number; the parser does, to 4,300 digits.
+    """
+    return parser.capitalize() if parser.startswith(_TOO_LONG) else f"Invalid JSON: {parser}"
 
 
 def is_plain(body: bytes, number: int) -> bool:

@@ -344,6 +344,8 @@ def _detail(error: ErrorDetails) -> str:
         return "Field required"
     if error["type"] == "dict_type":
         return "Input should be an object"
+    if error["type"] == "json_invalid":
+        return bodies.fault(error["ctx"]["error"])
     return error["msg"]
 
 
