@@ -42,6 +42,8 @@ RECORDED_INPUT_MAX = 16_384
 """A refused body is kept whole up to this many bytes, and by its length and digest beyond."""
 RESERVE = 0.2
 """Share of a deadline kept for putting on record that it was missed."""
+RESERVE_LEAST = 0.25
+"""Seconds: so long that takes where the share is less; being on record matters more than haste."""
 TURN_ROWS = 64
 """Rows handled before others on the event loop have their turn."""
 
@@ -325,7 +327,7 @@ class Desk:
         record = self._problem_record(kind, record_id, problem, call, kept, package)
         answered = problem.to_json(record_id)
         try:
-            seconds = self.deadline_seconds * RESERVE
+            seconds = max(self.deadline_seconds * RESERVE, RESERVE_LEAST)
             await within(seconds, self._record([record], answered, keep))
         except DeadlineExceeded as error:
             raise RecordingFailed("the record database does not answer") from error
@@ -541,7 +543,7 @@ def _batch(body: bytes, rows_max: int) -> list[Any]:
     try:
         document = bodies.parse(body)
     except ValueError as error:
-        raise ApplicationInvalid((FieldError("", f"Invalid JSON: {error}"),)) from None
+        raise ApplicationInvalid((FieldError("", bodies.fault(str(error))),)) from None
     if isinstance(document, bodies.Repeating):
         errors += given_again(document.repeated)
         document = dict(document)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 PREFIX = "CREDIT_RISK_"
+HOUR = 3_600.0
+"""Seconds: no limit on how long something takes is longer."""
 
 
 def _plain(name: str) -> AliasChoices:
@@ -44,6 +46,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX,
         env_ignore_empty=True,
         frozen=True,
+        allow_inf_nan=False,
         populate_by_name=True,
         hide_input_in_errors=True,  # a database's URL may hold a password
     )
@@ -139,6 +142,7 @@ class Settings(BaseSettings):
         float,
         Field(
             gt=0,
+            le=24 * HOUR,
             description="How often the chain of records gets a signed checkpoint, as long as "
             "something is recorded.",
         ),
@@ -166,12 +170,14 @@ class Settings(BaseSettings):
     deadline_seconds: Annotated[
         float,
         Field(
-            gt=0,
-            description="A request about one application is answered after so long at the latest.",
+            ge=0.05,
+            le=HOUR,
+            description="A request about one application is answered after so long at the latest. "
+            "Below 1.25, to put on record that it was not takes up to 0.25 longer.",
         ),
     ] = 5.0
     batch_deadline_seconds: Annotated[
-        float, Field(gt=0, description="The same for a request about many.")
+        float, Field(ge=0.05, le=HOUR, description="The same for a request about many.")
     ] = 60.0
     waiting_rows_max: Annotated[
         int,
@@ -185,6 +191,7 @@ class Settings(BaseSettings):
         float,
         Field(
             gt=0,
+            le=HOUR,
             description="A request's head, and its body, each arrive within so long; otherwise "
             "the answer is 408.",
         ),
@@ -193,6 +200,7 @@ class Settings(BaseSettings):
         int,
         Field(
             ge=1,
+            le=HOUR,
             description="An idle connection is closed after so long: later than a load balancer "
             "in front, whose limit is often 60, would.",
         ),
@@ -201,24 +209,29 @@ class Settings(BaseSettings):
         float,
         Field(
             ge=0,
+            le=HOUR,
             description="From SIGTERM on, so long, /readyz answers 503 and every other call as "
             "ever; then the server stops.",
         ),
     ] = 0.0
     shutdown_seconds: Annotated[
         int,
-        Field(ge=1, description="Requests in hand when the server stops have so long to end."),
+        Field(
+            ge=1, le=HOUR, description="Requests in hand when the server stops have so long to end."
+        ),
     ] = 30
     idempotency_hours: Annotated[
         float,
         Field(
             gt=0,
+            le=24 * 366,
             description="A request that comes again under its Idempotency-Key gets the answer of "
             "the first for so long.",
         ),
     ] = 24.0
     activation_poll_seconds: Annotated[
-        float, Field(gt=0, description="How often a worker looks for a newly activated version.")
+        float,
+        Field(gt=0, le=HOUR, description="How often a worker looks for a newly activated version."),
     ] = 0.5
     trace_ratio: Annotated[
         float,

@@ -711,6 +711,18 @@ def test_a_refusal_or_failure_waits_no_longer_for_its_record(trees_package: Mode
             run(do(TEAPOT, b"{}", call(), trees_package))
 
 
+def test_a_failure_is_on_record_however_short_the_deadline(trees_package: ModelPackage) -> None:
+    """Its record has a time of its own: a fifth of a moment is none."""
+    events = Events()
+    no_time = replace(desk(events), deadline_seconds=1e-9)
+
+    with pytest.raises(DeadlineExceeded):
+        run(no_time.predict(trees_package, RISKY, call()))
+    run(no_time.fail(TEAPOT, b"{}", call(), trees_package))
+
+    assert [record.kind for record in events.records] == ["failure"]
+
+
 def test_a_timeout_within_is_not_a_missed_deadline(trees_package: ModelPackage) -> None:
     """It is a failure like others."""
     broken = replace(trees_package, model=served.Broken(TimeoutError))

@@ -104,6 +104,8 @@ def test_settings_do_not_change_while_a_process_runs() -> None:
         ("CREDIT_RISK_BATCH_ROWS_MAX", "10001"),
         ("CREDIT_RISK_BODY_BYTES_MAX", "1023"),
         ("CREDIT_RISK_ACTIVATION_POLL_SECONDS", "0"),
+        ("CREDIT_RISK_DEADLINE_SECONDS", "0.001"),
+        ("CREDIT_RISK_BATCH_DEADLINE_SECONDS", "0.001"),
         ("CREDIT_RISK_LOG_LEVEL", "LOUD"),
         ("CREDIT_RISK_DATABASE_URL", "records.db"),
         ("CREDIT_RISK_DATABASE_URL", "postgresql://host:port/records"),
@@ -117,6 +119,18 @@ def test_a_wrong_value_stops_the_process(
 
     with pytest.raises(ValidationError):
         Settings()
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e9"])
+def test_no_limit_of_time_is_without_end(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """Infinity is no number of seconds that anybody waits, and nor are thirty years."""
+    timed = [name for name in Settings.model_fields if name.endswith(("_seconds", "_hours"))]
+    assert len(timed) > 6
+    for name in timed:
+        monkeypatch.setenv(f"{PREFIX}{name.upper()}", value)
+        with pytest.raises(ValidationError):
+            Settings()
+        monkeypatch.delenv(f"{PREFIX}{name.upper()}")
 
 
 def test_records_go_under_the_state_directory_unless_told_otherwise(tmp_path: Path) -> None:
