@@ -17,8 +17,10 @@ import contextlib
 import csv
 import fcntl
 import hashlib
+import io
 import json
 import os
+import secrets
 import time
 from array import array
 from collections import Counter, deque
@@ -28,7 +30,7 @@ from decimal import Decimal
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -88,6 +90,11 @@ FAULT = "row fault"
 _FORMAT = 1
 _PARTS = "part-*.arrow"
 _CSV_BLOCK = 8 << 20
+"""Characters read at a time."""
+_BYTES_MAX = 4
+"""Of a character in UTF-8."""
+_REPLACED = "\ufffd"
+"""What Python reads where bytes are not UTF-8."""
 _UNEVEN_AT_ONCE = 65_536
 """Rows of a wrong number of values that are put back in one go."""
 # A number as CSV holds it. Arrow's own conversion would take "nan" and "inf" as well.
@@ -576,52 +583,85 @@ def _csv(path: Path, scorer: Scorer, _rows_at_once: int) -> Input:
         raise DataInvalid(f"{path} is empty")
 
     def batches(_wanted: Callable[[int, int], bool]) -> Iterator[tuple[int, pa.Table]]:
-        # Row and number of values of those that Arrow leaves out, until they are put back. Python
-        # objects would be a gigabyte where each row of a large file has a comma too many.
-        uneven = array("q"), array("q")
-
-        def leave_out(row: pa.csv.InvalidRow) -> str:
-            uneven[0].append(row.number - 2)  # counted from 1, the header
-            uneven[1].append(row.actual_columns)
-            return "skip"
-
-        first = 0
-        none = np.empty(0, dtype=np.int64)
-        try:
-            with _naming(path):
-                reader = pa.csv.open_csv(
-                    path,
-                    # Only one thread alone knows the number of a row.
-                    read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
-                    parse_options=pa.csv.ParseOptions(
-                        newlines_in_values=True, invalid_row_handler=leave_out
-                    ),
-                    convert_options=pa.csv.ConvertOptions(
-                        include_columns=scorer.columns,
-                        # Not text: what is not UTF-8 is to be an error of its row.
-                        column_types=dict.fromkeys(scorer.columns, pa.binary()),
-                        null_values=[""],
-                        strings_can_be_null=True,
-                    ),
-                )
-                empty = reader.schema.empty_table()
-                yield 0, _with_faults(empty, none, none, len(names))
-                for table in chain((pa.Table.from_batches([batch]) for batch in reader), [empty]):
-                    for piece in _put_back(table, first, uneven, len(names)):
-                        yield first, piece
-                        first += len(piece)
-        except pa.ArrowException:
-            # Arrow's own message may quote the row.
-            row = first + len(uneven[0])
-            megabytes = _CSV_BLOCK >> 20
-            msg = (
-                f"{path}: row {row} cannot be read: it is longer than {megabytes} MiB, or a "
-                "quotation mark in it is not closed"
-            )
-            raise DataInvalid(msg) from None
+        return _csv_tables(path, scorer.columns, len(names))
 
     schema = pa.schema([(name, pa.string()) for name in names])
     return Input(schema, None, batches)
+
+
+def _csv_tables(path: Path, columns: list[str], width: int) -> Iterator[tuple[int, pa.Table]]:
+    """Columns of a CSV file of so many, and `FAULT`, with the number of each table's first row."""
+    # Row and number of values of those that Arrow leaves out, until they are put back. Python
+    # objects would be a gigabyte where each row of a large file has a comma too many.
+    uneven = array("q"), array("q")
+    # A row after the last that nobody else's file has: who swallows it has an open quotation.
+    seal = secrets.token_hex(16) + "," * width
+    sealed = False
+
+    def leave_out(row: pa.csv.InvalidRow) -> str:
+        nonlocal sealed
+        if row.text == seal:
+            sealed = True
+        else:
+            uneven[0].append(row.number - 2)  # counted from 1, the header
+            uneven[1].append(row.actual_columns)
+        return "skip"
+
+    first = 0
+    none = np.empty(0, dtype=np.int64)
+    with _naming(path), path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        try:
+            reader = pa.csv.open_csv(
+                _Sealed(file, f"\n{seal}"),
+                # Only one thread alone knows the number of a row.
+                read_options=pa.csv.ReadOptions(
+                    block_size=_BYTES_MAX * _CSV_BLOCK, use_threads=False
+                ),
+                parse_options=pa.csv.ParseOptions(
+                    newlines_in_values=True, invalid_row_handler=leave_out
+                ),
+                convert_options=pa.csv.ConvertOptions(
+                    include_columns=columns,
+                    column_types=dict.fromkeys(columns, pa.string()),
+                    null_values=[""],
+                    strings_can_be_null=True,
+                ),
+            )
+            empty = reader.schema.empty_table()
+            yield 0, _with_faults(empty, none, none, width)
+            for table in chain((pa.Table.from_batches([batch]) for batch in reader), [empty]):
+                for piece in _put_back(table, first, uneven, width):
+                    yield first, piece
+                    first += len(piece)
+        except pa.ArrowException:
+            # Arrow's own message may quote the row.
+            raise _without_end(path, first + len(uneven[0])) from None
+    if not sealed:
+        raise _without_end(path, first - 1)
+
+
+def _without_end(path: Path, row: int) -> DataInvalid:
+    return DataInvalid(
+        f"{path}: row {row} cannot be read: it is longer than {_CSV_BLOCK >> 20} MiB, or a "
+        "quotation mark in it is not closed"
+    )
+
+
+class _Sealed(io.RawIOBase):
+    """The bytes of a text file and of an end put to it."""
+
+    def __init__(self, file: TextIO, end: str) -> None:
+        self._file = file
+        self._end = end
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        text = self._file.read(size // _BYTES_MAX)
+        if not text:
+            text, self._end = self._end, ""
+        return text.encode()
 
 
 def _put_back(
@@ -630,7 +670,7 @@ def _put_back(
     """A table of CSV with the rows that were left out of it, as far as they are not behind it.
 
     Args:
-        table: rows as they are in the file, in bytes.
+        table: rows of the file.
         first: number of the first of them or of those left out before them.
         uneven: rows and numbers of values of those left out; the ones put back are removed.
         width: number of values that a row has to have.
@@ -656,7 +696,7 @@ def _with_faults(
     sizes: npt.NDArray[np.int64],
     width: int,
 ) -> pa.Table:
-    """A table of bytes as text, with a column `FAULT`, and rows left out of it as null ones."""
+    """A table with a column `FAULT`, and with the rows left out of it as null ones."""
     places = np.insert(np.arange(len(table)), before, -1)
     lost = np.flatnonzero(places < 0)
     if len(lost):
@@ -664,30 +704,11 @@ def _with_faults(
     told: list[str | None] = [None] * len(places)
     for row, size in zip(lost.tolist(), sizes.tolist(), strict=True):
         told[row] = f"Row has {size} values, the header {width}"
-    columns = []
     for name in table.column_names:
-        column, strange = _decoded(table.column(name))
-        columns.append(column)
-        for row in strange:
+        lossy = pc.fill_null(pc.match_substring(_whole(table.column(name)), _REPLACED), False)
+        for row in np.flatnonzero(_mask(lossy)).tolist():
             told[row] = f"Column {name} is not UTF-8"
-    return pa.table([*columns, pa.array(told, pa.string())], [*table.column_names, FAULT])
-
-
-def _decoded(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
-    """Bytes as text, and the places of those that are none, which become null."""
-    try:
-        return column.cast(pa.string()), []
-    except pa.ArrowInvalid:
-        pass
-    cells: list[str | None] = []
-    strange = []
-    for row, cell in enumerate(column.to_pylist()):
-        try:
-            cells.append(None if cell is None else cell.decode())
-        except UnicodeDecodeError:
-            cells.append(None)
-            strange.append(row)
-    return pa.chunked_array([pa.array(cells, pa.string())]), strange
+    return table.append_column(FAULT, pa.array(told, pa.string()))
 
 
 def _read(batches: Iterator[pa.RecordBatch], path: Path) -> Iterator[pa.RecordBatch]:

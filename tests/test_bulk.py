@@ -530,7 +530,7 @@ def test_a_csv_file_of_which_no_row_can_be_read_has_an_error_of_each(
 
 
 @given(
-    st.lists(st.sampled_from([GOOD, "1", "1,2,3,4,5,6,7", "\xe9,1,1,,good,cargo"]), max_size=40),
+    st.lists(st.sampled_from([GOOD, "1", "\xe9,2,3,4,5,6,7", "\xe9,1,1,,good,cargo"]), max_size=40),
     st.sampled_from([64, 100, 1_000]),
     st.integers(1, 9),
 )
@@ -565,13 +565,29 @@ def test_a_csv_value_that_is_not_utf_8_is_an_error_of_its_row(tmp_path: Path) ->
     score_file(TOY, source, tmp_path / "out.parquet", Options(keep=("name",)))
 
     found = read(tmp_path / "out.parquet")
-    assert [row["name"] for row in found] == ["Mayer", None, "Müller", "Mayer", "Mayer"]
+    assert [row["name"] for row in found] == ["Mayer", "M\ufffdller", "Müller", "Mayer", "Mayer"]
     assert [row["decision"] is None for row in found] == [False, True, True, True, False]
     told = errors(tmp_path / "out.parquet")
     assert [(e["row"], e["detail"]) for e in told if e["row"] != 2] == [
         (1, "Column name is not UTF-8"),
         (3, "Column history is not UTF-8"),
     ]
+
+
+@pytest.mark.parametrize("cell", ["mixed", "commuting", "34"])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_quotation_mark_open_at_the_end_of_a_file_loses_no_rows(
+    cell: str, end: str, tmp_path: Path
+) -> None:
+    """All that follows it would be one value, of a row that may even have the right number."""
+    rows = [GOOD, GOOD, GOOD.replace(cell, f'"{cell}'), GOOD, GOOD]
+    source = csv_file(tmp_path / "in.csv", rows)
+    source.write_text(source.read_text(encoding="utf-8").rstrip("\n") + end, encoding="utf-8")
+
+    with pytest.raises(DataInvalid, match=r"in.csv: row 2 cannot be read: .* not closed"):
+        score_file(TOY, source, tmp_path / "out.csv", Options())
+
+    assert [f.name for f in tmp_path.iterdir()] == ["in.csv"]
 
 
 @pytest.mark.parametrize("uneven", [0, 3])
