@@ -776,16 +776,16 @@ def retention(
     regime = regimes.load(settings.regimes_dir, settings.regime)
     months = settings.retention_months or regime.record_retention.months or keeping.MONTHS
     before = keeping.months_before(datetime.now(UTC), months)
-    terms = keeping.Terms(
-        months,
-        (before - _EPOCH) // timedelta(microseconds=1),
-        held=() if hold is None else tuple(_ids(hold)),
-        open_reviews=open_reviews,
-    )
     taken: dict[str, int] = {}
     forgotten = False
     with contextlib.ExitStack() as opened:
         records = opened.enter_context(contextlib.closing(open_records(settings)))
+        terms = keeping.Terms(
+            months,
+            (before - _EPOCH) // timedelta(microseconds=1),
+            held=() if hold is None else keeping.held(records, _ids(hold)),
+            open_reviews=open_reviews,
+        )
         rows = keeping.report(records, terms)
         if delete and yes:
             log = opened.enter_context(contextlib.closing(open_log(settings)))

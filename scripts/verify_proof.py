@@ -8,7 +8,8 @@
 
 The proof is the answer of GET /decisions/{id}/proof, or what `credit-risk audit proof` writes. The
 public key has to come from elsewhere: from `credit-risk audit public-key`, handed over in person or
-published before. Exit code 0: it proves what is printed; 1: it proves nothing; 2: wrong usage.
+published before. Exit code 0: it proves what is printed; 1: it proves nothing; 2: wrong usage; 3:
+it proves that a record of that hash was there, and nothing of what it said.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -79,7 +80,8 @@ def proven(proof: dict, key: Ed25519PublicKey) -> list[str]:
         f"{statement['log']} has the hash {record['hash']}.",
     ]
     if canonical is None:
-        return [*lines, "What the record said was taken by retention."]
+        # Neither the id nor what became of the content is under the signature.
+        return [*lines, "What it says, and so whose it is, this proof does not hold."]
     content = json.loads(canonical)
     if content["id"] != proof["decision_id"]:
         raise ValueError("the record is another than the proof says")
@@ -110,11 +112,17 @@ def main(arguments: list[str]) -> int:
     try:
         key = public_key(Path(key_file).read_bytes())
         lines = proven(json.loads(Path(proof_file).read_text(encoding="utf-8")), key)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         sys.stderr.write(f"NOT PROVEN: {error}\n")
         return 1
-    sys.stdout.write("\n".join(["PROVEN", *lines]) + "\n")
-    return 0
+    except UnsupportedAlgorithm as error:
+        sys.stderr.write(f"NOT PROVEN: the key cannot be read: {error}\n")
+        return 1
+    whole = any(line == "It says:" for line in lines)
+    sys.stdout.write(
+        "\n".join(["PROVEN" if whole else "PROVEN, BUT FOR ITS CONTENT", *lines]) + "\n"
+    )
+    return 0 if whole else 3
 
 
 if __name__ == "__main__":

@@ -286,6 +286,9 @@ class Signer:
             RecordingFailed: see `sign`.
         """
         with self._signing:
+            # Up to what is on record now: under load there is always more, and the next round's.
+            with self.log.reading() as connection:
+                head = connection.execute(sa.select(HEAD.c.sequence)).scalar_one()
             while (checkpoint := sign(self.log, self.key)) is not None:
                 self._made(checkpoint)
                 logger.info(
@@ -297,6 +300,8 @@ class Signer:
                         **checkpoint.to_json(),
                     },
                 )
+                if checkpoint.last >= head:
+                    break
 
     def _run(self) -> None:
         wait = self._wait()

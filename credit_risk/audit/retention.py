@@ -30,7 +30,7 @@ import sqlalchemy as sa
 from credit_risk.audit.records import Record, RecordKind
 from credit_risk.audit.tables import RECORDS, REVIEWS
 from credit_risk.decisions import new_id
-from credit_risk.errors import Conflict, DataInvalid
+from credit_risk.errors import Conflict, DataInvalid, RecordNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +49,7 @@ TRIES = 10
 """How often to look anew, where somebody works on what is being taken."""
 HELD_MOST = 10_000
 """Records that can be held at a time."""
+_IDS_AT_ONCE = 500
 
 State = Literal["due", "open review", "reviewed since", "held"]
 _Place: TypeAlias = tuple[int, int]
@@ -105,6 +106,28 @@ def months_before(moment: datetime, months: int) -> datetime:
     year, month = divmod(moment.year * 12 + moment.month - 1 - months, 12)
     day = min(moment.day, calendar.monthrange(year, month + 1)[1])
     return moment.replace(year=year, month=month + 1, day=day)
+
+
+def held(records: SqlRecords, ids: Sequence[str]) -> tuple[str, ...]:
+    """The ids of the records that are held by holding these: of a review, the decision it is about.
+
+    Raises:
+        RecordNotFound: there is no record of one of the ids; what is taken comes never back, so
+            that a hold that holds nothing is refused.
+        RecordingFailed: the database fails.
+    """
+    wanted = {record_id.lower(): record_id for record_id in ids}
+    found: dict[str, str] = {}
+    names = sorted(wanted)
+    with records.reading() as connection:
+        for start in range(0, len(names), _IDS_AT_ONCE):
+            some = sa.select(_C.id, _C.about).where(_C.id.in_(names[start : start + _IDS_AT_ONCE]))
+            found |= {own: about or own for own, about in connection.execute(some)}
+    unknown = sorted(wanted.keys() - found.keys())
+    if unknown:
+        more = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
+        raise RecordNotFound(f"no record has the id {wanted[unknown[0]]}{more}: it cannot be held")
+    return tuple(sorted(set(found.values())))
 
 
 def report(records: SqlRecords, terms: Terms) -> list[Row]:

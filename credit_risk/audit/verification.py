@@ -187,6 +187,23 @@ def verify(
     return report
 
 
+class _Head(NamedTuple):
+    """The head of the chain as the database has it, whatever is in it."""
+
+    log: Any
+    sequence: Any
+    hash: Any
+
+
+_LAST = sa.select(
+    sa.func.max(_R.sequence).label("upto"), sa.func.count(_R.sequence).label("size")
+).subquery()
+# The last record and their number, beside each head there is, or beside none.
+_ENDS = sa.select(HEAD.c.log, HEAD.c.sequence, HEAD.c.hash, _LAST.c.upto, _LAST.c.size).select_from(
+    _LAST.join(HEAD, sa.true(), isouter=True)
+)
+
+
 class _Row(NamedTuple):
     """A record as the chain sees it. ``form`` is None of what is expired or malformed."""
 
@@ -224,10 +241,11 @@ class _Verification:
             # In this order, for a log that is being written: what is read later reaches further.
             with self._reading() as connection:
                 self._signed.limit(connection)
-                upto, size = connection.execute(
-                    sa.select(sa.func.max(_R.sequence), sa.func.count(_R.sequence))
-                ).one()
-                heads = _fetched(connection, sa.select(HEAD))
+                # One statement, and so one state of the log: a head read a moment later than the
+                # last record knows records that are not looked at.
+                ends = _fetched(connection, _ENDS)
+                heads = [_Head._make(row[:3]) for row in ends if row.log is not None]
+                upto, size = ends[0][3:]
             if done == 0:
                 self._begin(heads)
             for rows in self._rows(after, upto or 0):

@@ -92,7 +92,8 @@ class QueueQuery(_Taken):
 
 def _is_a_date(given: str) -> str:
     """Refuse numbers: pydantic would take them for seconds since 1970, or for milliseconds."""
-    if not re.match(r"\d{4}-\d{2}-\d{2}", given):
+    # The first and the last year of the calendar reach beyond it in UTC.
+    if not re.match(r"(?!0001|9999)\d{4}-\d{2}-\d{2}", given):
         raise ValueError("give a time as 2026-11-22T14:30:00Z")
     return given
 

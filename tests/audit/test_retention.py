@@ -17,7 +17,7 @@ from credit_risk.audit.erasure import erase, find
 from credit_risk.audit.log import SqlAuditLog, SqlRecords
 from credit_risk.audit.retention import HELD_MOST, NEVER, Row, Terms, months_before, report, take
 from credit_risk.audit.tables import RECORDS, REVIEWS
-from credit_risk.errors import Conflict, DataInvalid, RecordExpired
+from credit_risk.errors import Conflict, DataInvalid, RecordExpired, RecordNotFound
 from tests.audit.test_log import NOON, made
 from tests.sealing import SEALING
 
@@ -329,3 +329,17 @@ def test_months_are_those_of_the_calendar(moment: datetime, months: int) -> None
 def test_twenty_five_months(moment: str, before: str) -> None:
     """Over ends of years and in a leap year."""
     assert months_before(datetime.fromisoformat(moment), 25).isoformat() == before
+
+
+def test_a_hold_is_of_what_is_there(log: SqlAuditLog) -> None:
+    """Ids in capitals are ids; who names a review holds its decision; a mistake is told."""
+    one, other = old(), old()
+    step = review(other, 1)
+    log.append([one, other, step]).result()
+
+    held = retention.held(log, [one.id.upper(), step.id, step.id])
+
+    assert held == tuple(sorted([one.id, other.id]))
+    with pytest.raises(RecordNotFound, match=r"id garbage here and 1 more: it cannot be held"):
+        retention.held(log, ["garbage here", one.id, "nobody's"])
+    assert retention.held(log, []) == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -716,3 +717,22 @@ def test_whatever_is_done_to_records_is_found(
     with closing(SqlRecords(f"sqlite:///{path}")) as records:
         report = verify(records.reading, [KEY.public_key()])
     assert report.whole is (before == after)
+
+
+def test_a_log_that_is_written_meanwhile_is_whole(case: Case) -> None:
+    """Records that come after any query are no finding."""
+    here = threading.current_thread()
+
+    def come(*_: object) -> None:
+        if threading.current_thread() is here:
+            case.log.append([made()]).result()
+
+    before = case.log.count()
+    sa.event.listen(sa.Engine, "after_cursor_execute", come)
+    try:
+        report = case.report()
+    finally:
+        sa.event.remove(sa.Engine, "after_cursor_execute", come)
+
+    assert report.findings == []
+    assert case.log.count() > before + 3

@@ -510,6 +510,8 @@ def test_a_case_whose_package_is_gone_takes_no_step(
         "/reviews/summary?from=2026-01-01",
         "/reviews/summary?since=0.5",
         "/reviews/summary?since=2026-13-01",
+        "/reviews/summary?since=0001-01-01T00:00:00%2B14:00",
+        "/reviews/summary?until=9999-12-31T23:59:59-14:00",
     ],
 )
 def test_a_wrong_query_is_refused(server: Served, query: str) -> None:
