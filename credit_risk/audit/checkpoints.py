@@ -126,6 +126,20 @@ def covering(connection: sa.Connection, sequence: int) -> Checkpoint | None:
     return None if row is None or row.first > sequence else Checkpoint(*row)
 
 
+def grown(connection: sa.Connection, seen: Checkpoint | None) -> Checkpoint | None:
+    """The newest checkpoint, once it is sure that one seen before is there as it was.
+
+    Raises:
+        EvidenceInvalid: it is gone, or another stands in its place.
+    """
+    if seen is not None:
+        there = sa.select(CHECKPOINTS).where(_C.number == seen.number)
+        row = connection.execute(there).one_or_none()
+        if row is None or Checkpoint(*row) != seen:
+            raise EvidenceInvalid(f"checkpoint {seen.number} is gone, or another in its place")
+    return newest(connection)
+
+
 def hashes(reading: Reading, first: int, last: int, before: bytes | None = None) -> list[bytes]:
     """The hashes of the records from one place to another, both included.
 
@@ -262,6 +276,9 @@ class Signer:
         self._made = made
         self._failed = failed
         self._failing = False
+        # What this process has seen signed: who writes to the database can take checkpoints away,
+        # make hashes anew, and would have the next one signed as if it were the first.
+        self._seen: Checkpoint | None = None
         self._signing = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
@@ -282,14 +299,16 @@ class Signer:
         """Have everything under a checkpoint that is on record by now.
 
         Raises:
-            EvidenceInvalid: see `sign`.
+            EvidenceInvalid: see `sign` and `grown`.
             RecordingFailed: see `sign`.
         """
         with self._signing:
             # Up to what is on record now: under load there is always more, and the next round's.
             with self.log.reading() as connection:
                 head = connection.execute(sa.select(HEAD.c.sequence)).scalar_one()
+                self._seen = grown(connection, self._seen)
             while (checkpoint := sign(self.log, self.key)) is not None:
+                self._seen = checkpoint
                 self._made(checkpoint)
                 logger.info(
                     "checkpoint",

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from credit_risk.audit import checkpoints, keys, merkle
 from credit_risk.audit.checkpoints import Checkpoint, Signer, Statement, anchors
 from credit_risk.audit.log import SqlAuditLog
-from credit_risk.audit.tables import HEAD, RECORDS
+from credit_risk.audit.tables import CHECKPOINTS, HEAD, RECORDS
 from credit_risk.errors import EvidenceInvalid, RecordingFailed
 from tests.audit.test_log import made
 from tests.sealing import SEALING, SIGNING_KEY
@@ -243,6 +243,40 @@ def test_several_together_make_no_more_than_one(url: str, log: SqlAuditLog) -> N
         second.start()
         second.close()
     assert [checkpoint.number for checkpoint in told] == [2]  # that of the end
+
+
+@pytest.mark.parametrize("harm", ["all gone", "the last one gone", "replaced"])
+def test_what_this_process_saw_signed_has_to_be_there(log: SqlAuditLog, harm: str) -> None:
+    """Whoever takes a checkpoint away gets no other signed in its place."""
+    made, told = signer(log)
+    for _ in range(2):
+        fill(log, 1)
+        made.sign()
+    other = sa.update(CHECKPOINTS).where(CHECKPOINTS.c.number == 2).values(key_id="another")
+    gone = sa.delete(CHECKPOINTS)
+    last = gone.where(CHECKPOINTS.c.number == 2)
+    altered(log, {"all gone": gone, "the last one gone": last, "replaced": other}[harm])
+    fill(log, 1)
+
+    for _ in range(2):
+        with pytest.raises(EvidenceInvalid, match="checkpoint 2 is gone, or another in its place"):
+            made.sign()
+
+    assert len(told) == 2
+
+
+def test_what_others_signed_has_to_be_there_too(url: str, log: SqlAuditLog) -> None:
+    """As soon as it was seen, and also where nothing was left to sign."""
+    fill(log, 1)
+    first, _ = signer(log)
+    first.sign()
+    with closing(SqlAuditLog(url, SEALING)) as there:
+        second, _ = signer(there)
+        second.sign()
+        altered(log, sa.delete(CHECKPOINTS))
+
+        with pytest.raises(EvidenceInvalid, match="checkpoint 1 is gone"):
+            second.sign()
 
 
 def test_a_checkpoint_is_a_line_of_the_log_that_can_be_an_anchor(
