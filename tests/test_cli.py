@@ -34,7 +34,7 @@ from tests import leases, served, toys
 from tests.sealing import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from credit_risk.package import ModelPackage
 
@@ -1675,6 +1675,15 @@ def test_score_without_a_row_scored_has_failed(place: Place, run: Callable[..., 
     assert run("score", str(source), str(place.folder / "none.csv")).code == 0
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts, also where the tests were started in the background, deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_score_that_is_stopped_says_how_it_goes_on(
     sent: signal.Signals,
