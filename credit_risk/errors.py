@@ -22,11 +22,13 @@
     ├── ReviewRefused          the state of a decision's review does not allow this step
     ├── NotAdverse             a notice was asked for of what is no adverse decision
     ├── NoticeImpossible       what a notice needs of the package that decided is not there
+    ├── Unreachable            a server that made-up applications were to go to does not answer
     ├── CannotServe            the port or the state directory is taken by another server
     └── NotFound               something is not there that was asked for by its name
         ├── FileNotFound           no data or pipeline file is there
         ├── PortfolioNotFound      no portfolio has that name
         ├── RegimeNotFound         no regime file has that name
+        ├── ScenarioNotFound       no scenario of the portfolio has that name
         ├── PackageNotFound        no package of that version is installed or shipped
         └── RecordNotFound         no record has that id, or there are none at all
             └── RecordExpired      there was one, and retention has taken it
@@ -146,6 +148,10 @@ class CannotServe(CreditRiskError):
     """Another program has the port, or another server the state directory."""
 
 
+class Unreachable(CreditRiskError):
+    """Nothing answers at a URL, or no server of this kind."""
+
+
 class NotFound(CreditRiskError):
     """Something asked for by its name is not there."""
 
@@ -160,6 +166,10 @@ class PortfolioNotFound(NotFound):
 
 class RegimeNotFound(NotFound):
     """There is no regime of that name."""
+
+
+class ScenarioNotFound(NotFound):
+    """The portfolio has no scenario of that name."""
 
 
 class PackageNotFound(NotFound):

@@ -16,6 +16,8 @@ from pydantic import Field, model_validator
 from credit_risk.documents import Document
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from credit_risk.schema import Schema
@@ -86,14 +88,32 @@ def draw(profile: Profile, schema: Schema, rows: int, seed: int) -> Floats:
     Returns:
         Shape (rows, fields), see `Schema.vector`.
     """
+    return placed(profile, schema, uniforms(profile, rows, seed))
+
+
+def uniforms(profile: Profile, rows: int, seed: int | Sequence[int]) -> Floats:
+    """Draw the variables behind applicants: each uniform, correlated as the fields are.
+
+    Returns:
+        Shape (rows, variables): the fields' in the schema's order, then those of missing values.
+    """
     generator = np.random.default_rng(seed)
     correlation = np.array(profile.correlation)
     # Eigenvectors rather than Cholesky: a rank correlation matrix may be only semidefinite.
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.clip(values, 0.0, None))
     normal = generator.standard_normal((rows, len(correlation))) @ root.T
-    uniform = 0.5 * (1.0 + np.vectorize(erf, otypes=[np.float64])(normal / sqrt(2.0)))
-    drawn = np.empty((rows, len(schema.fields)))
+    uniform: Floats = 0.5 * (1.0 + np.vectorize(erf, otypes=[np.float64])(normal / sqrt(2.0)))
+    return uniform
+
+
+def placed(profile: Profile, schema: Schema, uniform: Floats) -> Floats:
+    """The applicants that `uniforms` stand for, each variable a place in its field's distribution.
+
+    Returns:
+        Shape (rows, fields), see `Schema.vector`.
+    """
+    drawn = np.empty((len(uniform), len(schema.fields)))
     for i, (spec, marginal) in enumerate(zip(schema.fields, profile.marginals, strict=True)):
         u = uniform[:, i]
         if spec.is_category:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from credit_risk import documents, portfolio, profile
+from credit_risk import portfolio, profile, simulation
 from credit_risk.errors import PackageInvalid
-from credit_risk.profile import Profile
-from credit_risk.schema import Schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,12 +45,11 @@ def drawn(package: Path, number: int, seed: int = SEED) -> list[Application]:
     Only two of its files are read: the model is the server's business.
 
     Raises:
-        PortfolioInvalid: the schema cannot be read.
+        PackageInvalid: one of them cannot be read.
     """
-    schema = documents.read(Schema, package / "schema.yaml")
-    reference = Profile.model_validate_json((package / "profile.json").read_bytes())
-    rows = profile.draw(reference, schema, number, seed)
-    return [schema.application(row) for row in rows.tolist()]
+    group = simulation.population(package)
+    rows = profile.draw(group.profile, group.schema, number, seed)
+    return [group.schema.application(row) for row in rows.tolist()]
 
 
 def singles(package: Path, number: int = SINGLES, seed: int = SEED) -> list[str]:

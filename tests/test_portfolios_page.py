@@ -17,12 +17,19 @@ from credit_risk.documents import Document
 from credit_risk.policy import Policy
 from credit_risk.reasons import ReasonDictionary
 from credit_risk.schema import Schema
+from credit_risk.simulation import Scenarios
 from credit_risk.training.settings import Training
 from tests.test_readme import application_sent
 
 PAGE = (Path(__file__).parents[1] / "docs" / "portfolios.md").read_text(encoding="utf-8")
 NAME = "machine-leases"
-FILES = {"schema": Schema, "policy": Policy, "reasons": ReasonDictionary, "training": Training}
+FILES = {
+    "schema": Schema,
+    "policy": Policy,
+    "reasons": ReasonDictionary,
+    "training": Training,
+    "scenarios": Scenarios,
+}
 
 
 def documents(kind: object) -> set[type[Document]]:
