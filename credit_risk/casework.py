@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from credit_risk import reviews
 from credit_risk.audit import queue
-from credit_risk.audit.records import Record, moment
+from credit_risk.audit.records import Record, every, moment
 from credit_risk.decisions import new_id
 from credit_risk.errors import (
     Conflict,
@@ -28,17 +28,15 @@ from credit_risk.policy import DecisionName
 from credit_risk.reviews import Case, case_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Unpack
+    from collections.abc import Callable
 
     from credit_risk.audit.log import SqlAuditLog, SqlRecords
     from credit_risk.audit.queue import WaitingState
-    from credit_risk.audit.records import Filters, RecordKind
+    from credit_risk.audit.records import RecordKind
     from credit_risk.decisions import Call
     from credit_risk.package import Wordings
     from credit_risk.reviews import Closing, Step, Verdict
 
-_PAGE = 500
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -109,7 +107,7 @@ class Casework:
 
     def _steps(self, decision_id: str) -> list[Record]:
         """The records of claims and reviews of a decision, the first one first."""
-        about = _every(self.audit, about=decision_id)
+        about = every(self.audit, about=decision_id)
         steps = [record for record in about if record.kind in get_args(reviews.Kind)]
         return sorted(steps, key=lambda step: int(step.body["step"]))
 
@@ -251,7 +249,7 @@ def summary(
     actions: Counter[str] = Counter()
     closed: Counter[str] = Counter()
     overrides: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    steps = _every(records, portfolio=portfolio, kind="review", since=since, until=until)
+    steps = every(records, portfolio=portfolio, kind="review", since=since, until=until)
     for body in (step.body for step in steps):
         actions[body["action"]] += 1
         if body["action"] == "close":
@@ -286,13 +284,3 @@ def summary(
             for (direction, decision), reasons in sorted(overrides.items())
         ],
     }
-
-
-def _every(records: SqlRecords, **filters: Unpack[Filters]) -> Iterator[Record]:
-    """All records that satisfy the filters, newest first, read page by page."""
-    before: str | None = None
-    while page := records.find(limit=_PAGE, before=before, **filters):
-        yield from page
-        if len(page) < _PAGE:
-            return
-        before = page[-1].id

@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -44,6 +44,7 @@ from rich.progress import (
 from rich.table import Table
 
 from credit_risk import __version__, kernels, portfolio, regimes
+from credit_risk.audit.records import instant, microseconds, pages
 from credit_risk.errors import (
     CannotServe,
     CreditRiskError,
@@ -119,7 +120,6 @@ KindFilter = Literal[
     "retention",
 ]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PACKAGES_AT_ONCE = 4
 """Packages that a replay keeps loaded: history seldom goes to and fro between more."""
 _PASSWORDS = re.compile(r"(?<=:)[^/].*(?=@)|(?<=password=)[^&]*")
@@ -494,7 +494,7 @@ def replay_command(
     if policy is not None:
         _check_file(policy)
     if record_id is None:
-        history = _History(portfolio_name, _microseconds(since), _microseconds(until), changes)
+        history = _History(portfolio_name, microseconds(since), microseconds(until), changes)
         _replay_all(history, policy, model, limit, as_json=as_json)
     else:
         _replay_one(record_id, policy, model, as_json=as_json)
@@ -667,8 +667,8 @@ def list_decisions(
             kind=None if every_kind else kind,
             decision=decision,
             model_version=model_version,
-            since=_microseconds(since),
-            until=_microseconds(until),
+            since=microseconds(since),
+            until=microseconds(until),
             limit=limit,
             before=before,
         )
@@ -782,7 +782,7 @@ def retention(
         records = opened.enter_context(contextlib.closing(open_records(settings)))
         terms = keeping.Terms(
             months,
-            (before - _EPOCH) // timedelta(microseconds=1),
+            microseconds(before),
             held=() if hold is None else keeping.held(records, _ids(hold)),
             open_reviews=open_reviews,
         )
@@ -964,7 +964,7 @@ def list_checkpoints(
     table = Table("number", "time", "first", "last", "root", "key", box=None)
     for row in found:
         stated = Statement.read(row.statement)
-        when = (_EPOCH + timedelta(microseconds=stated.time)).isoformat(timespec="seconds")
+        when = instant(stated.time).isoformat(timespec="seconds")
         table.add_row(str(row.number), when, str(row.first), str(row.last), stated.root, row.key_id)
     wide.print(table, highlight=False)
 
@@ -1173,7 +1173,7 @@ def summarise_reviews(
 
     with _read(portfolio_name) as (settings, records):
         told = casework.summary(
-            records, settings.portfolio, since=_microseconds(since), until=_microseconds(until)
+            records, settings.portfolio, since=microseconds(since), until=microseconds(until)
         )
     if as_json:
         _print_json(told)
@@ -1363,7 +1363,7 @@ def _replay_all(
         changes = None if history.changes is None else history.changes.open("x", encoding="utf-8")
         told = None if changes is None else opened.enter_context(changes)
         progress = opened.enter_context(_rows_done("replaying", "decisions"))
-        for page in replay.pages(records, **within):
+        for page in pages(records, size=replay.PAGE_RECORDS, **within):
             for made in replay.replay(page, load, candidate=candidate, listings=listings):
                 comparison.add(made)
                 if told is not None and made.verdict != "MATCH":
@@ -1562,12 +1562,6 @@ def _activated(record: Record, *, as_json: bool) -> None:
         f"{record.portfolio}: {body['to']} decides from now on (before: {body['from']}); "
         f"record {record.id}"
     )
-
-
-def _microseconds(time: datetime | None) -> int | None:
-    if time is None:
-        return None
-    return (time.replace(tzinfo=time.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
 def _print_json(value: object) -> None:

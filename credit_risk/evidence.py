@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from credit_risk import __version__, scoring
-from credit_risk.audit.records import moment
+from credit_risk.audit.records import every, moment, pages
 from credit_risk.audit.tables import HEAD, RECORDS
 from credit_risk.errors import ExplanationFailed, OutputRefused, PackageInvalid
-from credit_risk.replay import PAGE_RECORDS, Comparison, listings_of, pages, replay
+from credit_risk.replay import PAGE_RECORDS, Comparison, listings_of, replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from credit_risk.audit.log import SqlRecords
-    from credit_risk.audit.records import Filters, Record, Records
+    from credit_risk.audit.records import Filters, Records
     from credit_risk.audit.verification import Report
     from credit_risk.package import ModelPackage
     from credit_risk.regimes import Evidence, Regime
@@ -210,7 +210,7 @@ def replayed(
         "model_version": package.version,
     }
     total = min(most, records.count(**within))
-    for page in pages(records, page_records=min(PAGE_RECORDS, max(total, 1)), **within):
+    for page in pages(records, size=min(PAGE_RECORDS, max(total, 1)), **within):
         some = page[: total - comparison.records]
         for made in replay(some, lambda _portfolio, _version: package, listings=listings):
             comparison.add(made)
@@ -431,7 +431,7 @@ def _activations(package: ModelPackage, records: SqlRecords | None) -> Topic:
     topic = Topic()
     found = [
         record
-        for record in _all(records, package.portfolio)
+        for record in every(records, portfolio=package.portfolio, kind="activation")
         if package.version in {record.body["from"], record.body["to"]}
     ]
     if not found:
@@ -457,13 +457,6 @@ def _activations(package: ModelPackage, records: SqlRecords | None) -> Topic:
         f"Activations of the package, or of another in its place: {len(found)}.",
     )
     return topic
-
-
-def _all(records: SqlRecords, portfolio: str) -> Iterable[Record]:
-    before: str | None = None
-    while page := records.find(portfolio=portfolio, kind="activation", limit=500, before=before):
-        yield from page
-        before = page[-1].id
 
 
 def _hashes(records: SqlRecords, ids: Sequence[str]) -> dict[str, bytes]:

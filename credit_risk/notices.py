@@ -12,10 +12,10 @@ the statements, and sends it.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from credit_risk.audit.records import moment
+from credit_risk.audit.records import instant, moment
 from credit_risk.errors import NotAdverse, NoticeImpossible
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from credit_risk.reviews import Closing
 
 Component = Literal["reviewer", "rule", "score"]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Principal(NamedTuple):
@@ -154,8 +153,8 @@ def _notification(record: Record, closing: Closing | None, rule: Notification) -
     at = record.time
     if rule.counted_from == "decision" and closing is not None:
         at = closing.time
-    start = _EPOCH + timedelta(microseconds=at)
-    deadline = None if rule.days is None else (start + timedelta(days=rule.days)).date().isoformat()
+    days = None if rule.days is None else timedelta(days=rule.days)
+    deadline = None if days is None else (instant(at) + days).date().isoformat()
     return {
         "counted_from": rule.counted_from,
         "from": moment(at),

@@ -26,9 +26,10 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from credit_risk import documents, environment, scoring
+from credit_risk.audit.records import every
 from credit_risk.decisions import evidence
 from credit_risk.errors import (
     ApplicationInvalid,
@@ -42,10 +43,10 @@ from credit_risk.package import versioned
 from credit_risk.policy import BAND_ORDER, DECISIONS, Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from credit_risk.audit.records import Filters, Record, Records, Withheld
+    from credit_risk.audit.records import Record, Records, Withheld
     from credit_risk.package import ModelPackage
     from credit_risk.portfolio import Portfolio
     from credit_risk.schema import Application
@@ -434,32 +435,13 @@ def listings_of(records: Records) -> Listings:
 
     @cache
     def find(portfolio: str, digest: str) -> Mapping[str, str] | None:
-        before: str | None = None
-        while page := records.find(
-            portfolio=portfolio, kind="start", limit=PAGE_RECORDS, before=before
-        ):
-            for record in page:
-                if record.body.get("environment_sha256") == digest:
-                    listing: dict[str, str] = record.body["environment"]
-                    return listing
-            before = page[-1].id
+        for record in every(records, portfolio=portfolio, kind="start"):
+            if record.body.get("environment_sha256") == digest:
+                listing: dict[str, str] = record.body["environment"]
+                return listing
         return None
 
     return find
-
-
-def pages(
-    records: Records, *, page_records: int = PAGE_RECORDS, **filters: Unpack[Filters]
-) -> Iterator[list[Record]]:
-    """The decisions that satisfy every filter given, the newest first, some at a time.
-
-    Nothing is kept of a page once the next one is asked for, however many there are.
-    """
-    wanted: Filters = {**filters, "kind": "decision"}
-    before: str | None = None
-    while page := records.find(limit=page_records, before=before, **wanted):
-        yield page
-        before = page[-1].id
 
 
 def decision_of(records: Records, record_id: str) -> Record:

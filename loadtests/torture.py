@@ -33,6 +33,7 @@ from credit_risk import scoring
 from credit_risk.audit import keys
 from credit_risk.audit.keys import KEY_BYTES, new_signing_key
 from credit_risk.audit.log import SqlRecords
+from credit_risk.audit.records import every
 from credit_risk.audit.verification import verify
 from credit_risk.decisions import answer
 from credit_risk.settings import PREFIX, Settings
@@ -57,7 +58,6 @@ PATIENCE_SECONDS = 30.0
 OUTAGE_SECONDS = 4.0
 KILL_AFTER = (0.2, 2.0)
 """A server lives so many seconds under load, drawn uniformly, until it is killed."""
-PAGE = 1_000
 _KEYS = {
     "encryption_keys": base64.b64encode(os.urandom(KEY_BYTES)).decode(),
     "signing_key": new_signing_key(),
@@ -247,10 +247,7 @@ def faults(tally: Tally, recorded: Iterator[Record]) -> list[str]:
 def recorded(settings: Settings) -> Iterator[Record]:
     """All records of a server's log, page by page."""
     with contextlib.closing(SqlRecords(settings.audit_url)) as records:
-        before = None
-        while page := records.find(limit=PAGE, before=before):
-            yield from page
-            before = page[-1].id
+        yield from every(records)
 
 
 def unwhole(settings: Settings) -> list[str]:

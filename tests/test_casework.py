@@ -366,15 +366,3 @@ def test_the_summary_is_of_the_period_asked_for(office: Office) -> None:
     assert after["decisions"]["DECLINE"] == 0
     assert (after["overrides"][0]["number"], after["overrides"][0]["rate"]) == (1, None)
     assert after["since"] == "2025-11-22T09:26:41.000000Z"
-
-
-def test_a_long_story_is_read_to_its_beginning(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many pages it takes."""
-    monkeypatch.setattr(casework, "_PAGE", 2)
-    decision_id = office.decide()
-    for _ in range(5):
-        office.claim(decision_id, "ada")
-
-    assert office.case(decision_id).steps == 5

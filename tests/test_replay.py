@@ -27,7 +27,6 @@ from credit_risk.replay import (
     Comparison,
     Replay,
     listings_of,
-    pages,
     replay,
 )
 from tests import strategies, toys
@@ -418,7 +417,7 @@ def test_each_environment_is_looked_for_once(risky: Record, trees_package: Model
 
     assert [m.verdict for m in made] == ["ENVIRONMENT_CHANGED"] * 3
     assert all("not on record" in m.detail for m in made)
-    assert len(kept.limits) == 2  # its one page, and the empty one behind it
+    assert len(kept.limits) == 1
 
 
 def test_an_older_record_that_names_no_environment_is_compared_all_the_same(
@@ -609,48 +608,6 @@ def test_a_replay_tells_nothing_of_the_applicant(
         told = json.dumps(one(records[0], shelf(trees_package), candidate=candidate).to_json())
         assert "432.1987" not in told
         assert json.loads(told)["decision_id"] == records[0].id
-
-
-# History
-
-
-def test_pages_hold_every_decision_of_a_time_once_the_newest_first(
-    trees_package: ModelPackage,
-) -> None:
-    """However many fit on one, and nothing of other kinds, portfolios or times."""
-    records = decided(trees_package, toys.applications(23))
-    others = [
-        start_record(trees_package),
-        dataclasses.replace(records[5], id="other", portfolio="other"),
-        dataclasses.replace(records[5], id="refused", kind="refusal"),
-    ]
-    kept = Kept([*records, *others])
-    wanted = [record.id for record in reversed(records[3:20])]
-
-    for size in (1, 7, 17, 18, 500):
-        found = list(
-            pages(
-                kept,
-                portfolio=toys.NAME,
-                since=records[3].time,
-                until=records[20].time,
-                page_records=size,
-            )
-        )
-        assert [record.id for page in found for record in page] == wanted
-        assert all(len(page) <= size for page in found)
-    assert len(kept.records) == len(next(pages(kept, portfolio=toys.NAME))) + len(others)
-
-
-def test_the_next_page_is_not_read_before_it_is_asked_for(trees_package: ModelPackage) -> None:
-    """So that memory does not grow with history."""
-    kept = Kept(decided(trees_package, toys.applications(10)))
-    reading = pages(kept, portfolio=toys.NAME, page_records=2)
-
-    next(reading)
-    next(reading)
-
-    assert kept.limits == [2, 2]
 
 
 @pytest.fixture

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, Unpack
+from itertools import chain
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    Unpack,
+    overload,
+)
 
 from credit_risk.policy import DecisionName
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import sqlalchemy as sa
 
@@ -31,12 +41,34 @@ Alongside: TypeAlias = "Callable[[sa.Connection], None]"
 thread, while no other process writes. It raises `Conflict` to undo them, and may be run again when
 others in the transaction were undone."""
 
+PAGE = 500
+"""Records read at a time, where nothing is known of what they are read for."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def moment(microseconds: int) -> str:
-    """A time since the epoch in ISO 8601, UTC, to the microsecond."""
-    at = _EPOCH + timedelta(microseconds=microseconds)
+def instant(since_epoch: int) -> datetime:
+    """A time since the epoch in microseconds, in UTC.
+
+    Raises:
+        OverflowError: it is in no year of four digits.
+    """
+    return _EPOCH + timedelta(microseconds=since_epoch)
+
+
+@overload
+def microseconds(at: datetime) -> int: ...
+@overload
+def microseconds(at: None) -> None: ...
+def microseconds(at: datetime | None) -> int | None:
+    """A time as microseconds since the epoch, None as None; one without a zone is UTC."""
+    if at is None:
+        return None
+    return (at.replace(tzinfo=at.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
+
+
+def moment(since_epoch: int) -> str:
+    """A time since the epoch in microseconds, in ISO 8601, UTC, to the microsecond."""
+    at = instant(since_epoch)
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
@@ -148,6 +180,34 @@ class Records(Protocol):
     def latest(self, portfolio: str, kind: RecordKind) -> Record | None:
         """The record of that kind written last, whatever clocks said, or None."""
         ...
+
+
+def pages(
+    records: Records, *, size: int = PAGE, **filters: Unpack[Filters]
+) -> Iterator[list[Record]]:
+    """The records that satisfy every filter given, the newest first, some at a time.
+
+    Nothing is kept of a page once the next one is asked for, however many there are.
+
+    Args:
+        records: where they are read.
+        size: at most so many at a time.
+        filters: see `Filters`.
+
+    Raises:
+        RecordExpired: retention has taken the last record of a page meanwhile.
+    """
+    before: str | None = None
+    while page := records.find(limit=size, before=before, **filters):
+        yield page
+        if len(page) < size:
+            return
+        before = page[-1].id
+
+
+def every(records: Records, **filters: Unpack[Filters]) -> Iterator[Record]:
+    """The same one by one."""
+    return chain.from_iterable(pages(records, **filters))
 
 
 class AuditLog(Records, Protocol):

@@ -21,19 +21,19 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
-from credit_risk.audit.records import Record, RecordKind
+from credit_risk.audit.records import Record, RecordKind, instant
 from credit_risk.audit.tables import RECORDS, REVIEWS
 from credit_risk.decisions import new_id
 from credit_risk.errors import Conflict, DataInvalid, RecordNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
 
     from credit_risk.audit.log import SqlRecords
     from credit_risk.audit.records import AuditLog
@@ -57,7 +57,6 @@ _Place: TypeAlias = tuple[int, int]
 
 _C = RECORDS.c
 _OTHER = RECORDS.alias("other")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TAKEN = dict.fromkeys(
     (
         *("time", "portfolio", "request_id", "model_version", "policy_version", "decision"),
@@ -248,7 +247,7 @@ def _take_some(  # noqa: PLR0917 - all of them say what to take
 def _record(
     terms: Terms, portfolio: str, by: str, sequences: list[int], number: Counter[str]
 ) -> Record:
-    before = datetime.fromtimestamp(terms.before / 1e6, UTC).isoformat(timespec="seconds")
+    before = instant(terms.before).isoformat(timespec="seconds")
     return Record(
         id=new_id(),
         kind="retention",

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from hashlib import sha256
 from itertools import chain, zip_longest
@@ -30,6 +29,7 @@ from credit_risk.audit import keys
 from credit_risk.audit.chain import GENESIS, Content, Form, form
 from credit_risk.audit.checkpoints import Checkpoint, Statement
 from credit_risk.audit.merkle import HASH_BYTES, Tree
+from credit_risk.audit.records import moment
 from credit_risk.audit.tables import CHECKPOINTS, HEAD, RECORDS
 from credit_risk.errors import EvidenceInvalid, RecordingFailed
 
@@ -70,7 +70,6 @@ _MAY_BE_NULL = {"time", "portfolio", "request_id", "model_version", "policy_vers
     *("decision", "status", "about", "body", "sealed", "data_key")
 }
 _MALFORMED = (ValueError, TypeError, AttributeError)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Finding(NamedTuple):
@@ -133,7 +132,6 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
         since = self.uncovered_since
-        when = None if since is None else _EPOCH + timedelta(microseconds=since)
         return {
             "whole": self.whole,
             "log": self.log,
@@ -143,7 +141,7 @@ class Report:
             "opened": self.opened,
             "checkpoints": self.checkpoints,
             "covered": self.covered,
-            "uncovered_since": when and when.isoformat().replace("+00:00", "Z"),
+            "uncovered_since": None if since is None else moment(since),
             "trusted_keys": self.keys,
             "anchors": self.anchors,
             "found": self.found,

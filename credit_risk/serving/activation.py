@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from credit_risk import environment
-from credit_risk.audit.records import Record
+from credit_risk.audit.records import Record, every
 from credit_risk.decisions import new_id
 from credit_risk.errors import CreditRiskError, PackageInvalid, PackageNotFound
 from credit_risk.scoring import check_golden
@@ -137,21 +137,16 @@ def previous_version(settings: Settings, audit: AuditLog) -> str:
     """
     nowhere = f"portfolio {settings.portfolio}: there is no version to go back to"
     undone = 0
-    before: str | None = None
-    while page := audit.find(
-        portfolio=settings.portfolio, kind="activation", limit=100, before=before
-    ):
-        for record in page:
-            if record.body["action"] == "rollback":
-                undone += 1
-            elif undone:
-                undone -= 1
-            else:
-                version: str | None = record.body["from"]
-                if version is None:
-                    raise PackageNotFound(nowhere)
-                return version
-        before = page[-1].id
+    for record in every(audit, portfolio=settings.portfolio, kind="activation"):
+        if record.body["action"] == "rollback":
+            undone += 1
+        elif undone:
+            undone -= 1
+        else:
+            version: str | None = record.body["from"]
+            if version is None:
+                break
+            return version
     raise PackageNotFound(nowhere)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from credit_risk import bodies, casework, notices
 from credit_risk.audit import proofs
+from credit_risk.audit.records import microseconds
 from credit_risk.errors import (
     CreditRiskError,
     DeadlineExceeded,
@@ -53,7 +54,6 @@ logger = logging.getLogger("credit_risk.serving")
 
 BODY_BYTES_MAX = 65_536
 PAGE_MAX = 500
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SAYS = {"missing": "Field required", "extra_forbidden": "Unknown field"}
 
 
@@ -222,8 +222,8 @@ class Cases:
                     casework.summary,
                     self._desk.audit,
                     self._desk.portfolio,
-                    since=_microseconds(query.since),
-                    until=_microseconds(query.until),
+                    since=microseconds(query.since),
+                    until=microseconds(query.until),
                 )
             )
 
@@ -331,10 +331,3 @@ def _checked(kind: type[T], document: dict[str, Any], *, strict: bool) -> T:
                 for e in error.errors(include_url=False, include_input=False)
             )
         ) from None
-
-
-def _microseconds(time: datetime | None) -> int | None:
-    """Microseconds since the epoch; a time without a zone is UTC."""
-    if time is None:
-        return None
-    return (time.replace(tzinfo=time.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)

@@ -185,7 +185,7 @@ def test_a_whole_log_is_whole(case: Case) -> None:
         "notes": [],
     }
     assert log == Statement.read(case.checkpoint(1).statement).log
-    assert since == case.log.get(case.ids[SIGNED]).to_json()["time"].replace(".000000", "")
+    assert since == case.log.get(case.ids[SIGNED]).to_json()["time"]
     assert shown == [(7, 20), (14, 20), (20, 20)]
 
 
