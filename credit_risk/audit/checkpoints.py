@@ -31,7 +31,7 @@ from credit_risk.audit.tables import CHECKPOINTS, HEAD, RECORDS
 from credit_risk.errors import Conflict, CreditRiskError, EvidenceInvalid, RecordingFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -140,8 +140,10 @@ def grown(connection: sa.Connection, seen: Checkpoint | None) -> Checkpoint | No
     return newest(connection)
 
 
-def hashes(reading: Reading, first: int, last: int, before: bytes | None = None) -> list[bytes]:
-    """The hashes of the records from one place to another, both included.
+def hashes(
+    reading: Reading, first: int, last: int, before: bytes | None = None
+) -> Iterator[list[bytes]]:
+    """The hashes of the records from one place to another, both included, chunk by chunk.
 
     Args:
         reading: gives a connection; a new one for each chunk.
@@ -152,14 +154,14 @@ def hashes(reading: Reading, first: int, last: int, before: bytes | None = None)
     Raises:
         EvidenceInvalid: a record is missing, or does not follow the one before it.
     """
-    found: list[bytes] = []
     columns = sa.select(_R.sequence, _R.previous, _R.hash).order_by(_R.sequence)
     for start in range(first, last + 1, _CHUNK):
-        if found:
+        if start != first:
             time.sleep(_PAUSE_SECONDS)
         end = min(start + _CHUNK - 1, last)
         with reading() as connection:
             rows = connection.execute(columns.where(_R.sequence.between(start, end))).all()
+        found: list[bytes] = []
         for expected in range(start, end + 1):
             place = expected - start
             if place >= len(rows) or rows[place].sequence != expected:
@@ -169,7 +171,7 @@ def hashes(reading: Reading, first: int, last: int, before: bytes | None = None)
                 raise EvidenceInvalid(f"record {expected} does not follow the one before it")
             found.append(own)
             before = own
-    return found
+        yield found
 
 
 def sign(log: SqlAuditLog, key: Ed25519PrivateKey) -> Checkpoint | None:
@@ -194,17 +196,21 @@ def sign(log: SqlAuditLog, key: Ed25519PrivateKey) -> Checkpoint | None:
         return None
     last = min(recorded, first + RECORDS_MOST - 1)
     link = GENESIS if stated is None else bytes.fromhex(stated.head)
-    own = hashes(log.reading, first, last, link)
-    if last == recorded and own[-1] != head:
+    tree, own = merkle.Tree(), link
+    # Never all of them at once: a worker would be the larger for it from then on.
+    for chunk in hashes(log.reading, first, last, link):
+        tree.add(chunk)
+        own = chunk[-1]
+    if last == recorded and own != head:
         raise EvidenceInvalid(f"record {last} is not the head of the chain")
     statement = Statement(
         checkpoint=1 if stated is None else stated.checkpoint + 1,
         first=first,
-        head=own[-1].hex(),
+        head=own.hex(),
         last=last,
         log=log_id,
         previous=_digest(before),
-        root=merkle.root(own).hex(),
+        root=tree.root().hex(),
         time=time.time_ns() // 1_000,
     )
     text = statement.text()

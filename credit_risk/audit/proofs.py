@@ -84,7 +84,8 @@ def proof(signer: Signer, record_id: str, portfolio: str) -> dict[str, Any]:
 def _inclusion(
     reading: Reading, checkpoint: Checkpoint, sequence: int, own: bytes
 ) -> dict[str, Any]:
-    leaves = hashes(reading, checkpoint.first, checkpoint.last)
+    chunks = hashes(reading, checkpoint.first, checkpoint.last)
+    leaves = [own for chunk in chunks for own in chunk]
     index = sequence - checkpoint.first
     if leaves[index] != own:
         raise EvidenceInvalid("the record is not as it was written")
