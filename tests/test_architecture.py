@@ -15,7 +15,7 @@ CORE = sorted(
     path
     for pattern in ("*.py", "audit/*.py")
     for path in (ROOT / "credit_risk").glob(pattern)
-    if path.stem not in ("cli", "__init__", "__main__")
+    if path.stem not in ("__init__", "__main__")
 )
 
 TRANSPORTS = {

@@ -1,0 +1,219 @@
+"""`credit-risk audit`: whether records are as they were written, and proof of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from credit_risk.audit.records import instant
+from credit_risk.cli.exits import OTHERWISE
+from credit_risk.cli.opening import settings_of, text_of
+from credit_risk.cli.options import AsJson, PortfolioName
+from credit_risk.cli.printing import print_json, print_line, print_progress, rows_done, wide
+from credit_risk.errors import KeysInvalid, RecordNotFound
+from credit_risk.settings import Settings
+
+if TYPE_CHECKING:
+    from credit_risk.audit.checkpoints import Signer
+    from credit_risk.audit.verification import Report
+
+app = typer.Typer(
+    no_args_is_help=True, help="Whether records are as they were written, and proof of it."
+)
+
+
+@app.command()
+def verify(
+    public_keys: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--public-key",
+            metavar="FILE",
+            help="Public key whose checkpoints count, PEM; repeatable. If absent: that of the "
+            "settings' own key, which is weaker.",
+        ),
+    ] = None,
+    anchors: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--anchor",
+            metavar="FILE",
+            help="Checkpoints kept elsewhere, exported or as log lines; repeatable. The log has to "
+            "extend each.",
+        ),
+    ] = None,
+    open_sealed: Annotated[
+        bool, typer.Option("--open", help="Open all sealed data too, with the encryption keys.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Verify the whole log of records, and name whatever is not as it was written.
+
+    Reads only, also while servers write. Exit code 5: something is not as it was written.
+    """
+    settings = Settings()
+    from credit_risk.audit import checkpoints, verification
+    from credit_risk.audit import keys as audit_keys
+    from credit_risk.audit.log import open_records
+
+    trusted = [audit_keys.public_key(text_of(path)) for path in public_keys or ()]
+    if not trusted:
+        own = audit_keys.signing_key(settings)
+        if own is None:
+            raise KeysInvalid("no signing key is set: name a public key with --public-key")
+        trusted = [own.public_key()]
+    kept = [anchor for path in anchors or () for anchor in checkpoints.anchors(text_of(path))]
+    sealing = audit_keys.sealing(settings) if open_sealed else None
+    if open_sealed and sealing is None:
+        raise KeysInvalid("no encryption keys are set, and without them nothing opens")
+    with (
+        contextlib.closing(open_records(settings)) as records,
+        rows_done("verifying", "records") as progress,
+    ):
+        report = verification.verify(
+            records.reading, trusted, anchors=kept, sealing=sealing, progress=progress
+        )
+    if not public_keys:
+        report.notes.append(
+            "checked with the server's own key: who has that can have signed anything. A public "
+            "key kept elsewhere (--public-key) and an anchor (--anchor) prove more"
+        )
+    if as_json:
+        print_json(report.to_json())
+    else:
+        _print_report(report)
+    if not report.whole:
+        raise typer.Exit(OTHERWISE)
+
+
+def _print_report(report: Report) -> None:
+    for finding in report.findings:
+        print_line(str(finding))
+    if report.found > len(report.findings):
+        print_line(f"and {report.found - len(report.findings):,} more")
+    found = "1 thing is" if report.found == 1 else f"{report.found:,} things are"
+    outcome = "whole" if report.whole else f"NOT whole: {found} not as written"
+    behind = report.records - report.covered
+    held = f"{report.records:,} records, {report.checkpoints:,} checkpoints"
+    print_line(f"log {report.log}: {held}; {outcome}")
+    if report.whole and behind > 0:
+        print_line(f"not under a checkpoint yet: the last {behind:,} records")
+    for number, told in (
+        (report.taken, "taken by retention"),
+        (report.erased, "erased"),
+        (report.opened, "opened"),
+    ):
+        if number:
+            print_line(f"{told}: {number:,}")
+    for note in report.notes:
+        print_progress(f"note: {note}")
+
+
+@app.command()
+def checkpoint(
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the last checkpoint here, to be kept elsewhere."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sign all that is on record by now; servers do it by themselves now and then."""
+    with _signer() as signer:
+        signer.sign()
+        from credit_risk.audit.checkpoints import newest
+
+        with signer.log.reading() as connection:
+            last = newest(connection)
+    if last is None:
+        raise RecordNotFound("no records yet, so there is nothing to sign")
+    if export is not None:
+        export.write_text(json.dumps(last.to_json()) + "\n", encoding="utf-8")
+    if as_json:
+        print_json(last.to_json())
+    else:
+        print_line(f"checkpoint {last.number}: records {last.first} to {last.last}")
+
+
+@app.command(name="checkpoints")
+def list_checkpoints(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the checkpoints, the newest first."""
+    from credit_risk.audit.checkpoints import Statement, listed
+    from credit_risk.audit.log import open_records
+
+    with (
+        contextlib.closing(open_records(Settings())) as records,
+        records.reading() as connection,
+    ):
+        found = listed(connection, limit)
+    if as_json:
+        print_json([checkpoint.to_json() for checkpoint in found])
+        return
+    table = Table("number", "time", "first", "last", "root", "key", box=None)
+    for row in found:
+        stated = Statement.read(row.statement)
+        when = instant(stated.time).isoformat(timespec="seconds")
+        table.add_row(str(row.number), when, str(row.first), str(row.last), stated.root, row.key_id)
+    wide.print(table, highlight=False)
+
+
+@app.command(name="public-key")
+def public_key(as_json: AsJson = False) -> None:
+    """Print the public half of the signing key, to be kept elsewhere."""
+    from credit_risk.audit import keys as audit_keys
+
+    own = audit_keys.signing_key(Settings())
+    if own is None:
+        raise KeysInvalid("no signing key is set, and no server has made one")
+    text = audit_keys.public_pem(own.public_key())
+    if as_json:
+        print_json({"key_id": audit_keys.key_id(own.public_key()), "public_key": text})
+    else:
+        print_line(text.strip())
+
+
+@app.command()
+def proof(
+    record_id: Annotated[str, typer.Argument(metavar="ID")],
+    portfolio_name: PortfolioName = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the proof here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that one record is as it was written; scripts/verify_proof.py checks the proof."""
+    from credit_risk.audit import proofs
+
+    settings = settings_of(portfolio_name)
+    with _signer() as signer:
+        made = proofs.proof(signer, record_id, settings.portfolio)
+    if output is not None:
+        output.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    if output is None or as_json:
+        print_json(made)
+    else:
+        print_line(f"{output}: {made['proves']}")
+
+
+@contextlib.contextmanager
+def _signer() -> Iterator[Signer]:
+    """What signs checkpoints; only where there are records."""
+    from credit_risk.audit import keys as audit_keys
+    from credit_risk.audit.checkpoints import Signer
+    from credit_risk.audit.log import open_log, open_records
+
+    settings = Settings()
+    open_records(settings).close()
+    key = audit_keys.signing_key(settings, make=True)
+    with contextlib.closing(open_log(settings)) as log:
+        yield Signer(
+            log, key, settings.checkpoint_seconds, made=lambda _: None, failed=lambda: None
+        )

@@ -1,0 +1,89 @@
+"""`credit-risk evidence`: what can be shown of a package."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from credit_risk import regimes
+from credit_risk.cli.opening import chosen_portfolio, deciding
+from credit_risk.cli.options import AsJson, PortfolioName
+from credit_risk.cli.printing import print_json, print_line, rows_done
+from credit_risk.errors import RecordNotFound
+from credit_risk.settings import Settings
+
+if TYPE_CHECKING:
+    from credit_risk.audit.log import SqlRecords
+    from credit_risk.audit.verification import Report
+
+
+def evidence_command(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="A model package.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="evidence-VERSION if absent.")
+    ] = None,
+    replays: Annotated[
+        int, typer.Option(min=0, help="Make so many of its newest decisions again.")
+    ] = 1_000,
+    verify_all: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Verify the whole log of records.")
+    ] = True,
+    portfolio_name: PortfolioName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write what can be shown of a model package into one folder, to read and as JSON.
+
+    Model card, data, performance, calibration, reasons, policy, activations, decisions, integrity
+    and replay, each statement with the digest of what it rests on, held against what the sections
+    of the regime in force ask for. What is missing is named, and is no error.
+    """
+    from credit_risk import casework, evidence
+    from credit_risk.audit.log import open_records
+
+    settings, chosen = chosen_portfolio(portfolio_name)
+    folder = out or Path(f"evidence-{version}")
+    evidence.check_free(folder)
+    regime = regimes.load(settings.regimes_dir, settings.regime)
+    regime_file = settings.regimes_dir / f"{settings.regime}.yaml"
+    load, _ = deciding(settings, chosen, None, None)
+    package = load(settings.portfolio, version)
+    with contextlib.ExitStack() as opened:
+        try:
+            records = opened.enter_context(contextlib.closing(open_records(settings)))
+        except RecordNotFound:
+            records = None
+        findings = evidence.Findings()
+        if records is not None:
+            progress = opened.enter_context(rows_done("replaying", "decisions"))
+            findings = evidence.Findings(
+                replayed=evidence.replayed(package, records, replays, progress),
+                integrity=_verified(settings, records) if verify_all else None,
+                reviews=casework.summary(records, settings.portfolio),
+            )
+        made_at = time.time_ns() // 1_000
+        sums = evidence.sha256_of(regime_file)
+        pack = evidence.pack(package, regime, sums, records, findings, made_at=made_at)
+    evidence.write(pack, package, regime_file, folder)
+    missing = evidence.missing(pack)
+    if as_json:
+        print_json({"folder": str(folder), "missing": missing})
+        return
+    print_line(f"{folder / 'index.html'} has the evidence on package {version}")
+    if missing:
+        print_line(f"The regime {regime.id} also asks for: {', '.join(missing)}")
+
+
+def _verified(settings: Settings, records: SqlRecords) -> Report | None:
+    """The log of all records, verified with the settings' own key; None where there is none."""
+    from credit_risk.audit import keys as audit_keys
+    from credit_risk.audit import verification
+
+    own = audit_keys.signing_key(settings)
+    if own is None:
+        return None
+    with rows_done("verifying", "records") as progress:
+        return verification.verify(records.reading, [own.public_key()], progress=progress)

@@ -1,0 +1,89 @@
+"""`credit-risk models`: what is installed, and which package decides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+from rich.table import Table
+
+from credit_risk.cli.opening import chosen_portfolio, log_and_store, wanted_version
+from credit_risk.cli.options import AsJson, PortfolioName
+from credit_risk.cli.printing import print_json, print_line, print_progress, wide
+from credit_risk.errors import PackageNotFound
+
+if TYPE_CHECKING:
+    from credit_risk.audit.records import Record
+
+app = typer.Typer(no_args_is_help=True, help="Installed model packages, and which one decides.")
+
+
+@app.command(name="list")
+def list_models(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> None:
+    """List the packages that can be activated; the active one is marked, a broken one explained."""
+    settings, _ = chosen_portfolio(portfolio_name)
+    from credit_risk.serving.store import Store
+
+    store = Store(settings)
+    try:
+        active = wanted_version(settings, store)
+    except PackageNotFound:
+        active = None
+    found = store.installed(settings.portfolio)
+    if as_json:
+        print_json(
+            [
+                {
+                    "version": p.version,
+                    "active": p.version == active,
+                    "estimator": p.estimator,
+                    "installed": p.created,
+                    "path": str(p.path),
+                    "broken": p.broken,
+                }
+                for p in found
+            ]
+        )
+        return
+    table = Table("version", "active", "estimator", "installed", box=None)
+    for p in found:
+        mark = "*" if p.version == active else ""
+        if p.broken:
+            table.add_row(p.version, mark, "broken", p.created or "")
+        else:
+            table.add_row(p.version, mark, p.estimator, p.created or "shipped")
+    wide.print(table, highlight=False)
+    for p in found:
+        if p.broken:
+            print_progress(f"broken: {p.broken}")
+
+
+@app.command()
+def activate(version: str, portfolio_name: PortfolioName = None, as_json: AsJson = False) -> None:
+    """Make an installed package the one that decides; running servers switch by themselves."""
+    settings, _ = chosen_portfolio(portfolio_name)
+    with log_and_store(settings) as (log, store):
+        from credit_risk.serving import activation
+
+        _activated(activation.activate(settings, log, store, version), as_json=as_json)
+
+
+@app.command()
+def rollback(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> None:
+    """Make the package decide that did before the last activation."""
+    settings, _ = chosen_portfolio(portfolio_name)
+    with log_and_store(settings) as (log, store):
+        from credit_risk.serving import activation
+
+        _activated(activation.rollback(settings, log, store), as_json=as_json)
+
+
+def _activated(record: Record, *, as_json: bool) -> None:
+    if as_json:
+        print_json(record.to_json())
+        return
+    body = record.body
+    print_line(
+        f"{record.portfolio}: {body['to']} decides from now on (before: {body['from']}); "
+        f"record {record.id}"
+    )

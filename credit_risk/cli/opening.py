@@ -1,0 +1,132 @@
+"""What commands open before they begin: settings, a portfolio, files, packages and records."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from credit_risk import kernels, portfolio
+from credit_risk.errors import DataInvalid, FileNotFound, RecordNotFound
+from credit_risk.settings import Settings
+
+if TYPE_CHECKING:
+    from credit_risk.audit.log import SqlAuditLog, SqlRecords
+    from credit_risk.package import ModelPackage
+    from credit_risk.portfolio import Portfolio
+    from credit_risk.replay import Candidate, Load
+    from credit_risk.serving.store import Store
+
+_PACKAGES_AT_ONCE = 4
+"""Packages that a replay keeps loaded: history seldom goes to and fro between more."""
+
+
+def settings_of(portfolio_name: str | None) -> Settings:
+    """The settings in force, of another portfolio if one is named."""
+    settings = Settings()
+    if portfolio_name is None:
+        return settings
+    return settings.model_copy(update={"portfolio": portfolio_name})
+
+
+def chosen_portfolio(portfolio_name: str | None) -> tuple[Settings, Portfolio]:
+    """Settings and portfolio of a command that works with packages."""
+    settings = settings_of(portfolio_name)
+    chosen = portfolio.load(settings.portfolios_dir, settings.portfolio)
+    kernels.keep_compiled(settings.state_dir)
+    return settings, chosen
+
+
+def check_file(path: Path) -> None:
+    """Refuse a missing file in a moment; the libraries that would read it take seconds to load."""
+    if not path.exists():
+        msg = f"{path} does not exist"
+        raise FileNotFound(msg)
+    if path.is_dir():
+        msg = f"{path} is a folder, not a file"
+        raise DataInvalid(msg)
+
+
+def wanted_version(settings: Settings, store: Store) -> str:
+    """The version that decides; asking for it makes no record database."""
+    from credit_risk.audit.log import open_records
+    from credit_risk.serving import activation
+
+    try:
+        opened = open_records(settings)
+    except RecordNotFound:
+        return activation.wanted_version(settings, None, store)
+    with contextlib.closing(opened) as records:
+        return activation.wanted_version(settings, records, store)
+
+
+def deciding(
+    settings: Settings, chosen: Portfolio, policy: Path | None, model: str | None
+) -> tuple[Load, Candidate]:
+    """What loads the packages of a replay, and what is to decide instead."""
+    from credit_risk import replay
+    from credit_risk.serving import activation
+    from credit_risk.serving.store import Store
+
+    store = Store(settings)
+
+    @lru_cache(_PACKAGES_AT_ONCE)
+    def load(portfolio_name: str, version: str) -> ModelPackage:
+        return activation.load_checked(store, portfolio_name, version)
+
+    candidate = replay.Candidate() if policy is None else replay.read_policy(policy, chosen)
+    if model is not None:
+        candidate = replace(candidate, package=load(settings.portfolio, model))
+    return load, candidate
+
+
+@contextlib.contextmanager
+def log_and_store(settings: Settings) -> Iterator[tuple[SqlAuditLog, Store]]:
+    """For what decides or is recorded; the shipped packages are in the store from then on."""
+    from credit_risk.audit.log import open_log
+    from credit_risk.serving.store import Store
+
+    store = Store(settings)
+    store.add_shipped(settings.portfolio)
+    with contextlib.closing(open_log(settings)) as log:
+        yield log, store
+
+
+@contextlib.contextmanager
+def read_records(portfolio_name: str | None) -> Iterator[tuple[Settings, SqlRecords]]:
+    """The records, for reading; a portfolio's name that is mistyped is told before none are."""
+    from credit_risk.audit.log import open_records
+
+    settings = settings_of(portfolio_name)
+    try:
+        opened = open_records(settings)
+    except RecordNotFound:
+        portfolio.folder(settings.portfolios_dir, settings.portfolio)
+        raise
+    with contextlib.closing(opened) as records:
+        if not records.find(portfolio=settings.portfolio, limit=1):
+            # Records outlive their portfolio, so that only one that has none has to be known.
+            portfolio.folder(settings.portfolios_dir, settings.portfolio)
+        yield settings, records
+
+
+def ids_in(path: Path) -> list[str]:
+    """The ids in a file, one a line."""
+    check_file(path)
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except ValueError as error:
+        raise DataInvalid(f"{path}: ids are in ASCII, one a line") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def text_of(path: Path) -> str:
+    """The text in a file."""
+    check_file(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise DataInvalid(f"{path} is not text") from error

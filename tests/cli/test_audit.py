@@ -1,0 +1,117 @@
+"""`credit-risk audit`."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from credit_risk.cli.exits import OTHERWISE
+from tests import toys
+from tests.commands import (
+    Outcome,
+    Place,
+    decide,
+    refused,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from credit_risk.package import ModelPackage
+
+
+def test_a_log_is_verified_signed_exported_and_proven(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """From the first checkpoint to the proof of one record; each command also as JSON."""
+    refused(run("audit", "verify"), 1, "no signing key is set", "--public-key")
+    refused(run("audit", "public-key"), 1, "no signing key")
+    refused(run("audit", "checkpoint"), 3, "no records yet")
+    (first,) = decide(place, trees_package, toys.SAFE)
+    anchor, key, proof = (place.folder / name for name in ("anchor.json", "key.pem", "proof.json"))
+
+    assert run("audit", "checkpoint", "--export", str(anchor)).out == (
+        "checkpoint 1: records 1 to 1\n"
+    )
+    key.write_text(run("audit", "public-key").out, encoding="utf-8")
+    decide(place, trees_package, toys.RISKY)
+    told = run("audit", "verify", "--public-key", str(key), "--anchor", str(anchor), "--open")
+    assert told.code == 0
+    assert "2 records, 1 checkpoints; whole" in told.out
+    assert "the last 1 records" in told.out
+    assert "opened: 2" in told.out
+    assert "note:" not in told.err
+    assert "weaker" not in told.err
+
+    assert run("audit", "proof", first, "--out", str(proof)).out.startswith(f"{proof}: The record")
+    assert json.loads(proof.read_text(encoding="utf-8")) == run("audit", "proof", first).json()
+    assert (
+        run("audit", "checkpoint", "--json").json()["key_id"]
+        == (run("audit", "public-key", "--json").json()["key_id"])
+    )
+    assert [json.loads(c["statement"])["last"] for c in run(*LIST, "--json").json()] == [2, 1]
+    assert run(*LIST).out.count("\n") == 3
+    own = run("audit", "verify", "--json")
+    assert own.json()["whole"] is True
+    assert "the server's own key" in own.json()["notes"][0]
+    refused(run("audit", "proof", "x"), 3, "no record has such an id")
+
+
+LIST = ("audit", "checkpoints")
+
+
+def test_a_log_that_is_not_whole_ends_with_its_own_code(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """And names the record, in text and as JSON."""
+    first, second = decide(place, trees_package, toys.SAFE, toys.RISKY)
+    run("audit", "checkpoint")
+    with closing(sqlite3.connect(place.state / "records.db")) as connection:
+        connection.execute("UPDATE records SET status = 201 WHERE sequence = 2")
+        connection.execute("DELETE FROM records WHERE id = ?", (first,))
+        connection.commit()
+    told = run("audit", "verify")
+    assert told.code == OTHERWISE
+    assert f"changed: record 2 ({second})" in told.out
+    assert "removed: record 1: " in told.out
+    assert "NOT whole: 3 things are not as written" in told.out
+    found = run("audit", "verify", "--json")
+    assert found.code == OTHERWISE
+    assert [finding["kind"] for finding in found.json()["findings"]] == [
+        *("changed", "removed", "rewritten")
+    ]
+
+
+def test_a_database_that_is_none_is_told_in_one_line(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """Like a key or an anchor that is none."""
+    decide(place, trees_package, toys.SAFE)
+    run("audit", "checkpoint")
+    other = place.folder / "other"
+    other.write_bytes(b"\xff\xfe")
+    for option in ("--public-key", "--anchor"):
+        refused(run("audit", "verify", option, str(other)), 1, "is not text")
+        refused(run("audit", "verify", option, "nowhere"), 3, "nowhere does not exist")
+    other.write_text("none", encoding="utf-8")
+    refused(run("audit", "verify", "--public-key", str(other)), 1, "not a public key")
+    refused(run("audit", "verify", "--anchor", str(other)), 1, "not what was exported")
+    (place.state / "records.db").write_bytes(b"x" * 9_000)
+    refused(run("audit", "verify"), 4, "not a database")
+
+
+def test_sealed_data_are_opened_only_with_keys(
+    run: Callable[..., Outcome],
+    place: Place,
+    trees_package: ModelPackage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without any there is nothing to open with."""
+    decide(place, trees_package, toys.SAFE)
+    run("audit", "checkpoint")
+    monkeypatch.delenv("CREDIT_RISK_ENCRYPTION_KEYS")
+    refused(run("audit", "verify", "--open"), 1, "no encryption keys are set")
