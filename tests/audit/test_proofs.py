@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import runpy
 import subprocess
 import sys
 from contextlib import closing
@@ -11,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from credit_risk.audit import keys, proofs
 from credit_risk.audit.log import SqlAuditLog
@@ -27,7 +32,13 @@ if TYPE_CHECKING:
     Change = Callable[[dict[str, Any]], None]
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "verify_proof.py"
+PROGRAM = runpy.run_path(str(SCRIPT))
 SIZE = 11
+RSA = (
+    generate_private_key(65_537, 2_048)
+    .public_key()
+    .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+)
 
 
 @pytest.fixture
@@ -139,8 +150,6 @@ def _replaced(*path: str, old: str, new: str) -> Change:
         (_at("decision_id")("another"), "another than the proof says"),
         (_replaced("checkpoint", "statement", old='"first":1', new='"first":2'), "not signed"),
         (_at("checkpoint", "signature")("AAAA"), "not signed"),
-        (_at("checkpoint")(None), "NOT PROVEN"),
-        (_at("record", "hash")("x"), "NOT PROVEN"),
     ],
 )
 def test_a_proof_that_was_altered_proves_nothing(
@@ -156,14 +165,109 @@ def test_a_proof_that_was_altered_proves_nothing(
 
 
 def test_another_key_proves_nothing(log: SqlAuditLog, tmp_path: Path) -> None:
-    """Nor does a file that is no key; and without files it says how it is used."""
+    """And without files it says how it is used."""
     proof = prove(log, ids(log)[0])
-    for key in (keys.public_pem(INTRUDER.public_key()), "no key"):
-        assert checked(tmp_path, proof, key)[0] == 1
-    told = subprocess.run(  # noqa: S603 - this interpreter, on a script of ours
+    code, told = checked(tmp_path, proof, keys.public_pem(INTRUDER.public_key()))
+    assert (code, told) == (1, "NOT PROVEN: the checkpoint is not signed with this key\n")
+    usage = subprocess.run(  # noqa: S603 - this interpreter, on a script of ours
         [sys.executable, "-I", SCRIPT], capture_output=True, text=True, check=False
     )
-    assert (told.returncode, "verify_proof.py proof.json" in told.stderr) == (2, True)
+    assert (usage.returncode, "verify_proof.py proof.json" in usage.stderr) == (2, True)
+
+
+WHOLE: dict[str, Any] = {
+    "format": proofs.FORMAT,
+    "decision_id": "x",
+    "record": {"sequence": 1, "hash": "ab" * 32, "canonical": None},
+    "inclusion": {"index": 0, "size": 1, "path": []},
+    "checkpoint": {"statement": "{}", "signature": ""},
+}
+"""A proof as far as its shape goes."""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"", "proof.json is not JSON"),
+        (json.dumps(WHOLE).encode()[:80], "proof.json is not JSON"),
+        (b"[" * 100_000, "proof.json is not JSON"),
+        (b"\xff\xfe", "proof.json is not text"),
+        (b"[]", "proof.json is not a JSON object"),
+        (b"{}", "proof.json has no 'format'"),
+        ({"format": "credit-risk-proof/9"}, "another format than credit-risk-proof/1"),
+        ({"record": {"sequence": 1, "canonical": None}}, "proof.json: record has no 'hash'"),
+        ({"record": {**WHOLE["record"], "sequence": True}}, "sequence is not a number"),
+        ({"record": {**WHOLE["record"], "hash": "x"}}, "hash is not a hash"),
+        ({"record": {**WHOLE["record"], "hash": "AB" * 32}}, "hash is not a hash"),
+        ({"record": {**WHOLE["record"], "canonical": 1}}, "canonical is not a text or null"),
+        ({"inclusion": {"index": 0, "size": 1, "path": "x"}}, "path is not a list"),
+        ({"inclusion": {"index": 0, "size": 1, "path": [1]}}, "path: 0 is not a hash"),
+        ({"checkpoint": None}, "checkpoint is not a JSON object"),
+    ],
+)
+def test_a_file_that_is_no_proof_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: bytes | dict[str, Any], told: str
+) -> None:
+    """Broken, cut off, or of another type; with a code of its own."""
+    content = text if isinstance(text, bytes) else json.dumps(WHOLE | text).encode()
+    (tmp_path / "proof.json").write_bytes(content)
+    code, printed = ended(capsys, tmp_path, "proof.json", "key.pem")
+    assert code == 4
+    assert printed.startswith("NOT PROVEN: ")
+    assert told in printed
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("pem", "told"),
+    [
+        (b"", "key.pem is not a public key in PEM"),
+        (b"\xff\x00", "key.pem is not a public key in PEM"),
+        (keys.public_pem(KEY.public_key()).encode()[:60], "key.pem is not a public key in PEM"),
+        (keys.new_signing_key().encode(), "key.pem is not a public key in PEM"),
+        (RSA, "key.pem is not an Ed25519 key"),
+    ],
+)
+def test_a_file_that_is_no_key_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pem: bytes, told: str
+) -> None:
+    """A private one is none to check with; and a file that is not there is not there."""
+    (tmp_path / "proof.json").write_text(json.dumps(WHOLE), encoding="utf-8")
+    (tmp_path / "key.pem").write_bytes(pem)
+    code, printed = ended(capsys, tmp_path, "proof.json", "key.pem")
+    assert (code, printed) == (4, f"NOT PROVEN: {tmp_path}/{told}\n")
+    for files in (("nowhere", "key.pem"), ("proof.json", "nowhere")):
+        code, printed = ended(capsys, tmp_path, *files)
+        assert (code, printed.endswith("nowhere: No such file or directory\n")) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("signed", "told", "code"),
+    [
+        ("[]", "the checkpoint's statement is not a JSON object", 4),
+        ('{"first":1,"last":1,"log":"x","root":"%s"}' % ("ab" * 32), "has no 'time'", 4),
+        ('{"first":1,"last":1,"log":"x","root":"ROOT","time":1%s}' % ("0" * 400), "is none", 1),
+    ],
+)
+def test_a_statement_that_says_nothing_proves_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, signed: str, told: str, code: int
+) -> None:
+    """Even one that was signed."""
+    leaf = hashlib.sha256(b"\0" + bytes.fromhex("ab" * 32)).hexdigest()
+    statement = signed.replace("ROOT", leaf)
+    signature = base64.b64encode(KEY.sign(statement.encode())).decode()
+    proof = WHOLE | {"checkpoint": {"statement": statement, "signature": signature}}
+    (tmp_path / "proof.json").write_text(json.dumps(proof), encoding="utf-8")
+    (tmp_path / "key.pem").write_text(keys.public_pem(KEY.public_key()), encoding="utf-8")
+    ended_with, printed = ended(capsys, tmp_path, "proof.json", "key.pem")
+    assert ended_with == code
+    assert told in printed
+
+
+def ended(capsys: pytest.CaptureFixture[str], folder: Path, *files: str) -> tuple[int, str]:
+    """How the script ends and what it prints, run in this process."""
+    code: int = PROGRAM["main"]([str(folder / file) for file in files])
+    return code, capsys.readouterr().err
 
 
 def test_a_proof_of_a_checkpoint_by_an_earlier_key_leaves_the_key_out(log: SqlAuditLog) -> None:
