@@ -29,9 +29,9 @@ from credit_risk.replay import PAGE_RECORDS, Comparison, listings_of, replay
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from credit_risk.audit.findings import Report
     from credit_risk.audit.log import SqlRecords
     from credit_risk.audit.records import Filters, Records
-    from credit_risk.audit.verification import Report
     from credit_risk.package import ModelPackage
     from credit_risk.regimes import Evidence, Regime
 

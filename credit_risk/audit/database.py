@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 from credit_risk.audit.chain import GENESIS
 from credit_risk.audit.tables import HEAD, RECORDS
 from credit_risk.errors import RecordingFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from alembic.config import Config
 
 REVISION = "0001"
@@ -95,6 +98,23 @@ def upgrade(connection: sa.Connection) -> None:
     if connection.execute(sa.select(HEAD.c.log)).first() is None:
         begin = sa.insert(HEAD).values(log=secrets.token_hex(16), sequence=0, hash=GENESIS)
         connection.execute(begin)
+
+
+def as_stored(connection: sa.Connection, statement: sa.Select[Any]) -> Sequence[Any]:
+    """The rows as the driver gives them, whatever is in them."""
+    text = str(statement.compile(connection, compile_kwargs={"literal_binds": True}))
+    try:
+        return connection.exec_driver_sql(text).fetchall()
+    except exc.OperationalError as error:
+        if "decode" not in str(error.orig).lower():
+            raise
+        # SQLite keeps texts that are none, and its driver refuses to read them.
+        driver: Any = connection.connection.driver_connection
+        driver.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+        try:
+            return connection.exec_driver_sql(text).fetchall()
+        finally:
+            driver.text_factory = str
 
 
 def _config(connection: sa.Connection) -> Config:

@@ -21,7 +21,7 @@ from credit_risk.settings import Settings
 
 if TYPE_CHECKING:
     from credit_risk.audit.checkpoints import Signer
-    from credit_risk.audit.verification import Report
+    from credit_risk.audit.findings import Report
 
 app = typer.Typer(
     no_args_is_help=True, help="Whether records are as they were written, and proof of it."

@@ -17,8 +17,8 @@ from credit_risk.errors import RecordNotFound
 from credit_risk.settings import Settings
 
 if TYPE_CHECKING:
+    from credit_risk.audit.findings import Report
     from credit_risk.audit.log import SqlRecords
-    from credit_risk.audit.verification import Report
 
 
 def evidence_command(

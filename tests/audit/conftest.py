@@ -1,12 +1,19 @@
-"""The databases that hold records, empty."""
+"""The databases that hold records, empty, and logs in them to tamper with."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
+from credit_risk.audit import signatures, verification
+from credit_risk.audit.log import SqlAuditLog
+from tests.audit.tampering import Case, filled
+from tests.sealing import SEALING
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from loadtests.cluster import Cluster
@@ -19,3 +26,28 @@ def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'records.db'}"
     cluster: Cluster = request.getfixturevalue("postgresql")
     return cluster.url(request.getfixturevalue("database"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def case(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Case]:
+    """A log on each kind of database, with three checkpoints."""
+    for module in (verification, signatures):
+        monkeypatch.setattr(module, "_CHUNK", 7)
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'records.db'}"
+    else:
+        name = request.getfixturevalue("database")
+        url = request.getfixturevalue("postgresql").url(name)
+    with closing(SqlAuditLog(url, SEALING)) as log:
+        yield filled(log)
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
+    """The same on SQLite only."""
+    for module in (verification, signatures):
+        monkeypatch.setattr(module, "_CHUNK", 7)
+    with closing(SqlAuditLog(f"sqlite:///{tmp_path / 'records.db'}", SEALING)) as log:
+        yield filled(log)

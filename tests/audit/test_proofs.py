@@ -21,9 +21,9 @@ from credit_risk.audit import keys, proofs
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.audit.tables import CHECKPOINTS, RECORDS
 from credit_risk.errors import EvidenceInvalid, RecordNotFound
+from tests.audit.tampering import EMPTY, INTRUDER
 from tests.audit.test_checkpoints import KEY, altered, signer
 from tests.audit.test_log import made
-from tests.audit.test_verification import EMPTY, INTRUDER
 from tests.sealing import SEALING
 
 if TYPE_CHECKING:

@@ -1,0 +1,105 @@
+"""Findings: what a verification has to say, for people and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from credit_risk.audit.records import moment
+
+Kind = Literal[
+    "changed",
+    "removed",
+    "inserted",
+    "reordered",
+    "emptied",
+    "erased",
+    "sealed",
+    "rewritten",
+    "head",
+    "checkpoint",
+    "anchor",
+]
+"""What was found: records changed, removed, inserted or reordered; emptied by no retention on
+record, or their data key by no erasure on record; sealed data that do not open; records that are
+not those a checkpoint was signed for; the head of the chain, a checkpoint or an anchor at fault."""
+
+FINDINGS_KEPT = 1_000
+
+
+class Finding(NamedTuple):
+    """One thing that is not as it was written.
+
+    ``first`` and ``last`` are places in the chain, of checkpoints their numbers; ``id`` is of the
+    record, where it is one.
+    """
+
+    kind: Kind
+    first: int | None
+    last: int | None
+    id: str | None
+    detail: str
+
+    def __str__(self) -> str:
+        """A line for people."""
+        if self.first is None:
+            return f"{self.kind}: {self.detail}"
+        what = "checkpoint" if self.kind == "checkpoint" else "record"
+        many = self.first != self.last
+        where = f"{what}s {self.first} to {self.last}" if many else f"{what} {self.first}"
+        return f"{self.kind}: {where}{f' ({self.id})' if self.id else ''}: {self.detail}"
+
+
+@dataclass
+class Report:
+    """What a verification came to."""
+
+    log: str | None = None
+    records: int = 0
+    taken: int = 0
+    """Records of which retention has left the hash alone."""
+    erased: int = 0
+    """Records whose data key was destroyed."""
+    opened: int | None = None
+    """Records whose sealed data were opened; None if that was not asked for."""
+    checkpoints: int = 0
+    covered: int = 0
+    """Place of the last record under a checkpoint that is sound."""
+    uncovered_since: int | None = None
+    """Time of the first record behind it, microseconds since the epoch."""
+    keys: list[str] = field(default_factory=list)
+    anchors: int = 0
+    found: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was found."""
+        return not self.found
+
+    def add(self, finding: Finding) -> None:
+        """Something was found."""
+        self.found += 1
+        if len(self.findings) < FINDINGS_KEPT:
+            self.findings.append(finding)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as a JSON object."""
+        since = self.uncovered_since
+        return {
+            "whole": self.whole,
+            "log": self.log,
+            "records": self.records,
+            "taken_by_retention": self.taken,
+            "erased": self.erased,
+            "opened": self.opened,
+            "checkpoints": self.checkpoints,
+            "covered": self.covered,
+            "uncovered_since": None if since is None else moment(since),
+            "trusted_keys": self.keys,
+            "anchors": self.anchors,
+            "found": self.found,
+            "findings": [finding._asdict() for finding in self.findings],
+            "notes": self.notes,
+        }
