@@ -40,6 +40,7 @@ from credit_risk.documents import Document
 from credit_risk.errors import PackageInvalid, PortfolioInvalid
 from credit_risk.model import ModelSpec
 from credit_risk.policy import BandName, DecisionName, Policy
+from credit_risk.population import Population
 from credit_risk.profile import Profile
 from credit_risk.reasons import Grouping, ReasonDictionary
 from credit_risk.schema import Schema
@@ -166,6 +167,11 @@ class ModelPackage(Parts):
     def words(self) -> Wordings:
         """What may be told of its decisions."""
         return Wordings(self.policy, self.reasons, self.digests["reasons.yaml"])
+
+    @cached_property
+    def population(self) -> Population:
+        """The population that it knows, for who counts applicants."""
+        return Population(self.profile, self.schema, self.policy)
 
     @cached_property
     def policy_version(self) -> str:

@@ -128,11 +128,11 @@ class Accounts:
         return child
 
     def _answered(self, counts: Counts, answered: Answered) -> None:
-        metrics = self._metrics
-        counts[metrics.requests, (answered.route, str(answered.status))] += 1
-        if answered.problem is not None:
-            counts[metrics.problems, (answered.problem,)] += 1
-        self._child(metrics.duration, (answered.route,)).observe(answered.seconds)
+        http = self._metrics.http
+        status_class = f"{answered.status // 100}xx" if answered.status else "none"
+        problem = (answered.problem or "none").removeprefix("/problems/")
+        counts[http.requests, (answered.route, status_class, problem)] += 1
+        self._child(http.duration, (answered.route,)).observe(answered.seconds)
         sampled = answered.call.trace
         if isinstance(sampled, Sampled):
             self._traces.request(sampled, answered)
@@ -159,32 +159,33 @@ class Accounts:
     def _decided(
         self, counts: Counts, package: ModelPackage, decisions: Sequence[Decision]
     ) -> None:
-        metrics, portfolio, version = self._metrics, package.portfolio, package.version
+        metrics, of_package = self._metrics.decisions, (package.portfolio, package.version)
+        policy_version = package.policy_version
         outcomes = [decision.outcome for decision in decisions]
         reached = Counter((outcome.decision, outcome.band) for outcome in outcomes)
         for (decided, band), number in reached.items():
-            counts[metrics.decisions, (portfolio, version, decided, band)] += number
+            counts[metrics.decisions, (*of_package, policy_version, decided, band)] += number
         codes = Counter(reason.code for decision in decisions for reason in decision.reasons)
         for code, number in codes.items():
-            counts[metrics.reasons, (portfolio, code)] += number
+            counts[metrics.reasons, (*of_package, code)] += number
         rules = Counter(rule.name for outcome in outcomes for rule in outcome.rules)
         for name, number in rules.items():
-            counts[metrics.rules, (portfolio, name)] += number
+            counts[metrics.rules, (*of_package, name)] += number
 
     def _recorded(self, counts: Counts, kind: RecordKind, number: int) -> None:
-        counts[self._metrics.records, (kind,)] += number
+        counts[self._metrics.evidence.records, (kind,)] += number
 
     def _reviewed(self, counts: Counts, portfolio: str, closing: Closing) -> None:
         labels = (portfolio, closing.decision, closing.override or "none", closing.reasons[0])
-        counts[self._metrics.reviews, labels] += 1
+        counts[self._metrics.decisions.reviews, labels] += 1
 
     def _keyed(self, counts: Counts, outcome: Outcome) -> None:
-        counts[self._metrics.keyed, (outcome,)] += 1
+        counts[self._metrics.decisions.keyed, (outcome,)] += 1
 
     def _batched(self, _: Counts, batch: Batched) -> None:
-        self._metrics.batch_rows.observe(batch.rows)
-        self._metrics.batch_wait.observe(batch.waited)
-        self._metrics.batch_queue.set(batch.waiting)
+        self._metrics.scoring.batch_rows.observe(batch.rows)
+        self._metrics.scoring.batch_wait.observe(batch.waited)
+        self._metrics.scoring.batch_queue.set(batch.waiting)
         sampled = [trace for trace in batch.traces if isinstance(trace, Sampled)]
         if sampled:
             self._traces.batch(sampled, batch.rows, batch.began, batch.ended)

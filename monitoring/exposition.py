@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-_OF_ONE_WORKER = ("credit_model_active",)
+_OF_ONE_WORKER = ("credit_build_info", "credit_model_info")
 """What is as true of one worker as of all."""
 
 

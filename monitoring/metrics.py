@@ -1,15 +1,25 @@
 """Every metric, label and bucket, named in one place (prometheus_client).
 
 Applicants' values never appear in a label; every label has a small, fixed set of values. With
-several workers prometheus_client's multiprocess mode adds the workers up. What happens on a
-request's way reaches them through `monitoring.accounts`.
+several workers prometheus_client's multiprocess mode adds the workers up; what is true of each of
+them alone has a label ``pid`` then. What happens on a request's way reaches them through
+`monitoring.accounts`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import platform
+import time
+from functools import partial
+from importlib.metadata import version as library_version
+from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from credit_risk import __version__
+from credit_risk.audit.records import RecordKind
+from credit_risk.idempotency import Outcome
+from credit_risk.policy import DECISIONS, SEVERITY
 
 if TYPE_CHECKING:
     from credit_risk.audit.checkpoints import Checkpoint
@@ -20,19 +30,28 @@ LATENCY_BUCKETS = (
 )  # fmt: skip
 """Seconds; every latency objective is an edge."""
 
+STAGE_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, *LATENCY_BUCKETS[:11])
+"""Seconds; most stages take a fraction of the shortest request."""
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Rows; a batch holds 256 at most."""
 
+LEAST_SHARE = 1e-4
+"""An empty bin of the reference is told as this share: a stability index takes its logarithm."""
 
-class Metrics:
-    """The server's metrics, on the registry given (a fresh one in each test)."""
+OTHER_FIELD = "other"
+"""What stands for a place in a refused application that is no field of the schema."""
+
+
+class HttpMetrics:
+    """Requests and their answers."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "credit_http_requests",
-            "HTTP requests answered, by route template and status.",
-            ["route", "status"],
+            "HTTP requests answered, by route template, class of status (none: it could not be "
+            "answered) and problem.",
+            ["route", "status_class", "problem"],
             registry=registry,
         )
         self.duration = Histogram(
@@ -42,47 +61,24 @@ class Metrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
-        self.decisions = Counter(
-            "credit_decisions",
-            "Decisions answered, by outcome and risk band.",
-            ["portfolio", "model_version", "decision", "band"],
+        self.in_flight = Gauge(
+            "credit_http_requests_in_flight",
+            "Requests that have no answer yet.",
+            multiprocess_mode="livesum",
             registry=registry,
         )
-        self.reasons = Counter(
-            "credit_reasons",
-            "Reason codes given.",
-            ["portfolio", "code"],
-            registry=registry,
-        )
-        self.rules = Counter(
-            "credit_rule_hits",
-            "Policy rules that decided or helped to decide.",
-            ["portfolio", "rule"],
-            registry=registry,
-        )
-        self.reviews = Counter(
-            "credit_reviews",
-            "Reviews closed by people, by their decision, the direction in which it overrides the "
-            "server's, and the reason given.",
-            ["portfolio", "decision", "override", "reason"],
-            registry=registry,
-        )
-        self.problems = Counter(
-            "credit_problems",
-            "Requests answered with a problem, by its type.",
-            ["type"],
-            registry=registry,
-        )
-        self.records = Counter(
-            "credit_records_written",
-            "Records made durable, by kind.",
-            ["kind"],
-            registry=registry,
-        )
-        self.keyed = Counter(
-            "credit_idempotent_requests",
-            "Requests with an idempotency key: new, replayed, conflict (409) or mismatch (422).",
-            ["outcome"],
+
+
+class ScoringMetrics:
+    """Where the time goes, and what is scored together."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.stage = Histogram(
+            "credit_stage_duration_seconds",
+            "Time in each stage: read, claim, validate, wait and record of a request; encode, "
+            "score, decide and explain of a batch.",
+            ["stage"],
+            buckets=STAGE_BUCKETS,
             registry=registry,
         )
         self.batch_rows = Histogram(
@@ -103,10 +99,162 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
-        self.active = Gauge(
-            "credit_model_active",
+
+
+class DecisionMetrics:
+    """What was decided, by the server and by people, and what was refused."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter = partial(Counter, registry=registry)
+        self.decisions = counter(
+            "credit_decisions",
+            "Decisions answered, by outcome and risk band.",
+            ["portfolio", "model_version", "policy_version", "decision", "band"],
+        )
+        self.reasons = counter(
+            "credit_reasons",
+            "Reason codes given.",
+            ["portfolio", "model_version", "code"],
+        )
+        self.rules = counter(
+            "credit_rule_hits",
+            "Policy rules that decided or helped to decide.",
+            ["portfolio", "model_version", "rule"],
+        )
+        self.refused = counter(
+            "credit_applications_refused",
+            "Applications refused because they do not satisfy the schema.",
+            ["portfolio"],
+        )
+        self.invalid_fields = counter(
+            "credit_invalid_fields",
+            "Fields at fault in refused applications; what is no field of the schema is other.",
+            ["portfolio", "field"],
+        )
+        self.reviews = counter(
+            "credit_reviews",
+            "Reviews closed by people, by their decision, the direction in which it overrides the "
+            "server's, and the reason given.",
+            ["portfolio", "decision", "override", "reason"],
+        )
+        self.reviews_waiting = Gauge(
+            "credit_reviews_waiting",
+            "Decisions referred to people who have not decided yet.",
+            ["portfolio"],
+            multiprocess_mode="livemostrecent",
+            registry=registry,
+        )
+        self.keyed = counter(
+            "credit_idempotent_requests",
+            "Requests with an idempotency key: new, replayed, conflict (409) or mismatch (422).",
+            ["outcome"],
+        )
+
+
+class PopulationMetrics:
+    """Who applies, held against the population that the package knows."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter = partial(Counter, registry=registry)
+        # What a dead worker said of the reference stays true, as long as its counts stay.
+        gauge = partial(Gauge, multiprocess_mode="max", registry=registry)
+        of_package = ["portfolio", "model_version"]
+        of_field = [*of_package, "feature"]
+        self.score_bin = counter(
+            "credit_score_bin",
+            "Decisions by bin of their PD; the bins are the reference population's tenths.",
+            [*of_package, "bin"],
+        )
+        self.score_baseline = gauge(
+            "credit_score_bin_baseline_ratio",
+            "Share of the reference population in each bin of the PD, at least 0.0001.",
+            [*of_package, "bin"],
+        )
+        self.near_cut_off = counter(
+            "credit_near_cut_off",
+            "Decisions whose PD is within 0.02 of an edge between bands that decide differently.",
+            of_package,
+        )
+        self.feature_bin = counter(
+            "credit_feature_bin",
+            "Decisions by bin of each field: of numbers 01 to 10 in order, of categories the "
+            "category, and missing.",
+            [*of_field, "bin"],
+        )
+        self.feature_baseline = gauge(
+            "credit_feature_bin_baseline_ratio",
+            "Share of the reference population in each bin of each field, at least 0.0001.",
+            [*of_field, "bin"],
+        )
+        self.missing = counter(
+            "credit_feature_missing",
+            "Decisions about applications that leave the field out.",
+            of_field,
+        )
+        self.out_of_range = counter(
+            "credit_feature_out_of_range",
+            "Decisions about applications whose number lies outside the middle 99.9 % of the "
+            "reference population's.",
+            of_field,
+        )
+        self.unseen = counter(
+            "credit_feature_unseen",
+            "Decisions about applications of a category that the reference population does not "
+            "have.",
+            of_field,
+        )
+
+    def of(self, package: ModelPackage) -> list[tuple[Counter, ...]]:
+        """What counts each cell of the package's population, in their order."""
+        of_package = (package.portfolio, package.version)
+        counters: list[tuple[Counter, ...]] = []
+        for cell in package.population.cells:
+            of_field = (*of_package, cell.field)
+            if cell.kind == "score":
+                counters.append((self.score_bin.labels(*of_package, cell.bin),))
+            elif cell.kind == "near-cut-off":
+                counters.append((self.near_cut_off.labels(*of_package),))
+            elif cell.kind == "out-of-range":
+                counters.append((self.out_of_range.labels(*of_field),))
+            else:
+                in_bin = self.feature_bin.labels(*of_field, cell.bin)
+                if cell.kind == "missing":
+                    counters.append((in_bin, self.missing.labels(*of_field)))
+                elif cell.kind == "category" and not cell.share:
+                    counters.append((in_bin, self.unseen.labels(*of_field)))
+                else:
+                    counters.append((in_bin,))
+        return counters
+
+    def expect(self, package: ModelPackage) -> None:
+        """Tell the package's reference shares, and have all that is counted against it at 0."""
+        self.of(package)
+        of_package = (package.portfolio, package.version)
+        for cell in package.population.cells:
+            share, of_field = max(cell.share, LEAST_SHARE), (*of_package, cell.field)
+            if cell.kind == "score":
+                self.score_baseline.labels(*of_package, cell.bin).set(share)
+            elif cell.bin:
+                self.feature_baseline.labels(*of_field, cell.bin).set(share)
+            if cell.kind == "category":
+                self.unseen.labels(*of_field)
+
+
+class PackageMetrics:
+    """What decides."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.model_info = Gauge(
+            "credit_model_info",
             "1 for the model package that decides, 0 for one that did before.",
-            ["portfolio", "model_version", "policy_version"],
+            ["portfolio", "model_version", "policy_version", "estimator"],
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.build_info = Gauge(
+            "credit_build_info",
+            "1, with the versions of the server, of Python and of BentoML.",
+            ["version", "python", "bentoml"],
             multiprocess_mode="livemax",
             registry=registry,
         )
@@ -114,6 +262,49 @@ class Metrics:
             "credit_activation_failures",
             "Times an activated package could not be loaded, so that the one before stayed.",
             ["portfolio"],
+            registry=registry,
+        )
+
+
+class EvidenceMetrics:
+    """Records, their chain and its checkpoints."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.records = Counter(
+            "credit_records_written",
+            "Records made durable, by kind.",
+            ["kind"],
+            registry=registry,
+        )
+        self.commit = Histogram(
+            "credit_record_commit_seconds",
+            "Time from handing over the records of a request until they are durable.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "credit_records_waiting",
+            "Records handed over that are not durable yet.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.failures = Counter(
+            "credit_record_failures",
+            "Requests whose records could not be made durable, so that nothing was decided.",
+            registry=registry,
+        )
+        # Whoever looked last: a worker that has ended may have been the one that found it broken.
+        self.chain_intact = Gauge(
+            "credit_chain_intact",
+            "1 if the records since the checkpoint before were an unbroken chain when last looked "
+            "at, 0 if not.",
+            multiprocess_mode="mostrecent",
+            registry=registry,
+        )
+        self.chain_verified = Gauge(
+            "credit_chain_verified_timestamp_seconds",
+            "When the chain was last found unbroken.",
+            multiprocess_mode="max",
             registry=registry,
         )
         self.checkpoint_number = Gauge(
@@ -134,20 +325,115 @@ class Metrics:
             registry=registry,
         )
 
-    def checkpoint_made(self, checkpoint: Checkpoint) -> None:
-        """Records are under a signed checkpoint."""
-        self.checkpoint_number.set(checkpoint.number)
-        self.checkpoint_last_record.set(checkpoint.last)
+
+class ProcessMetrics:
+    """The workers themselves, and what they tell of themselves."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter = partial(Counter, registry=registry)
+        of_each = partial(Gauge, multiprocess_mode="liveall", registry=registry)
+        self.ready = Gauge(
+            "credit_ready",
+            "1 if the check (model, records) succeeds in every worker, 0 if not.",
+            ["check"],
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
+        self.workers = Gauge(
+            "credit_workers",
+            "Workers that run.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.resident_memory = of_each(
+            "credit_process_resident_memory_bytes", "Resident memory of the worker."
+        )
+        self.cpu = of_each("credit_process_cpu_seconds", "Core time used by the worker so far.")
+        self.open_fds = of_each("credit_process_open_fds", "File descriptors the worker has open.")
+        self.start_time = of_each(
+            "credit_process_start_time_seconds", "When the worker was started."
+        )
+        self.loop_lag = Histogram(
+            "credit_event_loop_lag_seconds",
+            "How late the event loop comes to what is due, looked at several times a second.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.spans_exported = counter(
+            "credit_spans_exported", "Spans that the collector of traces took."
+        )
+        self.spans_dropped = counter(
+            "credit_spans_dropped",
+            "Spans lost: too many were waiting, or the collector did not take them.",
+        )
+        self.log_lines_dropped = counter(
+            "credit_log_lines_dropped",
+            "Log lines lost because standard output took none.",
+        )
+
+
+class Metrics:
+    """The server's metrics, on the registry given (a fresh one in each test)."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.http = HttpMetrics(registry)
+        self.scoring = ScoringMetrics(registry)
+        self.decisions = DecisionMetrics(registry)
+        self.population = PopulationMetrics(registry)
+        self.packages = PackageMetrics(registry)
+        self.evidence = EvidenceMetrics(registry)
+        self.process = ProcessMetrics(registry)
+        for kind in get_args(RecordKind):
+            self.evidence.records.labels(kind)
+        for outcome in get_args(Outcome):
+            self.decisions.keyed.labels(outcome)
+
+    def started(self) -> None:
+        """A worker runs: this process."""
+        versions = (__version__, platform.python_version(), library_version("bentoml"))
+        self.packages.build_info.labels(*versions).set(1)
+        self.process.workers.set(1)
 
     def activated(self, package: ModelPackage, before: ModelPackage | None) -> None:
-        """Another package decides from now on."""
+        """Another package decides from now on.
+
+        What is counted of it is there from the first moment, at 0, so that the first rise is seen;
+        and the workers' files are all open by now, so that nothing is lost where their folder is
+        taken away later.
+        """
         if before is not None:
-            self.active.labels(before.portfolio, before.version, before.policy_version).set(0)
-        self.active.labels(package.portfolio, package.version, package.policy_version).set(1)
-        # At 0 before the first failure, so that a rise is seen; and the workers' files are all
-        # open by now, so that nothing is lost where their folder is taken away later.
-        self.activation_failures.labels(package.portfolio)
+            self.packages.model_info.labels(*_info(before)).set(0)
+        self.packages.model_info.labels(*_info(package)).set(1)
+        self.packages.activation_failures.labels(package.portfolio)
+        self.decisions.refused.labels(package.portfolio)
+        for name in (*package.schema.names, OTHER_FIELD):
+            self.decisions.invalid_fields.labels(package.portfolio, name)
+        of_package = (package.portfolio, package.version)
+        for band in package.policy.bands:
+            for decision in DECISIONS[SEVERITY[band.decision] :]:
+                labels = (*of_package, package.policy_version, decision, band.name)
+                self.decisions.decisions.labels(*labels)
+        for code in package.reasons.texts:
+            self.decisions.reasons.labels(*of_package, code)
+        for rule in package.policy.rules:
+            self.decisions.rules.labels(*of_package, rule.name)
+        self.population.expect(package)
 
     def activation_failed(self, portfolio: str) -> None:
         """A wanted package could not be loaded."""
-        self.activation_failures.labels(portfolio).inc()
+        self.packages.activation_failures.labels(portfolio).inc()
+
+    def checkpoint_made(self, checkpoint: Checkpoint) -> None:
+        """Records are under a signed checkpoint."""
+        self.evidence.checkpoint_number.set(checkpoint.number)
+        self.evidence.checkpoint_last_record.set(checkpoint.last)
+
+    def chain_checked(self, *, intact: bool) -> None:
+        """The records since the checkpoint before were looked at."""
+        self.evidence.chain_intact.set(intact)
+        if intact:
+            self.evidence.chain_verified.set(time.time())
+
+
+def _info(package: ModelPackage) -> tuple[str, ...]:
+    return package.portfolio, package.version, package.policy_version, package.spec.estimator

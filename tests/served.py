@@ -163,7 +163,7 @@ class Served:
             SIGNING_KEY,
             3_600.0,
             made=self.metrics.checkpoint_made,
-            failed=self.metrics.checkpoint_failures.inc,
+            failed=self.metrics.evidence.checkpoint_failures.inc,
         )
         cases = Cases(self.settings, desk_of_people, regime, self.replays, self.signer)
         metrics, stopping = self._metrics_text, self.stopping
@@ -214,8 +214,13 @@ class Served:
         return record
 
     def sample(self, name: str, **labels: str) -> float:
-        """The value of a metric; 0 where nothing moved it yet."""
-        return self.registry.get_sample_value(name, labels) or 0.0
+        """The value of a metric, all series with these labels added up; 0 where there are none."""
+        return sum(
+            sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
     def send(
         self,

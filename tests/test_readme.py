@@ -1,4 +1,4 @@
-"""The README says what the code does: settings, metrics, figures, versions and commands."""
+"""The README says what the code does: settings, figures, versions and commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shlex
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -18,7 +17,6 @@ from credit_risk.cli.exits import EXIT_CODES, OTHERWISE
 from credit_risk.decisions import answer
 from credit_risk.serving import problems
 from credit_risk.settings import PREFIX, Settings
-from monitoring.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,18 +38,6 @@ def settings_rows() -> list[str]:
         default = words.get(name) or (f"`{field.default}`" if field.default is not None else "")
         rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
     return rows
-
-
-def metric_rows() -> list[str]:
-    """The metrics table, row by row."""
-    registry = CollectorRegistry()
-    metrics = Metrics(registry)
-    labels = {m._name: m._labelnames for m in vars(metrics).values()}  # noqa: SLF001 - no other way
-    return [
-        f"| `{family.name}{'_total' if family.type == 'counter' else ''}` "
-        f"| {', '.join(labels[family.name])} | {family.documentation} |"
-        for family in registry.collect()
-    ]
 
 
 def figure_row(name: str) -> str:
@@ -111,12 +97,6 @@ def test_no_setting_is_made_up() -> None:
     """Each variable the README names exists."""
     named = set(re.findall(rf"{PREFIX}([A-Z_]+)", README))
     assert named == {name.upper() for name in Settings.model_fields}
-
-
-@pytest.mark.parametrize("row", metric_rows())
-def test_every_metric_is_in_the_table(row: str) -> None:
-    """Name, labels and meaning as in the code."""
-    assert row in README
 
 
 @pytest.mark.parametrize("name", PORTFOLIOS)

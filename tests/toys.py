@@ -320,6 +320,8 @@ def population() -> Profile:
         ),
         correlation=tuple(tuple(row) for row in correlation.tolist()),
         missing_order=("years_employed",),
+        score_edges=(0.1, 0.4),
+        score_bins=(0.5, 0.3, 0.2),
     )
 
 

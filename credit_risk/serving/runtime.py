@@ -38,6 +38,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self._registry = CollectorRegistry()
         metrics = Metrics(self._registry)
+        metrics.started()
         self._traces = Traces(settings.trace_ratio, exporter())
         self._accounts = Accounts(metrics, self._traces)
         store = Store(settings)
@@ -51,7 +52,7 @@ class Runtime:
             signing_key,
             settings.checkpoint_seconds,
             made=metrics.checkpoint_made,
-            failed=metrics.checkpoint_failures.inc,
+            failed=metrics.evidence.checkpoint_failures.inc,
         )
         self._active = ActivePackage(settings, self._audit, store, metrics)
         # Before anything is decided: decisions name the environment whose listing it holds.

@@ -117,8 +117,10 @@ def test_every_answered_decision_is_recorded_and_counted_by_two_workers(
     assert _total(samples, "credit_records_written_total", kind="decision") == len(decided)
     assert _total(samples, "credit_records_written_total", kind="refusal") == len(refused)
     assert _total(samples, "credit_records_written_total", kind="start") == 2
-    assert _total(samples, "credit_http_requests_total", route="/predict", status="200") == 400
-    assert _total(samples, "credit_http_requests_total", route="/predict", status="422") == 40
+    assert (
+        _total(samples, "credit_http_requests_total", route="/predict", status_class="2xx") == 400
+    )
+    assert _total(samples, "credit_http_requests_total", route="/predict", status_class="4xx") == 40
     assert _total(samples, "credit_http_request_duration_seconds_count", route="/explain") == 80
 
     assert server.stop() == 0
@@ -297,7 +299,7 @@ def test_a_killed_worker_is_replaced_and_what_it_counted_stays(
             break
     assert machine.children(server.process.pid) != [killed]
     assert _total(samples, "credit_decisions_total") == 1
-    assert _total(samples, "credit_model_active") == 1
+    assert _total(samples, "credit_model_info") == 1
 
 
 def test_without_its_state_directory_it_says_so_and_decides_nothing(
@@ -315,7 +317,8 @@ def test_without_its_state_directory_it_says_so_and_decides_nothing(
     metrics = httpx.get(f"{server.url}/metrics")
     assert metrics.status_code == 200
     assert {series.partition("{")[0] for series in _samples(metrics.text)} == {
-        "credit_model_active"
+        "credit_build_info",
+        "credit_model_info",
     }
 
 

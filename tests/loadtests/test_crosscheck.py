@@ -16,8 +16,8 @@ def test_the_histogram_is_read_as_the_server_writes_it() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     for seconds in (0.0007, 0.003, 0.004, 9.0):
-        metrics.duration.labels("/predict").observe(seconds)
-    metrics.duration.labels("/explain").observe(0.02)
+        metrics.http.duration.labels("/predict").observe(seconds)
+    metrics.http.duration.labels("/explain").observe(0.02)
 
     read = crosscheck.histograms(generate_latest(registry).decode())
 

@@ -45,7 +45,7 @@ def test_nothing_is_counted_before_its_time(
     """Noting is all that whoever answers waits for."""
     caplog.set_level(logging.INFO)
     accounts.answered(ANSWERED)
-    labels = {"route": "/predict", "status": "200"}
+    labels = {"route": "/predict", "status_class": "2xx", "problem": "none"}
     assert registry.get_sample_value("credit_http_requests_total", labels) is None
     assert caplog.records == []
 
@@ -75,9 +75,9 @@ def test_everything_is_counted_once(
     def sample(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(name, labels)
 
-    assert sample("credit_http_requests_total", route="/predict", status="200") == 15
-    assert sample("credit_http_requests_total", route="/predict", status="422") == 3
-    assert sample("credit_problems_total", type="/problems/x") == 3
+    requests, route = "credit_http_requests_total", "/predict"
+    assert sample(requests, route=route, status_class="2xx", problem="none") == 15
+    assert sample(requests, route=route, status_class="4xx", problem="x") == 3
     assert sample("credit_http_request_duration_seconds_count", route="/predict") == 18
     assert sample("credit_http_request_duration_seconds_sum", route="/predict") == pytest.approx(
         15 * 0.0021 + 3 * 0.0003
@@ -93,9 +93,11 @@ def test_everything_is_counted_once(
     for name, override in by_decision.items():
         assert sample("credit_reviews_total", decision=name, override=override, **closed) == 3
     labels = {"portfolio": toys.NAME, "model_version": any_package.version}
-    assert sample("credit_decisions_total", decision="DECLINE", band="VERY_HIGH", **labels) == 30
+    reached = {"decision": "DECLINE", "band": "VERY_HIGH"}
+    reached["policy_version"] = any_package.policy_version
+    assert sample("credit_decisions_total", **reached, **labels) == 30
     for reason in decision.reasons:
-        assert sample("credit_reasons_total", portfolio=toys.NAME, code=reason.code) == 30
+        assert sample("credit_reasons_total", code=reason.code, **labels) == 30
 
 
 def test_a_line_tells_when_it_happened(

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,12 @@ from monitoring import exposition
 from monitoring.metrics import Metrics
 registry = CollectorRegistry()
 metrics = Metrics(registry)
-metrics.active.labels("toys", sys.argv[1], "1").set(1)
-metrics.activation_failures.labels("toys")
-metrics.batch_queue.set(3)
-metrics.records.labels("decision").inc(2)
+metrics.packages.model_info.labels("toys", sys.argv[1], "1", "trees").set(1)
+metrics.packages.activation_failures.labels("toys")
+metrics.scoring.batch_queue.set(3)
+metrics.evidence.records.labels("decision").inc(2)
 for line in sys.stdin:
-    metrics.records.labels("decision").inc()
+    metrics.evidence.records.labels("decision").inc()
     text = exposition.text(registry)
     print(len(text), flush=True)
     sys.stdout.buffer.write(text)
@@ -70,18 +71,18 @@ def workers(tmp_path: Path) -> Iterator[Workers]:
         process.communicate()
 
 
-def samples(process: subprocess.Popen[bytes]) -> dict[tuple[str, str], float]:
-    """What a worker answers, by name and model version; it counts one record before."""
+def samples(process: subprocess.Popen[bytes]) -> Counter[tuple[str, str]]:
+    """What a worker answers, added up by name and model version; it counts one record before."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(b"\n")
     process.stdin.flush()
     text = process.stdout.read(int(process.stdout.readline()))
-    return {
-        (sample.name, sample.labels.get("model_version", "")): sample.value
-        for family in text_string_to_metric_families(text.decode())
-        for sample in family.samples
-    }
+    found: Counter[tuple[str, str]] = Counter()
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            found[sample.name, sample.labels.get("model_version", "")] += int(sample.value)
+    return found
 
 
 def test_a_killed_worker_leaves_its_counts_and_nothing_else(workers: Workers) -> None:
@@ -89,7 +90,7 @@ def test_a_killed_worker_leaves_its_counts_and_nothing_else(workers: Workers) ->
     killed, living = workers.start("before"), workers.start("after")
     samples(killed)
     both = samples(living)
-    assert both["credit_model_active", "before"] == both["credit_model_active", "after"] == 1
+    assert both["credit_model_info", "before"] == both["credit_model_info", "after"] == 1
     assert both["credit_batch_queue_rows", ""] == 6
     assert both["credit_records_written_total", ""] == 6
 
@@ -97,8 +98,8 @@ def test_a_killed_worker_leaves_its_counts_and_nothing_else(workers: Workers) ->
     killed.wait()
 
     left = samples(living)
-    assert ("credit_model_active", "before") not in left
-    assert left["credit_model_active", "after"] == 1
+    assert ("credit_model_info", "before") not in left
+    assert left["credit_model_info", "after"] == 1
     assert left["credit_batch_queue_rows", ""] == 3
     assert left["credit_records_written_total", ""] == 7
 
@@ -116,4 +117,4 @@ def test_without_its_folder_only_what_needs_no_adding_up_is_told(
     if not made_again:
         workers.folder.rmdir()
 
-    assert samples(worker) == {("credit_model_active", "one"): 1}
+    assert samples(worker) == {("credit_model_info", "one"): 1}

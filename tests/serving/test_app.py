@@ -140,7 +140,7 @@ def only_refusal(
     assert (line["request_id"], line["route"], line["status"]) == (request_id, path, status)
     assert (line["problem"], line["decision_id"], line["decision"]) == (slug, None, None)
     assert SENTINEL not in json.dumps(line)
-    assert server.sample("credit_problems_total", type=slug) == 1
+    assert server.sample("credit_http_requests_total", problem=slug.removeprefix("/problems/")) == 1
     assert server.sample("credit_records_written_total", kind="refusal") == 1
     assert server.sample("credit_records_written_total", kind="decision") == 0
     return document
@@ -891,10 +891,9 @@ def test_what_cannot_be_recorded_is_not_decided(
         for told in ("decision_id", "probability", "VERY_HIGH", "APPROVE", "DECLINE", "disk"):
             assert told not in response.text
         assert server.records() == []
-        assert server.sample("credit_problems_total", type="/problems/not-recorded") == 1
-        metrics = server.get("/metrics").text
-        assert "credit_decisions_total{" not in metrics
-        assert "credit_records_written_total{" not in metrics
+        assert server.sample("credit_http_requests_total", problem="not-recorded") == 1
+        for counted in ("decisions", "reasons", "feature_bin", "records_written"):
+            assert server.sample(f"credit_{counted}_total") == 0
 
 
 @pytest.mark.parametrize("path", SCORING)
@@ -976,7 +975,7 @@ def test_what_is_too_much_is_turned_away_at_once(
         assert response.headers["retry-after"] == "1"
         assert "instance" not in document
         assert full.records() == []
-        assert full.sample("credit_problems_total", type="/problems/overloaded") == 1
+        assert full.sample("credit_http_requests_total", problem="overloaded") == 1
         assert full.post(path, sent).status_code == 200
 
 

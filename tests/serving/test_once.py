@@ -166,8 +166,8 @@ def test_a_refusal_is_kept_too(server: Served, body: object, status: int) -> Non
     assert second.headers["content-type"] == "application/problem+json"
     assert second.headers["idempotency-replayed"] == "true"
     assert first.json()["instance"] == f"urn:uuid:{server.only_record().id}"
-    kind = first.json()["type"]
-    assert server.sample("credit_problems_total", type=kind) == 2
+    problem = first.json()["type"].removeprefix("/problems/")
+    assert server.sample("credit_http_requests_total", problem=problem) == 2
 
 
 def test_another_body_under_the_key_is_refused_and_on_record(server: Served) -> None:
