@@ -13,6 +13,7 @@ from tests import toys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from credit_risk.package import ModelPackage
     from credit_risk.policy import Policy
@@ -44,6 +45,15 @@ def database(postgresql: cluster.Cluster) -> Iterator[str]:
     """The name of a new, empty database of PostgreSQL."""
     with postgresql.database() as name:
         yield name
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'records.db'}"
+    running: cluster.Cluster = request.getfixturevalue("postgresql")
+    return running.url(request.getfixturevalue("database"))
 
 
 @pytest.fixture(scope="session")

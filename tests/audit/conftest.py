@@ -1,4 +1,4 @@
-"""The databases that hold records, empty, and logs in them to tamper with."""
+"""Logs to tamper with."""
 
 from __future__ import annotations
 
@@ -16,31 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from loadtests.cluster import Cluster
 
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """URL of an empty database, of each kind in turn."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'records.db'}"
-    cluster: Cluster = request.getfixturevalue("postgresql")
-    return cluster.url(request.getfixturevalue("database"))
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def case(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Case]:
+@pytest.fixture
+def case(any_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
     """A log on each kind of database, with three checkpoints."""
     for module in (verification, signatures):
         monkeypatch.setattr(module, "_CHUNK", 7)
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'records.db'}"
-    else:
-        name = request.getfixturevalue("database")
-        url = request.getfixturevalue("postgresql").url(name)
-    with closing(SqlAuditLog(url, SEALING)) as log:
+    with closing(SqlAuditLog(any_url, SEALING)) as log:
         yield filled(log)
 
 

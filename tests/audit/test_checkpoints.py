@@ -24,26 +24,15 @@ from tests.sealing import SEALING, SIGNING_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 KEY = SIGNING_KEY
 STATEMENT = Statement(1, 1, "ab" * 32, 9, "log", "00" * 32, "cd" * 32, 5)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'records.db'}"
-    name = request.getfixturevalue("database")
-    found: str = request.getfixturevalue("postgresql").url(name)
-    return found
-
-
 @pytest.fixture
-def log(url: str) -> Iterator[SqlAuditLog]:
+def log(any_url: str) -> Iterator[SqlAuditLog]:
     """An empty log."""
-    with closing(SqlAuditLog(url, SEALING)) as opened:
+    with closing(SqlAuditLog(any_url, SEALING)) as opened:
         yield opened
 
 
@@ -141,10 +130,10 @@ def test_a_record_is_under_the_checkpoint_that_covers_it(log: SqlAuditLog) -> No
     assert [checkpoint and checkpoint.number for checkpoint in under] == [1, 1, 2, 2, None]
 
 
-def test_of_many_at_once_each_record_is_signed_once(url: str, log: SqlAuditLog) -> None:
+def test_of_many_at_once_each_record_is_signed_once(any_url: str, log: SqlAuditLog) -> None:
     """Several processes try for the same checkpoint; one makes it, and nobody fails."""
     fill(log, 20)
-    others = [SqlAuditLog(url, SEALING) for _ in range(3)]
+    others = [SqlAuditLog(any_url, SEALING) for _ in range(3)]
     signers = [signer(one) for one in (log, *others)]
     threads = [threading.Thread(target=one.sign) for one, _ in signers]
     for thread in threads:
@@ -231,13 +220,13 @@ def test_they_are_made_by_themselves(log: SqlAuditLog) -> None:
     assert told == kept(log)
 
 
-def test_several_together_make_no_more_than_one(url: str, log: SqlAuditLog) -> None:
+def test_several_together_make_no_more_than_one(any_url: str, log: SqlAuditLog) -> None:
     """Who finds that another made one waits for the next."""
     fill(log, 1)
     first, _ = signer(log)
     first.sign()
     fill(log, 1)
-    with closing(SqlAuditLog(url, SEALING)) as other:
+    with closing(SqlAuditLog(any_url, SEALING)) as other:
         second, told = signer(other)
         assert 3_500.0 < second._wait() <= 3_600.0  # noqa: SLF001 - an hour is long for a test
         second.start()
@@ -265,12 +254,12 @@ def test_what_this_process_saw_signed_has_to_be_there(log: SqlAuditLog, harm: st
     assert len(told) == 2
 
 
-def test_what_others_signed_has_to_be_there_too(url: str, log: SqlAuditLog) -> None:
+def test_what_others_signed_has_to_be_there_too(any_url: str, log: SqlAuditLog) -> None:
     """As soon as it was seen, and also where nothing was left to sign."""
     fill(log, 1)
     first, _ = signer(log)
     first.sign()
-    with closing(SqlAuditLog(url, SEALING)) as there:
+    with closing(SqlAuditLog(any_url, SEALING)) as there:
         second, _ = signer(there)
         second.sign()
         altered(log, sa.delete(CHECKPOINTS))

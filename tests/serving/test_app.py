@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import json
-import logging
 import re
 import uuid
 from dataclasses import replace
@@ -21,10 +20,10 @@ from credit_risk.audit.log import SqlAuditLog
 from credit_risk.serving import app
 from monitoring.logs import Line
 from tests import served, strategies, toys
-from tests.served import BODY_MAX, JSON, ROWS_MAX, SCORING, Active, Broken, Full, Served
+from tests.served import BODY_MAX, JSON, ROWS_MAX, SCORING, Broken, Full, Served
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import httpx2
@@ -48,24 +47,6 @@ DECISION_FIELDS = {
     "model_version": str,
     "policy_version": str,
 }
-
-
-@pytest.fixture(scope="module")
-def long_lived(
-    trees_package: ModelPackage, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
-    """One server for many requests; making a database for each would take longest."""
-    with served.serving(trees_package, tmp_path_factory.mktemp("long-lived")) as running:
-        yield running
-
-
-@pytest.fixture
-def server(
-    long_lived: Served, trees_package: ModelPackage, caplog: pytest.LogCaptureFixture
-) -> Served:
-    """A server of the toy trees that has answered nothing yet."""
-    caplog.set_level(logging.INFO, "credit_risk.requests")
-    return Served(Active(trees_package), long_lived.audit, long_lived.settings)
 
 
 def body(**changed: object) -> bytes:

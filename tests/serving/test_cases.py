@@ -18,10 +18,9 @@ from credit_risk.serving.store import Store
 from monitoring.logs import Line
 from tests import served, toys
 from tests.sealing import SEALING
-from tests.served import Active, Full, Served
+from tests.served import Full, Served
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import httpx2
@@ -35,24 +34,6 @@ SENTINEL = "sentinel-6021023"
 NOWHERE = "01936b2e-7c40-7cc3-98c4-dc0c0c07398f"
 REFERRED = toys.SAFE | {"years_employed": None}
 """Approved by its score, and referred by a rule."""
-
-
-@pytest.fixture(scope="module")
-def long_lived(
-    trees_package: ModelPackage, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
-    """One server for many requests; making a database for each would take longest."""
-    with served.serving(trees_package, tmp_path_factory.mktemp("cases")) as running:
-        yield running
-
-
-@pytest.fixture
-def server(
-    long_lived: Served, trees_package: ModelPackage, caplog: pytest.LogCaptureFixture
-) -> Served:
-    """A server of the toy trees that has answered nothing yet."""
-    caplog.set_level(logging.INFO, "credit_risk.requests")
-    return Served(Active(trees_package), long_lived.audit, long_lived.settings)
 
 
 def decide(server: Served, application: object) -> str:
