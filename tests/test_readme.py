@@ -120,7 +120,9 @@ def shell(page: str) -> str:
     return "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/portfolios.md", "docs/operation.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/portfolios.md", "docs/operation.md", "docs/simulation.md"]
+)
 def test_every_command_shown_exists(name: str) -> None:
     """Each `credit-risk` line in a shell block parses with its options."""
     page = (ROOT / name).read_text(encoding="utf-8")

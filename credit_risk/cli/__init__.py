@@ -30,6 +30,7 @@ from credit_risk.cli import (
     score,
     serve,
     settings,
+    simulate,
     training,
 )
 from credit_risk.cli.exits import EXIT_CODES
@@ -49,6 +50,7 @@ app.command()(training.train)
 app.command(name="package")(training.package_command)
 app.command()(training.evaluate)
 app.command()(score.score)
+app.command()(simulate.simulate)
 app.command(name="replay")(replay.replay_command)
 app.command(name="evidence")(evidence.evidence_command)
 app.command()(retention.retention)

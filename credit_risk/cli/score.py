@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from credit_risk.cli.exits import terminable
 from credit_risk.cli.opening import check_file, chosen_portfolio, wanted_version
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, print_progress, rows_done
@@ -62,7 +59,7 @@ def score(
         summary = bulk_spark.score_file(package, source, output, options)
     else:
         try:
-            with _terminable(), rows_done() as progress:
+            with terminable(), rows_done() as progress:
                 summary = bulk.score_file(package, source, output, options, progress=progress)
         except (KeyboardInterrupt, SystemExit):
             print_progress("interrupted: the same command goes on where it was")
@@ -81,17 +78,3 @@ def score(
             print_line(f"  not scored: {summary.refused:,}, see {summary.errors}")
     if summary.rows and not summary.scored:
         raise DataInvalid(f"no row of {source} could be scored, see {summary.errors}")
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Have SIGTERM end the block as Ctrl-C does, with the exit code of a process it killed."""
-
-    def end(number: int, _frame: object) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
