@@ -34,6 +34,8 @@ KEY_PATTERN = r'^(?:[!#-~][!-~]{0,254}|"(?:[!#-\[\]-~]|\\["\\]){1,255}")$'
 and backslash have a backslash before them."""
 _KEY = re.compile(KEY_PATTERN[1:-1])
 _ESCAPED = re.compile(r"\\(.)")
+_SAME = {"/predict/explain": "/explain"}
+"""Calls that are another by a second name: their keys are one call's."""
 _REPLAYED = {"idempotency-replayed": "true"}
 
 
@@ -79,7 +81,8 @@ class Once:
         call: Call = scope["call"]
         key = key_of(self._values)
         seconds = left(call, self._seconds)
-        claim = self._answers.claim(call.operation, key, body, seconds)
+        operation = _SAME.get(call.operation, call.operation)
+        claim = self._answers.claim(operation, key, body, seconds)
         claimed = await within(seconds, claim)
         call.passed("claim")
         if isinstance(claimed, Kept):

@@ -129,6 +129,17 @@ def test_the_same_request_gets_the_same_answer(server: Served, path: str) -> Non
     assert outcomes(server) == {"new": 1, "replayed": 1}
 
 
+def test_explaining_has_two_names_and_one_space_of_keys(server: Served) -> None:
+    """Who tries again under the other name gets the answer of the first."""
+    first = post(server, path="/explain")
+    second = post(server, path="/predict/explain")
+
+    assert second.content == first.content
+    assert second.headers["idempotency-replayed"] == "true"
+    assert len(server.records()) == 1
+    assert post(server, path="/predict").json()["decision_id"] != first.json()["decision_id"]
+
+
 def decided(server: Served) -> dict[str, str]:
     """The labels under which the risky one is counted."""
     package = server.active.current
