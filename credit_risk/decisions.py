@@ -396,7 +396,7 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
     except TimeoutError as error:
         if not scope.expired():
             raise
-        raise DeadlineExceeded("the decision was not ready in time") from error
+        raise DeadlineExceeded("the answer was not ready in time") from error
 
 
 async def _turns(rows: int) -> AsyncIterator[range]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from credit_risk.audit.records import Record
     from credit_risk.package import Wordings
     from credit_risk.regimes import Notification, Regime
-    from credit_risk.reviews import Closing
+    from credit_risk.reviews import Case, Closing
 
 Component = Literal["reviewer", "rule", "score"]
 
@@ -33,32 +33,37 @@ class _Principal(NamedTuple):
     component: Component
 
 
-def check_adverse(record: Record, closing: Closing | None) -> None:
+def check_adverse(record: Record, case: Case) -> None:
     """Refuse what is no adverse decision.
 
     Args:
         record: the decision.
-        closing: how its review ended; None where there was none, or it goes on.
+        case: what people did about it so far.
 
     Raises:
-        NotAdverse: approved, approved by a reviewer, or nobody has decided yet.
+        NotAdverse: approved, approved by a reviewer, or somebody has yet to decide: an applicant
+            is not told of a decline that people are about to undo.
     """
+    closing = case.closed
+    if case.proposal is not None:
+        raise NotAdverse(
+            f"{case.proposal.decision} is proposed: a second person has to agree or not"
+        )
+    if case.waits:
+        of = "The decision is REVIEW" if case.made == "REVIEW" else "The decision is under review"
+        raise NotAdverse(f"{of}: a person has to decide first")
     decision = record.decision if closing is None else closing.decision
-    if decision == "REVIEW":
-        raise NotAdverse("The decision is REVIEW: a person has to decide first")
     if decision != "DECLINE":
         by = "" if closing is None else ", by a reviewer"
         raise NotAdverse(f"The decision is {decision}{by}: there is nothing adverse to tell")
 
 
-def notice(
-    record: Record, closing: Closing | None, wordings: Wordings, regime: Regime
-) -> dict[str, Any]:
+def notice(record: Record, case: Case, wordings: Wordings, regime: Regime) -> dict[str, Any]:
     """The data of the notice, as JSON.
 
     Args:
         record: the decision.
-        closing: see `check_adverse`.
+        case: what people did about it so far.
         wordings: the approved wording of the package that decided.
         regime: the law to go by.
 
@@ -67,7 +72,8 @@ def notice(
         NoticeImpossible: the wording is not that of the decision, lacks a reason, or has what the
             regime forbids; or no reason is on record.
     """
-    check_adverse(record, closing)
+    check_adverse(record, case)
+    closing = case.closed
     if wordings.reasons_sha256 != record.body["reasons_sha256"]:
         raise NoticeImpossible(
             f"The reasons of package {record.model_version} are not those in force for the decision"

@@ -14,7 +14,8 @@ from credit_risk.errors import NotAdverse, NoticeImpossible
 from credit_risk.notices import check_adverse, notice
 from credit_risk.package import Wordings
 from credit_risk.policy import DecisionName
-from credit_risk.reviews import Closing
+from credit_risk.regimes import Regime
+from credit_risk.reviews import Case, Closing, Proposal, case_of
 from tests import toys
 from tests.test_regimes import regime
 
@@ -66,6 +67,18 @@ def closed(
     )
 
 
+def case(record: Record, closing: Closing | None) -> Case:
+    """What people did about a decision: nothing, or a review that ended so."""
+    return replace(case_of(record, ()), closed=closing)
+
+
+def noticed(
+    record: Record, closing: Closing | None, words: Wordings, law: Regime
+) -> dict[str, Any]:
+    """The notice of a decision with that review."""
+    return notice(record, case(record, closing), words, law)
+
+
 def spoken(answer: dict[str, Any]) -> list[tuple[str, str]]:
     """Which component gives which reason."""
     return [(reason["component"], reason["code"]) for reason in answer["principal_reasons"]]
@@ -73,7 +86,7 @@ def spoken(answer: dict[str, Any]) -> list[tuple[str, str]]:
 
 def test_a_scored_decline_gives_the_scored_factors_in_approved_wording() -> None:
     """The most adverse first, and no more of them than the regime's number."""
-    answer = notice(decided(), None, WORDINGS, regime())
+    answer = noticed(decided(), None, WORDINGS, regime())
 
     assert answer["decided_by"] == ["score"]
     assert answer["principal_reasons"] == [
@@ -91,7 +104,7 @@ def test_a_knock_out_gives_the_rules_factor_alone() -> None:
     """The score called for something milder, and has no say."""
     record = decided(scored="APPROVE", rules=("price-above-limit",), reasons=[LIMIT])
 
-    answer = notice(record, None, WORDINGS, regime())
+    answer = noticed(record, None, WORDINGS, regime())
 
     assert answer["decided_by"] == ["rule"]
     assert spoken(answer) == [("rule", "PRICE_ABOVE_LIMIT")]
@@ -102,7 +115,7 @@ def test_where_rule_and_score_called_for_it_both_speak() -> None:
     """The rule first, as on record."""
     record = decided(rules=("price-above-limit",), reasons=[LIMIT, *SCORED])
 
-    answer = notice(record, None, WORDINGS, regime())
+    answer = noticed(record, None, WORDINGS, regime())
 
     assert answer["decided_by"] == ["rule", "score"]
     assert spoken(answer) == [("rule", "PRICE_ABOVE_LIMIT"), ("score", "AMOUNT_REQUESTED")]
@@ -112,8 +125,8 @@ def test_after_a_reviewers_decline_the_reviewer_and_the_model_speak() -> None:
     """The reviewer's reason first; one that both give, once."""
     record = decided("REVIEW", scored="REVIEW")
 
-    answer = notice(record, closed(), WORDINGS, regime())
-    agreeing = notice(record, closed(reasons=("AMOUNT_REQUESTED",)), WORDINGS, regime())
+    answer = noticed(record, closed(), WORDINGS, regime())
+    agreeing = noticed(record, closed(reasons=("AMOUNT_REQUESTED",)), WORDINGS, regime())
 
     assert answer["decided_by"] == ["reviewer", "score"]
     assert spoken(answer) == [
@@ -132,7 +145,7 @@ def test_a_decline_of_what_the_server_approved_has_the_reviewers_reason_alone() 
     """Neither score nor rule called for it."""
     record = decided("APPROVE", scored="APPROVE", reasons=[])
 
-    answer = notice(record, closed(), WORDINGS, regime())
+    answer = noticed(record, closed(), WORDINGS, regime())
 
     assert answer["decided_by"] == ["reviewer"]
     assert spoken(answer) == [("reviewer", "DELINQUENT_OBLIGATIONS")]
@@ -143,12 +156,12 @@ def test_the_deadline_is_counted_as_the_regime_says() -> None:
     record, review = decided("REVIEW", scored="REVIEW"), closed()
     law = regime().notification.model_dump()
 
-    from_application = notice(record, review, WORDINGS, regime())["notification"]
+    from_application = noticed(record, review, WORDINGS, regime())["notification"]
     law["counted_from"] = "decision"
-    from_decision = notice(record, review, WORDINGS, regime(notification=law))["notification"]
-    of_the_server = notice(decided(), None, WORDINGS, regime(notification=law))["notification"]
+    from_decision = noticed(record, review, WORDINGS, regime(notification=law))["notification"]
+    of_the_server = noticed(decided(), None, WORDINGS, regime(notification=law))["notification"]
     law["days"] = None
-    without = notice(record, review, WORDINGS, regime(notification=law))["notification"]
+    without = noticed(record, review, WORDINGS, regime(notification=law))["notification"]
 
     assert from_application == {
         "counted_from": "application",
@@ -164,16 +177,16 @@ def test_the_deadline_is_counted_as_the_regime_says() -> None:
 
 def test_an_erased_application_leaves_the_reasons_and_is_told() -> None:
     """The reasons are no personal data by themselves; what they were given for is gone."""
-    erased = notice(replace(decided(), withheld="erased"), None, WORDINGS, regime())
+    erased = noticed(replace(decided(), withheld="erased"), None, WORDINGS, regime())
 
     assert erased["personal_data"] == "erased"
     assert erased["principal_reasons"]
-    assert notice(decided(), None, WORDINGS, regime())["personal_data"] == "kept"
+    assert noticed(decided(), None, WORDINGS, regime())["personal_data"] == "kept"
 
 
 def test_it_names_all_that_it_was_made_with() -> None:
     """Versions and digests of model, policy, reasons and regime; statements with their gaps."""
-    answer = notice(decided(), None, WORDINGS, regime())
+    answer = noticed(decided(), None, WORDINGS, regime())
 
     assert answer["model_version"] == "0123456789ab"
     assert answer["policy_version"] == "2.1.0+00000000"
@@ -205,15 +218,29 @@ def test_what_is_not_adverse_has_no_notice(
 ) -> None:
     """Approved, approved by a person, or not decided yet."""
     with pytest.raises(NotAdverse, match=told):
-        check_adverse(record, closing)
+        check_adverse(record, case(record, closing))
     with pytest.raises(NotAdverse, match=told):
-        notice(record, closing, WORDINGS, regime())
+        noticed(record, closing, WORDINGS, regime())
+
+
+@pytest.mark.parametrize("decision", ["DECLINE", "REVIEW"])
+def test_while_people_are_at_it_there_is_no_notice(decision: DecisionName) -> None:
+    """A proposal waits for its second person, or was not agreed to and nobody has closed it."""
+    record = decided(decision)
+    proposed = replace(case(record, None), steps=1, proposal=Proposal("ada", "APPROVE", "X"))
+    returned = replace(proposed, steps=2, proposal=None)
+
+    with pytest.raises(NotAdverse, match="APPROVE is proposed: a second person has to agree"):
+        notice(record, proposed, WORDINGS, regime())
+    with pytest.raises(NotAdverse, match="a person has to decide first"):
+        notice(record, returned, WORDINGS, regime())
+    assert notice(record, replace(returned, closed=closed()), WORDINGS, regime())["review"]
 
 
 def test_other_wording_than_that_of_the_decision_is_refused() -> None:
     """The package under that version has another dictionary: somebody changed it."""
     with pytest.raises(NoticeImpossible, match="not those in force"):
-        notice(decided(), None, replace(WORDINGS, reasons_sha256="6" * 64), regime())
+        noticed(decided(), None, replace(WORDINGS, reasons_sha256="6" * 64), regime())
 
 
 def test_a_reason_without_wording_is_not_made_up() -> None:
@@ -221,19 +248,19 @@ def test_a_reason_without_wording_is_not_made_up() -> None:
     record = decided(reasons=[{"code": "WEATHER", "fields": [], "contribution": 1.0}])
 
     with pytest.raises(NoticeImpossible, match="WEATHER has no approved wording"):
-        notice(record, None, WORDINGS, regime())
+        noticed(record, None, WORDINGS, regime())
 
 
 def test_a_decline_without_a_reason_on_record_has_no_notice() -> None:
     """There is nothing to tell the applicant."""
     with pytest.raises(NoticeImpossible, match="No reason is on record"):
-        notice(decided(reasons=[]), None, WORDINGS, regime())
+        noticed(decided(reasons=[]), None, WORDINGS, regime())
 
 
 def test_wording_that_the_regime_forbids_is_refused_and_named() -> None:
     """Approved by the lender or not."""
     with pytest.raises(NoticeImpossible, match=r"AMOUNT_REQUESTED .* forbids: 'credit requested'"):
-        notice(decided(), None, WORDINGS, regime(forbidden_wordings=["credit requested"]))
+        noticed(decided(), None, WORDINGS, regime(forbidden_wordings=["credit requested"]))
 
 
 @pytest.mark.parametrize("law", regimes.names(ROOT / "regimes"))

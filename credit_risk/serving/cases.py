@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from credit_risk import bodies, casework, notices
 from credit_risk.audit import proofs
 from credit_risk.audit.records import microseconds
+from credit_risk.decisions import within
 from credit_risk.errors import (
     CreditRiskError,
     DeadlineExceeded,
@@ -241,10 +242,10 @@ class Cases:
 
     def _notice(self, decision_id: str) -> Answer:
         record = self._desk.decision(decision_id)
-        closing = self._desk.case(record).closed
-        notices.check_adverse(record, closing)
+        case = self._desk.case(record)
+        notices.check_adverse(record, case)
         wordings = self._desk.wordings(str(record.model_version))
-        return notices.notice(record, closing, wordings, self.regime)
+        return notices.notice(record, case, wordings, self.regime)
 
     async def _body(self, kind: type[T], request: Request) -> T:
         """What the body says.
@@ -266,19 +267,8 @@ class Cases:
         return _checked(kind, document, strict=True)
 
     async def _in_time(self, work: Awaitable[A]) -> A:
-        """The result of the work, in the time a request has once it is read.
-
-        Raises:
-            DeadlineExceeded: it takes longer. A step may be on record all the same.
-        """
-        scope = asyncio.timeout(self._settings.deadline_seconds)
-        try:
-            async with scope:
-                return await work
-        except TimeoutError as error:
-            if not scope.expired():
-                raise
-            raise DeadlineExceeded("the answer was not ready in time") from error
+        """The result of the work, in the time a request has once it is read; see `within`."""
+        return await within(self._settings.deadline_seconds, work)
 
     async def _answered(
         self, request: Request, work: Awaitable[Answer], *, records: bool = False
@@ -288,12 +278,13 @@ class Cases:
             answer = await work
         except Rejected as error:
             return problem_answer(error.problem)
-        except RecordingFailed as error:
+        except RecordingFailed:
             logger.exception("request %s failed", _call(request).request_id)
-            if records:
-                return problem_answer(problems.of(error))
-            kind = problems.KINDS["records-unavailable"]
+            kind = problems.KINDS["step-not-recorded" if records else "records-unavailable"]
             return problem_answer(kind.problem("The record database does not answer"))
+        except DeadlineExceeded as error:
+            kind = problems.KINDS["step-in-doubt" if records else "deadline-exceeded"]
+            return problem_answer(kind.problem(problems.of(error).detail))
         except CreditRiskError as error:
             return problem_answer(problems.of(error))
         if "decision_id" in answer:

@@ -93,7 +93,8 @@ _STEP_PROBLEMS = (
     "invalid-request",
     "review-refused",
     "package-missing",
-    "not-recorded",
+    "step-not-recorded",
+    "step-in-doubt",
 )
 _QUEUED = ("decision_id", "decided", "state", "holder", "until", "proposal")
 _READING_PROBLEMS = ("internal-error", "records-unavailable", "deadline-exceeded")
@@ -297,6 +298,7 @@ def _case(
     answered: Json | None,
     *slugs: str,
     parameters: Sequence[Json] | None = None,
+    always: Sequence[str] = _READING_PROBLEMS,
 ) -> Json:
     """A call about decisions on record."""
     content: Json = {"schema": gives}
@@ -308,7 +310,7 @@ def _case(
         "parameters": [_REQUEST_ID, *([_DECISION_ID] if parameters is None else parameters)],
         "responses": {
             "200": {"description": "OK", "content": {"application/json": content}},
-            **_problem_responses(*slugs, *_READING_PROBLEMS),
+            **_problem_responses(*slugs, *always),
         },
     }
 
@@ -320,6 +322,7 @@ def _step(summary: str, takes: Json, example: Json, after: Case, now: int) -> Js
         _ref("Case"),
         after.to_json(now),
         *_STEP_PROBLEMS,
+        always=("internal-error",),
     )
     described["requestBody"] = {
         "required": True,
@@ -418,7 +421,7 @@ def _notice(package: ModelPackage, regime: Regime) -> Json | None:
         return None
     (decision,) = decide(package, [declined.application], explain=True)
     record = _on_record(package, decision, declined.application)
-    return notices.notice(record, None, package.words, regime)
+    return notices.notice(record, reviews.case_of(record, ()), package.words, regime)
 
 
 def _on_record(package: ModelPackage, decision: Decision, application: Application) -> Record:
@@ -481,7 +484,7 @@ def _idempotency_key(settings: Settings) -> Json:
         "required": False,
         "description": "Your key for one decision, such as a random UUID: 1 to 255 visible ASCII "
         "characters, with or without quotation marks around. The same request with the same key "
-        "and path gets the same answer, byte for byte and with Idempotency-Replayed: true, for "
+        "and call gets the same answer, byte for byte and with Idempotency-Replayed: true, for "
         f"{settings.idempotency_hours:g} hours; until there is one, 409. Answers of 500 and above "
         "are not kept: sent again, the request is decided.",
         "schema": {"type": "string", "pattern": KEY_PATTERN},

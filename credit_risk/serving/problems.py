@@ -108,7 +108,8 @@ KINDS: Mapping[str, Kind] = _kinds(
         "not-adverse",
         409,
         "The decision is not adverse",
-        "Only a decline has a notice: by the server, or by a reviewer whose review is closed.",
+        "Only a decline has a notice: by the server while no review goes on, or by a review that "
+        "is closed.",
     ),
     Kind(
         "notice-impossible",
@@ -207,6 +208,20 @@ KINDS: Mapping[str, Kind] = _kinds(
         503,
         "The decision could not be recorded, so there is none",
         "Nothing was decided. Try again after the time that Retry-After names.",
+    ),
+    Kind(
+        "step-not-recorded",
+        503,
+        "The step could not be recorded, so the case is as it was",
+        "Nobody claimed, released or reviewed anything by it. Try again after the time that "
+        "Retry-After names.",
+    ),
+    Kind(
+        "step-in-doubt",
+        503,
+        "The step was not on record in time, and may still get there",
+        "Read the case after the time that Retry-After names, and try again if the step is not in "
+        "it.",
     ),
     Kind(
         "records-unavailable",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sqlite3
@@ -21,12 +22,13 @@ from tests.sealing import SEALING
 from tests.served import Full, Served
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import httpx2
     from starlette.types import Message
 
-    from credit_risk.audit.records import Record
+    from credit_risk.audit.records import Alongside, Record
     from credit_risk.package import ModelPackage
 
 NOTE = "the-applicants-aunt-called"
@@ -274,12 +276,13 @@ def test_a_notice_after_a_review_names_the_reviewers_reason_first(server: Served
 
 
 def test_a_decline_that_people_overrode_has_no_notice_any_more(server: Served) -> None:
-    """Once the second person agreed, and not before."""
+    """From the first word on: who is told today may be approved tomorrow."""
     decision_id = decide(server, toys.RISKY)
     path = f"/decisions/{decision_id}/notice"
 
-    server.post(f"/decisions/{decision_id}/review", said("ada", "APPROVE"))
     assert server.get(path).status_code == 200
+    server.post(f"/decisions/{decision_id}/review", said("ada", "APPROVE"))
+    assert "second person" in problem(server.get(path), 409, "not-adverse")["detail"]
     server.post(f"/decisions/{decision_id}/review", said("ben", "APPROVE"))
     assert "by a reviewer" in problem(server.get(path), 409, "not-adverse")["detail"]
 
@@ -541,8 +544,36 @@ def test_a_step_that_cannot_be_recorded_is_503_and_did_not_happen(
         response = full.post(f"/decisions/{decision_id}/claim", {"reviewer": "ada"})
         server.audit.close()
 
-        problem(response, 503, "not-recorded")
+        told = problem(response, 503, "step-not-recorded")
+        assert "decision" not in told["title"]
+        assert response.headers["retry-after"] == "1"
         assert [row["state"] for row in server.get("/reviews").json()["reviews"]] == ["open"]
+
+
+class Stalled(SqlAuditLog):
+    """A log whose commits never come."""
+
+    async def record(
+        self, records: Sequence[Record], *, alongside: Alongside | None = None
+    ) -> None:
+        """Wait for one."""
+        await asyncio.Event().wait()
+        await super().record(records, alongside=alongside)
+
+
+def test_a_step_that_is_not_on_record_in_time_may_still_get_there(
+    trees_package: ModelPackage, tmp_path: Path
+) -> None:
+    """So the answer says to look, and not that there is none."""
+    with served.serving(trees_package, tmp_path) as server:
+        decision_id = decide(server, REFERRED)
+        with closing(Stalled(server.settings.audit_url, SEALING)) as stalled:
+            slow = Served(server.active, stalled, server.settings)
+            slow = slow.settings_with(deadline_seconds=0.05)
+            response = slow.post(f"/decisions/{decision_id}/claim", {"reviewer": "ada"})
+
+    assert "may still get there" in problem(response, 503, "step-in-doubt")["title"]
+    assert response.headers["retry-after"] == "1"
 
 
 class Unreadable(SqlAuditLog):
@@ -562,7 +593,7 @@ def test_records_that_cannot_be_read_are_503_and_worth_a_retry(
 
         queued = server.post(f"/decisions/{NOWHERE}/claim", {"reviewer": "ada"})
 
-    problem(queued, 503, "not-recorded")
+    problem(queued, 503, "step-not-recorded")
     document = problem(response, 503, "records-unavailable")
     assert response.headers["retry-after"] == "1"
     assert "connection" not in json.dumps(document)
