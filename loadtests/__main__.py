@@ -19,6 +19,7 @@ import httpx
 import typer
 from rich.console import Console
 
+from credit_risk.cli import traffic
 from credit_risk.errors import CreditRiskError, PortfolioInvalid
 from credit_risk.settings import Settings
 from loadtests import applications, machine, objectives, report, run, server
@@ -159,7 +160,7 @@ def _check_url(url: str, *, allow_remote: bool) -> None:
         raise typer.BadParameter(f"{url}: {error}") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise typer.BadParameter(f"{url}: not the URL of a server")
-    if not allow_remote and not server.is_loopback(url):
+    if not allow_remote and not traffic.is_loopback(url):
         raise typer.BadParameter(
             f"{parsed.host} is not this machine: load is for servers of your own (--allow-remote)"
         )

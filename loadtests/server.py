@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
@@ -48,18 +47,6 @@ class Server:
     portfolio: str
     version: str
     process: int | None
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL names this machine: ``localhost``, or a loopback address as such.
-
-    Any other name is not looked up: what it means may change between two look-ups.
-    """
-    host = httpx.URL(url).host
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def running(url: str) -> Server:

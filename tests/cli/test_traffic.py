@@ -315,6 +315,8 @@ def test_what_is_no_server_of_ours_is_told() -> None:
         ("http://localhost.example.com", False),
         ("http://10.0.0.1:3000", False),
         ("http://server:3000", False),
+        ("http://127.0.0.1@credit.example.com/", False),
+        ("http://0.0.0.0:3000", False),
     ],
 )
 def test_only_this_machine_is_loopback(url: str, ours: bool) -> None:  # noqa: FBT001 - a table

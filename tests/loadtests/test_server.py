@@ -16,25 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize(
-    ("url", "loopback"),
-    [
-        ("http://127.0.0.1:3000", True),
-        ("http://127.8.9.1", True),
-        ("http://[::1]:3000", True),
-        ("http://localhost:3000/", True),
-        ("http://10.0.0.5:3000", False),
-        ("https://credit.example.com", False),
-        ("http://localhost.example.com", False),
-        ("http://127.0.0.1@credit.example.com/", False),
-        ("http://0.0.0.0:3000", False),
-    ],
-)
-def test_loopback_is_known_by_its_address(url: str, loopback: bool) -> None:  # noqa: FBT001
-    """A name that only looks like this machine is another one."""
-    assert server.is_loopback(url) is loopback
-
-
 def test_a_server_that_is_not_there_is_named() -> None:
     """Nothing listens on the port of a socket just closed."""
     with pytest.raises(Unavailable, match=r"http://127\.0\.0\.1:9 does not answer"):
