@@ -56,6 +56,8 @@ BATCH_EVERY = 10
 """One request in so many is a batch."""
 PATIENCE_SECONDS = 30.0
 OUTAGE_SECONDS = 4.0
+RETRY_SECONDS = 0.05
+POLL_SECONDS = 0.02
 KILL_AFTER = (0.2, 2.0)
 """A server lives so many seconds under load, drawn uniformly, until it is killed."""
 _KEYS = {
@@ -190,7 +192,9 @@ class Load:
         sent = 0
         while not self._stop.is_set():
             try:
-                with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, headers=_JSON) as client:
+                with httpx.Client(
+                    base_url=url, timeout=PATIENCE_SECONDS, headers=_JSON, verify=server.TLS
+                ) as client:
                     while not self._stop.is_set():
                         sent += 1
                         rows = [chosen.randrange(APPLICANTS) for _ in range(BATCH_ROWS)]
@@ -198,7 +202,7 @@ class Load:
                         self._ask(client, rows, f"{number}-{sent}")
             except httpx.TransportError:
                 self.tally.cut += 1
-                time.sleep(0.02)
+                time.sleep(RETRY_SECONDS)
 
     def _ask(self, client: httpx.Client, rows: list[int], request_id: str) -> None:
         path, body = "/predict", self._bodies[rows[0]]
@@ -315,9 +319,10 @@ def outage(
 def _until_readiness(url: str, status: int) -> str:
     until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:
-        given = httpx.get(f"{url}/readyz", timeout=PATIENCE_SECONDS)
+        given = httpx.get(f"{url}/readyz", timeout=PATIENCE_SECONDS, verify=server.TLS)
         if given.status_code == status:
             return str(given.json().get("detail", ""))
+        time.sleep(POLL_SECONDS)
     raise Unavailable(f"/readyz never came to answer {status}")
 
 

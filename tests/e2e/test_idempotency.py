@@ -21,6 +21,7 @@ from credit_risk.audit.log import open_log
 from credit_risk.idempotency import Answers, Claim
 from credit_risk.settings import PREFIX, Settings
 from loadtests import applications, torture
+from loadtests.server import TLS
 from loadtests.torture import KILL_AFTER, PORTFOLIO, Replica
 from monitoring.accounts import Accounts
 from monitoring.metrics import Metrics
@@ -63,7 +64,7 @@ def replicas(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Re
 def post(url: str, key: str, body: bytes) -> httpx.Response:
     """One request of a new connection, so that any worker may get it."""
     headers = HEADERS | {"Idempotency-Key": key}
-    return httpx.post(f"{url}/predict", content=body, headers=headers, timeout=60)
+    return httpx.post(f"{url}/predict", content=body, headers=headers, timeout=60, verify=TLS)
 
 
 def insisting(urls: Sequence[str], key: str, body: bytes) -> dict[str, Any]:

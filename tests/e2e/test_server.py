@@ -25,6 +25,7 @@ from credit_risk.audit.log import SqlAuditLog, open_log
 from credit_risk.serving.store import Store
 from credit_risk.settings import Settings
 from loadtests import machine
+from loadtests.server import TLS
 from tests.e2e.conftest import ROOT, STOP_SECONDS, RunningServer
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _settled(server: RunningServer, requests: int) -> dict[str, float]:
     """The metrics once so many scoring requests are counted: workers count a moment later."""
     samples: dict[str, float] = {}
     for _ in range(600):
-        samples = _samples(httpx.get(f"{server.url}/metrics").text)
+        samples = _samples(httpx.get(f"{server.url}/metrics", verify=TLS).text)
         routes = ("/predict", "/explain", "/predict/batch")
         counted = [_total(samples, "credit_http_requests_total", route=route) for route in routes]
         if sum(counted) >= requests:
@@ -90,7 +91,7 @@ def test_every_answered_decision_is_recorded_and_counted_by_two_workers(
 
     def one(number: int) -> list[dict[str, Any]]:
         # A client of its own for each chunk: its own connection, so either worker may get it.
-        with httpx.Client(base_url=server.url, timeout=60) as client:
+        with httpx.Client(base_url=server.url, timeout=60, verify=TLS) as client:
             chunk = applicants[number * 50 : (number + 1) * 50]
             answers = [client.post("/predict", json=a) for a in chunk]
             answers += [client.post("/explain", json=a) for a in chunk[:10]]
@@ -162,7 +163,7 @@ def test_switching_models_under_load_fails_no_request(  # noqa: PLR0915 - one st
 
     def send(number: int) -> int:
         sent = 0
-        with httpx.Client(base_url=server.url, timeout=60) as client:
+        with httpx.Client(base_url=server.url, timeout=60, verify=TLS) as client:
             while not stop:
                 answer = client.post("/predict", json=applicants[(number + sent) % 50])
                 assert answer.status_code == 200, answer.text
@@ -294,7 +295,7 @@ def test_a_killed_worker_is_replaced_and_what_it_counted_stays(
 
     while True:
         # The connection waits until the next worker takes it.
-        samples = _samples(httpx.get(f"{server.url}/metrics", timeout=60).text)
+        samples = _samples(httpx.get(f"{server.url}/metrics", timeout=60, verify=TLS).text)
         if not list(files.glob(f"gauge_live*_{killed}.db")):
             break
     assert machine.children(server.process.pid) != [killed]
@@ -387,7 +388,7 @@ def test_a_server_that_drains_loses_no_request(start: Callable[..., RunningServe
 
     def send(number: int) -> int:
         sent = 0
-        with httpx.Client(base_url=server.url, timeout=60) as client:
+        with httpx.Client(base_url=server.url, timeout=60, verify=TLS) as client:
             while not leave.is_set():
                 answer = client.post("/predict", json=applicants[(number + sent) % 50])
                 assert answer.status_code == 200, answer.text
@@ -398,7 +399,7 @@ def test_a_server_that_drains_loses_no_request(start: Callable[..., RunningServe
         futures = [pool.submit(send, i) for i in range(4)]
         server.process.send_signal(signal.SIGTERM)
         # Each worker hears of it in its own time, and either may answer.
-        while (ready := httpx.get(f"{server.url}/readyz")).status_code == 200:
+        while (ready := httpx.get(f"{server.url}/readyz", verify=TLS)).status_code == 200:
             pass
         assert ready.json()["type"] == "/problems/not-ready"
         assert ready.headers["connection"] == "close"
