@@ -17,7 +17,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test test-spark lint types loadtest soak torture bench-peers bench-scorers packages lock clean
+.PHONY: help install serve test test-spark lint types loadtest soak torture bench-peers bench-scorers dashboards packages lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench-scorers: $(INSTALLED) ## one model's trees in our kernels, XGBoost and ONN
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .tools/scorers --no-deps \
 		--require-hashes -r requirements/scorers.txt
 	PYTHONPATH=$(CURDIR)/.tools/scorers $(BIN)/python -m benchmarks.scorers
+
+dashboards: $(INSTALLED) ## write grafana/dashboards from their code
+	$(BIN)/python -m grafana
 
 packages: $(INSTALLED) ## retrain the shipped packages: PERSONAL_LOANS=file.csv CREDIT_CARDS=file.csv
 	$(if $(PERSONAL_LOANS)$(CREDIT_CARDS),,$(error name the data: PERSONAL_LOANS=FILE, CREDIT_CARDS=FILE or both))

@@ -191,6 +191,14 @@ def test_monitoring_knows_the_core_only() -> None:
     assert offences(sources("monitoring"), forbidden) == {}
 
 
+def test_dashboards_are_apart() -> None:
+    """They name metrics as text, which a test compares; a server is installed without them."""
+    product = [*sources("credit_risk"), *sources("monitoring"), *ROOT.glob("*.py")]
+
+    assert offences(sources("grafana"), {"credit_risk", "monitoring"}) == {}
+    assert offences(product, {"grafana", "grafana_foundation_sdk"}) == {}
+
+
 def test_no_product_file_imports_the_tests() -> None:
     """Toys stay here."""
     files = [*sources("credit_risk"), *sources("monitoring"), *ROOT.glob("*.py")]

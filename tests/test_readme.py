@@ -121,7 +121,14 @@ def shell(page: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/portfolios.md", "docs/operation.md", "docs/simulation.md"]
+    "name",
+    [
+        "README.md",
+        "docs/portfolios.md",
+        "docs/operation.md",
+        "docs/runbook.md",
+        "docs/simulation.md",
+    ],
 )
 def test_every_command_shown_exists(name: str) -> None:
     """Each `credit-risk` line in a shell block parses with its options."""
