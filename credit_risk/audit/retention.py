@@ -5,8 +5,11 @@ else is in the chain verifies as before. Each transaction that takes some puts o
 one of kind "retention", whose body is::
 
     {"by": who, "months": 25, "before": time, "open_reviews": false, "held": 0,
-     "records": {kind: number, ...}, "sequences": [[first, last], ...]}
+     "records": {kind: number, ...}, "sequences": [[first, last], ...],
+     "held_sequences": [[first, last], ...]}
 
+``months`` is the term, ``before`` the end of what is old enough by it, ``held`` how many records
+were to stay whatever their age; ``held_sequences`` are those of them that were passed over here.
 Every row that has lost its body is within one of these ranges, both ends included, of a retention
 record behind it in the chain; and every row within one has lost it. A case is taken as a whole, a
 decision with all records about it, and only when the last of these is old enough: the law counts
@@ -231,21 +234,46 @@ def _take_some(  # noqa: PLR0917 - all of them say what to take
             about = connection.execute(
                 sa.select(_C.sequence, _C.kind).where(_C.about.in_(ids), _C.kind.not_in(NEVER))
             ).all()
+            last = (cases[-1].time, cases[-1].sequence) if len(cases) == AT_ONCE else None
+            held = _passed_over(connection, terms, portfolio, kind, between=(after, last))
         if not cases:
             return Counter(), None
         sequences = sorted({case.sequence for case in cases} | {other.sequence for other in about})
         number = Counter({kind: len(cases)}) + Counter(other.kind for other in about)
-        record = _record(terms, portfolio, by, sequences, number)
+        record = _record(terms, portfolio, by, number, sequences, held)
         chosen = partial(_take, _due(terms, portfolio, kind), ids, sequences)
         with suppress(Conflict):
             log.append([record], alongside=chosen).result()
-            last = cases[-1]
-            return number, (last.time, last.sequence) if len(cases) == AT_ONCE else None
+            return number, last
     raise Conflict("somebody worked on the records being taken all the time: try again")
 
 
-def _record(
-    terms: Terms, portfolio: str, by: str, sequences: list[int], number: Counter[str]
+def _passed_over(
+    connection: sa.Connection,
+    terms: Terms,
+    portfolio: str,
+    kind: RecordKind,
+    *,
+    between: tuple[_Place, _Place | None],
+) -> list[int]:
+    """The places of what would be old enough between two places, and is held."""
+    if not terms.held:
+        return []
+    place, (after, last) = sa.tuple_(_C.time, _C.sequence), between
+    conditions = [*_old(terms, portfolio, kind), _C.id.in_(terms.held), place > sa.tuple_(*after)]
+    if last is not None:
+        conditions.append(place <= sa.tuple_(*last))
+    found = sa.select(_C.sequence).where(*conditions).order_by(_C.sequence)
+    return list(connection.execute(found).scalars())
+
+
+def _record(  # noqa: PLR0917 - all of them are in it
+    terms: Terms,
+    portfolio: str,
+    by: str,
+    number: Counter[str],
+    sequences: list[int],
+    held: list[int],
 ) -> Record:
     before = instant(terms.before).isoformat(timespec="seconds")
     return Record(
@@ -266,6 +294,7 @@ def _record(
             "held": len(terms.held),
             "records": dict(number),
             "sequences": ranges(sequences),
+            "held_sequences": ranges(held),
         },
     )
 

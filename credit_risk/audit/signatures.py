@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from hashlib import sha256
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidSignature
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
     from credit_risk.audit.findings import Report
 
 _CHUNK = 4_096
+_TIME_BITS = 63
+
+
+class Stamp(NamedTuple):
+    """A checkpoint and when it was signed, microseconds since the epoch."""
+
+    number: int
+    time: int
 
 
 class Signed:
@@ -50,6 +60,8 @@ class Signed:
         self._pending: list[bytes] = []
         self._end = b""
         self._broken: Finding | None = None
+        # Of each checkpoint that is sound: its last record, its number, and when it was signed.
+        self._lasts, self._numbers, self._times = array("q"), array("q"), array("q")
         self.log: str | None = None
         self.statements: dict[int, str] = {}
         """Of checkpoints that anchors are about."""
@@ -95,6 +107,10 @@ class Signed:
             self._broken = None
             self.fitting = self._report.covered = checkpoint.last
             self.misplaced = False
+            if statement.time.bit_length() < _TIME_BITS:
+                self._lasts.append(checkpoint.last)
+                self._numbers.append(checkpoint.number)
+                self._times.append(statement.time)
             return
         told = f"not all as they were when checkpoint {checkpoint.number} was signed"
         if end.hex() == statement.head:
@@ -124,6 +140,19 @@ class Signed:
             told = f"missing at the end: checkpoint {checkpoint.number} was signed for them"
             first = max(last + 1, checkpoint.first)
             self._report.add(Finding("removed", first, checkpoint.last, None, told))
+
+    def before(self, sequence: int) -> Stamp | None:
+        """The last checkpoint that was signed before the record of that place was written."""
+        return self._stamp(bisect_left(self._lasts, sequence) - 1)
+
+    def by(self, sequence: int) -> Stamp | None:
+        """The first checkpoint that was signed once the record of that place was written."""
+        return self._stamp(bisect_left(self._lasts, sequence))
+
+    def _stamp(self, place: int) -> Stamp | None:
+        if not 0 <= place < len(self._lasts):
+            return None
+        return Stamp(self._numbers[place], self._times[place])
 
     def _read(self) -> Iterator[tuple[Checkpoint, Statement | None]]:
         number = 0

@@ -18,6 +18,7 @@ from credit_risk.audit.continuity import Continuity, Row
 from credit_risk.audit.database import as_stored
 from credit_risk.audit.findings import Finding, Kind, Report
 from credit_risk.audit.merkle import HASH_BYTES
+from credit_risk.audit.retention import MONTHS
 from credit_risk.audit.signatures import Anchored, Signed
 from credit_risk.audit.tables import HEAD, RECORDS
 from credit_risk.audit.withdrawals import Withdrawals
@@ -48,6 +49,7 @@ def verify(
     *,
     anchors: Sequence[Checkpoint] = (),
     sealing: Sealing | None = None,
+    months: int = MONTHS,
     progress: Progress = lambda _done, _total: None,
 ) -> Report:
     """Verify a log.
@@ -57,6 +59,7 @@ def verify(
         trusted: public keys whose checkpoints count.
         anchors: checkpoints that were kept elsewhere; the log has to extend each of them.
         sealing: opens all sealed data too, if it is given.
+        months: the shortest term that records may have been kept for.
         progress: told how many records of how many are done.
 
     Raises:
@@ -66,7 +69,9 @@ def verify(
     by_id = {keys.key_id(key): key for key in trusted}
     report.keys = list(by_id)
     try:
-        _Verification(reading, by_id, anchors, sealing, report).run(progress)
+        _Verification(reading, by_id, report, anchors=anchors, sealing=sealing, months=months).run(
+            progress
+        )
     except RecordingFailed as error:
         reason = getattr(error.__cause__, "orig", None)
         raise RecordingFailed(f"{error}: {reason}" if reason else str(error)) from error
@@ -101,15 +106,17 @@ class _Verification:
         self,
         reading: Reading,
         trusted: dict[str, Ed25519PublicKey],
+        report: Report,
+        *,
         anchors: Sequence[Checkpoint],
         sealing: Sealing | None,
-        report: Report,
+        months: int,
     ) -> None:
         self._reading = reading
         self._sealing = sealing
         self._report = report
         self._chain = Continuity(report)
-        self._withdrawn = Withdrawals()
+        self._withdrawn = Withdrawals(report, months)
         self._signed = Signed(reading, trusted, report, {anchor.number for anchor in anchors})
         self._anchored = Anchored(anchors, trusted, report)
         self._sound_types: set[tuple[type, ...]] = set()
@@ -139,7 +146,7 @@ class _Verification:
         self._chain.end(self._reading, heads, self._signed)
         self._signed.end(self._chain.last)
         self._anchored.end(self._report.log, self._signed)
-        self._withdrawn.end(self._report)
+        self._withdrawn.end(self._reading, self._signed)
         self._report.findings.sort(key=lambda finding: get_args(Kind).index(finding.kind))
 
     def _begin(self, heads: Sequence[Any]) -> None:
@@ -180,7 +187,7 @@ class _Verification:
                 own = own if isinstance(own, bytes) else b""
             elif content.body is None:
                 report.taken += 1
-                self._withdrawn.taken(sequence)
+                self._withdrawn.emptied(sequence, record_id, content.kind)
                 chain.add(Row(sequence, record_id, previous, own, None), fits=True)
             else:
                 fits = False

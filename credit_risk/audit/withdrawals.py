@@ -1,44 +1,128 @@
-"""Withdrawals: what retention and erasures took, and the records that say so."""
+"""Withdrawals: what retention and erasures took, held against the records that say so.
+
+A record that was emptied, and a data key that was destroyed, need a record behind them that names
+them. That record is not taken at its word either; see `credit_risk.audit.retention` and
+`credit_risk.audit.erasure` for what it says. It is unfounded where the log says otherwise:
+
+- it names what was not there before it, or what is never taken, or other numbers than are gone;
+- its term is shorter than records have to be kept, or ends later than the term allows;
+- what it took was made later than that: by the time in its id (UUIDv7, RFC 9562), and, whatever
+  became of the id, by the checkpoint before it, which was signed before it was written.
+
+And what such a record says is gone has to be gone: a backup brings it back, unnoticed by hashes.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING
+import re
+import time
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Annotated, NamedTuple, get_args
 
-import pydantic_core
+import sqlalchemy as sa
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from credit_risk.audit.database import as_stored
 from credit_risk.audit.findings import Finding
+from credit_risk.audit.records import RecordKind, instant, microseconds, moment
+from credit_risk.audit.retention import NEVER, months_before
+from credit_risk.audit.tables import RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from credit_risk.audit.chain import Content
+    from credit_risk.audit.checkpoints import Reading
     from credit_risk.audit.findings import Report
+    from credit_risk.audit.signatures import Signed
+
+    Range = tuple[int, int]
+
+SLACK = 3_600_000_000
+"""Microseconds by which clocks may differ, and a record be written after its time: an hour is the
+longest deadline that a request can have."""
+_AT_ONCE = 500
+_R = RECORDS.c
+_KINDS: dict[str, int] = {kind: code for code, kind in enumerate(get_args(RecordKind))}
+_NO_KIND = 255
+_NO_TIME = -1
+_UUID7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_NAME = re.compile(r"[0-9A-Za-z-]{1,64}")
+
+
+class _Said(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class _Taken(_Said):
+    """The body of a record of a retention, as far as it is checked."""
+
+    months: Annotated[int, Field(ge=0, le=12_000)]
+    before: AwareDatetime
+    records: dict[str, int]
+    sequences: Annotated[list[tuple[int, int]], Field(min_length=1)]
+    held_sequences: list[tuple[int, int]] = []
+
+
+class _Erased(_Said):
+    """The body of a record of an erasure, as far as it is checked."""
+
+    records: Annotated[list[str], Field(min_length=1)]
+
+
+class _Retention(NamedTuple):
+    sequence: int
+    id: str
+    time: int
+    said: _Taken
+
+
+class _Erasure(NamedTuple):
+    sequence: int
+    id: str
+    about: str | None
+    said: _Erased
 
 
 class Withdrawals:
     """Records that were emptied, data keys that were destroyed, and the records that say so.
 
-    See `credit_risk.audit.retention` and `credit_risk.audit.erasure`, whose records count if they
-    are sound themselves and stand behind what they are about.
+    Records that say so count if they are sound themselves and stand behind what they are about.
+
+    Args:
+        report: where findings go.
+        months: the shortest term that records may have been kept for.
     """
 
-    def __init__(self) -> None:
-        self._taken: list[list[int]] = []
+    def __init__(self, report: Report, months: int) -> None:
+        self._report = report
+        self._months = months
+        # Of each record that was emptied: its place, the time in its id, and its kind.
+        self._places = array("q")
+        self._times = array("q")
+        self._kinds = bytearray()
+        self._emptied: list[list[int]] = []
         self._erased: dict[str, int] = {}
-        self._ranges: list[tuple[int, int]] = []
+        self._ranges: list[Range] = []
+        self._retentions: list[_Retention] = []
+        self._erasures: list[_Erasure] = []
 
     @property
     def open(self) -> bool:
         """Whether something is without its reason so far."""
-        return bool(self._erased or next(without(self._taken, self._ranges), None))
+        return bool(self._erased or next(without(self._emptied, self._ranges), None))
 
-    def taken(self, sequence: int) -> None:
+    def emptied(self, sequence: int, record_id: str, kind: str) -> None:
         """A record has nothing left but its hash."""
-        if self._taken and self._taken[-1][1] == sequence - 1:
-            self._taken[-1][1] = sequence
+        if self._emptied and self._emptied[-1][1] == sequence - 1:
+            self._emptied[-1][1] = sequence
         else:
-            self._taken.append([sequence, sequence])
+            self._emptied.append([sequence, sequence])
+        self._places.append(sequence)
+        self._times.append(made_at(record_id))
+        self._kinds.append(_KINDS.get(kind, _NO_KIND))
 
     def erased(self, sequence: int, record_id: str) -> None:
         """A record's data key is gone."""
@@ -47,31 +131,167 @@ class Withdrawals:
     def said(self, sequence: int, content: Content) -> None:
         """A record of an erasure or a retention."""
         try:
-            body = pydantic_core.from_json(content.body)
-        except ValueError:
-            return
-        listed = "records" if content.kind == "erasure" else "sequences"
-        entries = body.get(listed) if isinstance(body, dict) else None
-        for entry in entries if isinstance(entries, list) else []:
-            match entry:
-                case str() if content.kind == "erasure":
-                    self._erased.pop(entry, None)
-                case [int() as first, int() as last] if content.kind == "retention":
-                    self._ranges.append((first, min(last, sequence - 1)))
+            if content.kind == "retention":
+                taken = _Taken.model_validate_json(content.body)
+                self._retentions.append(_Retention(sequence, content.id, content.time, taken))
+                self._ranges += [(a, min(b, sequence - 1)) for a, b in taken.sequences if a <= b]
+            else:
+                erased = _Erased.model_validate_json(content.body)
+                self._erasures.append(_Erasure(sequence, content.id, content.about, erased))
+                for record_id in erased.records:
+                    self._erased.pop(record_id, None)
+        except ValidationError:
+            self._unfounded(sequence, content.id, ["it does not say what was withdrawn"])
 
-    def end(self, report: Report) -> None:
-        """Name what nobody says was to be withdrawn."""
-        for first, last in without(self._taken, self._ranges):
+    def end(self, reading: Reading, signed: Signed) -> None:
+        """There are no more: name what was withdrawn for no reason, and reasons that are none."""
+        for first, last in without(self._emptied, self._ranges):
             told = "emptied, and no record of a retention says so"
-            report.add(Finding("emptied", first, last, None, told))
+            self._report.add(Finding("emptied", first, last, None, told))
         for record_id, sequence in self._erased.items():
             told = "its data key was destroyed, and no record of an erasure says so"
-            report.add(Finding("erased", sequence, sequence, record_id, told))
+            self._report.add(Finding("erased", sequence, sequence, record_id, told))
+        for retention in self._retentions:
+            faults = [
+                *_of_its_term(retention, self._months, signed),
+                *self._of_its_records(retention, reading, signed),
+            ]
+            self._unfounded(retention.sequence, retention.id, faults)
+        named = [(erasure, one) for erasure in self._erasures for one in erasure.said.records]
+        for start in range(0, len(named), _AT_ONCE):
+            self._check_erased(named[start : start + _AT_ONCE], reading)
+
+    def _of_its_records(
+        self, retention: _Retention, reading: Reading, signed: Signed
+    ) -> Iterator[str]:
+        """What is wrong with the records that a retention names."""
+        said = retention.said
+        cut_off = microseconds(said.before)
+        kinds: Counter[int] = Counter()
+        end = 0
+        for first, last in said.sequences:
+            if not end < first <= last < retention.sequence:
+                yield "the places it names are in no order, or behind its own"
+                return
+            end = last
+            inside = slice(bisect_left(self._places, first), bisect_right(self._places, last))
+            places, times = self._places[inside], self._times[inside]
+            kinds.update(self._kinds[inside])
+            if len(places) <= last - first:
+                for gap in without([(first, last)], [(place, place) for place in places]):
+                    kinds += self._left(retention, gap, reading)
+            if places and min(times) == _NO_TIME:
+                yield f"record {places[times.index(_NO_TIME)]} has an id that no server makes"
+            elif places and (latest := max(times)) > cut_off + SLACK:
+                yield f"record {places[times.index(latest)]} was made later than {said.before}"
+            before = signed.before(last)
+            if before is not None and before.time - SLACK > cut_off:
+                yield (
+                    f"record {last} was written after checkpoint {before.number} was signed, and "
+                    f"so later than {said.before}"
+                )
+        yield from _of_its_numbers(kinds, said.records)
+        held = sorted(said.held_sequences)
+        if list(without(held, said.sequences)) != held:
+            yield "it names what it says is held"
+
+    def _left(self, retention: _Retention, gap: Range, reading: Reading) -> Counter[int]:
+        """What is at places that a retention names and that were not empty when read; the kinds."""
+        there = (_R.sequence >= gap[0], _R.sequence <= gap[1])
+        whole = (
+            sa.select(_R.kind, sa.func.count(), sa.func.min(_R.sequence), sa.func.max(_R.sequence))
+            .where(*there, _R.body.is_not(None))
+            .group_by(_R.kind)
+        )
+        # One that is at work took them since.
+        since = (
+            sa.select(_R.kind, sa.func.count()).where(*there, _R.body.is_(None)).group_by(_R.kind)
+        )
+        with reading() as connection:
+            left = as_stored(connection, whole)
+            gone = as_stored(connection, since)
+        if left:
+            first, last = min(row[2] for row in left), max(row[3] for row in left)
+            told = f"taken by a retention, as record {retention.sequence} says, and there again"
+            self._report.add(Finding("restored", first, last, None, told))
+        kinds: Counter[int] = Counter()
+        for kind, number, *_ in (*left, *gone):
+            kinds[_KINDS.get(kind, _NO_KIND)] += number
+        return kinds
+
+    def _check_erased(self, named: Sequence[tuple[_Erasure, str]], reading: Reading) -> None:
+        """Hold what erasures name against what is there."""
+        ids = sorted({one for _, one in named if _NAME.fullmatch(one)})
+        columns = sa.select(
+            *(_R.id, _R.sequence, _R.about),
+            *(column.is_not(None) for column in (_R.body, _R.sealed, _R.data_key)),
+        )
+        with reading() as connection:
+            rows = as_stored(connection, columns.where(_R.id.in_(ids))) if ids else ()
+        found = {row[0]: row for row in rows}
+        faults: dict[tuple[int, str], Counter[str]] = {}
+        for erasure, one in named:
+            fault, row = None, found.get(one)
+            if row is None or row[1] >= erasure.sequence:
+                fault = "not there before it"
+            else:
+                _, sequence, about, whole, sealed, readable = row
+                if whole and erasure.about not in {one, about or one}:
+                    fault = "not about the one it is about"
+                elif whole and not sealed:
+                    fault = "without personal data"
+                elif readable:
+                    told = f"erased, as record {erasure.sequence} says, and its data key is back"
+                    self._report.add(Finding("restored", sequence, sequence, one, told))
+            if fault is not None:
+                faults.setdefault((erasure.sequence, erasure.id), Counter())[fault] += 1
+        for where, kinds in faults.items():
+            told = ", ".join(f"{number:,} {fault}" for fault, number in kinds.items())
+            self._unfounded(*where, [f"of the records it names, {told}"])
+
+    def _unfounded(self, sequence: int, record_id: str, faults: Sequence[str]) -> None:
+        if faults:
+            told = "; ".join(faults)
+            self._report.add(Finding("unfounded", sequence, sequence, record_id, told))
 
 
-def without(
-    ranges: Iterable[Sequence[int]], away: Iterable[tuple[int, int]]
-) -> Iterator[tuple[int, int]]:
+def _of_its_term(retention: _Retention, months: int, signed: Signed) -> Iterator[str]:
+    """What is wrong with the term of a retention, and with its own time."""
+    said = retention.said
+    if said.months < months:
+        yield f"its term is {said.months} months, and records are kept for {months}"
+    try:
+        latest = microseconds(months_before(instant(retention.time), said.months))
+    except (ValueError, OverflowError):
+        yield "its time and its term come to no date"
+        return
+    if microseconds(said.before) > latest + SLACK:
+        yield f"it takes what is before {said.before}, which is less than {said.months} months"
+    by = signed.by(retention.sequence)
+    known = time.time_ns() // 1_000 if by is None else by.time
+    if retention.time > known + SLACK:
+        yield f"its time, {moment(retention.time)}, is after it was on record"
+
+
+def _of_its_numbers(kinds: Counter[int], said: dict[str, int]) -> Iterator[str]:
+    """What is wrong with what a retention took of each kind; kinds by their codes."""
+    never = [kind for kind in NEVER if kinds[_KINDS[kind]]]
+    if never:
+        yield f"it names records of {' and '.join(never)}, which are never taken"
+    told: Counter[int] = Counter()
+    for kind, number in said.items():
+        told[_KINDS.get(kind, _NO_KIND)] += number
+    if +kinds != +told:
+        yield "it names other numbers of records, by kind, than are in the places it names"
+
+
+def made_at(record_id: str) -> int:
+    """The time in a UUIDv7, microseconds since the epoch to the millisecond; -1 of another text."""
+    found = _UUID7.fullmatch(record_id)
+    return int(found[1] + found[2], 16) * 1_000 if found else _NO_TIME
+
+
+def without(ranges: Iterable[Sequence[int]], away: Iterable[Range]) -> Iterator[Range]:
     """What is left of rising ranges, both ends included, once others are taken away."""
     left = deque(sorted(away))
     for first, last in ranges:
@@ -83,5 +303,6 @@ def without(
             at = max(at, end + 1)
             if end <= last:
                 left.popleft()
+
         if at <= last:
             yield at, last

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from credit_risk.audit.records import instant
 from credit_risk.cli.exits import OTHERWISE
-from credit_risk.cli.opening import settings_of, text_of
+from credit_risk.cli.opening import months_least, settings_of, text_of
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, print_progress, rows_done, wide
 from credit_risk.errors import KeysInvalid, RecordNotFound
@@ -77,7 +77,12 @@ def verify(
         rows_done("verifying", "records") as progress,
     ):
         report = verification.verify(
-            records.reading, trusted, anchors=kept, sealing=sealing, progress=progress
+            records.reading,
+            trusted,
+            anchors=kept,
+            sealing=sealing,
+            months=months_least(settings),
+            progress=progress,
         )
     if not public_keys:
         report.notes.append(

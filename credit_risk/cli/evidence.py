@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from credit_risk import regimes
-from credit_risk.cli.opening import chosen_portfolio, deciding
+from credit_risk.cli.opening import chosen_portfolio, deciding, months_least
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, rows_done
 from credit_risk.errors import RecordNotFound
@@ -86,4 +86,9 @@ def _verified(settings: Settings, records: SqlRecords) -> Report | None:
     if own is None:
         return None
     with rows_done("verifying", "records") as progress:
-        return verification.verify(records.reading, [own.public_key()], progress=progress)
+        return verification.verify(
+            records.reading,
+            [own.public_key()],
+            months=months_least(settings),
+            progress=progress,
+        )

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from credit_risk import kernels, portfolio
+from credit_risk import kernels, portfolio, regimes
 from credit_risk.errors import DataInvalid, FileNotFound, RecordNotFound
 from credit_risk.settings import Settings
 
@@ -30,6 +30,23 @@ def settings_of(portfolio_name: str | None) -> Settings:
     if portfolio_name is None:
         return settings
     return settings.model_copy(update={"portfolio": portfolio_name})
+
+
+def months_kept(settings: Settings) -> int:
+    """Months that records are kept for: of the settings, the regime, or where neither says."""
+    return settings.retention_months or _months_asked_for(settings)
+
+
+def months_least(settings: Settings) -> int:
+    """The shortest term that a retention may have had: what is kept longer was not always."""
+    return min(months_kept(settings), _months_asked_for(settings))
+
+
+def _months_asked_for(settings: Settings) -> int:
+    from credit_risk.audit.retention import MONTHS
+
+    regime = regimes.load(settings.regimes_dir, settings.regime)
+    return regime.record_retention.months or MONTHS
 
 
 def chosen_portfolio(portfolio_name: str | None) -> tuple[Settings, Portfolio]:

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from credit_risk.audit.records import microseconds
-from credit_risk.cli.opening import ids_in
+from credit_risk.cli.opening import ids_in, months_kept
 from credit_risk.cli.options import AsJson, Done
 from credit_risk.cli.printing import (
     STILL_THERE,
@@ -44,13 +44,12 @@ def retention(
     halfway, it goes on from there when run again.
     """
     settings = Settings()
-    from credit_risk import environment, regimes
+    from credit_risk import environment
     from credit_risk.audit import retention as keeping
     from credit_risk.audit.log import open_log, open_records
     from credit_risk.audit.records import moment
 
-    regime = regimes.load(settings.regimes_dir, settings.regime)
-    months = settings.retention_months or regime.record_retention.months or keeping.MONTHS
+    months = months_kept(settings)
     before = keeping.months_before(datetime.now(UTC), months)
     taken: dict[str, int] = {}
     forgotten = False

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -19,9 +21,14 @@ from tests.audit.test_checkpoints import altered
 from tests.audit.test_log import made
 from tests.sealing import SIGNING_KEY
 
+if TYPE_CHECKING:
+    from credit_risk.audit.records import Record
+
 Found = set[tuple[str, int | None, int | None]]
 KEY = SIGNING_KEY
 R, C = RECORDS.c, CHECKPOINTS.c
+LONG_AGO = 1_577_836_800_000_000
+"""2020-01-01, when the records were made and signed."""
 SIZE, SIGNED = 20, 18
 """Records in the log; checkpoints are over 1 to 6, 7 to 12 and 13 to 18."""
 INTRUDER = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -110,12 +117,26 @@ class Case:
         return {finding[:3] for finding in self.report(*anchors, **how).findings}
 
 
+def id_of(at: int) -> str:
+    """A new id as one made at that time, microseconds since the epoch."""
+    moment = f"{at // 1_000:012x}"
+    return f"{moment[:8]}-{moment[8:]}{made().id[13:]}"
+
+
+def aged(number: int) -> Record:
+    """A decision of long ago, some seconds after `LONG_AGO`."""
+    at = LONG_AGO + number * 1_000_000
+    return made(id=id_of(at), time=at, personal={"input": {"n": number}})
+
+
 def filled(log: SqlAuditLog) -> Case:
-    """Twenty records, eighteen of them under a checkpoint."""
-    records = [made(personal={"input": {"n": n}}) for n in range(SIZE)]
-    for start in range(0, SIGNED, 6):
-        log.append(records[start : start + 6]).result()
-        assert checkpoints.sign(log, KEY) is not None
+    """Twenty records of long ago, eighteen of them under a checkpoint of that time."""
+    records = [aged(n) for n in range(SIZE)]
+    with pytest.MonkeyPatch.context() as then:
+        then.setattr(time, "time_ns", lambda: 1_000 * (LONG_AGO + SIZE * 1_000_000))
+        for start in range(0, SIGNED, 6):
+            log.append(records[start : start + 6]).result()
+            assert checkpoints.sign(log, KEY) is not None
     log.append(records[SIGNED:]).result()
     return Case(log, [record.id for record in records])
 

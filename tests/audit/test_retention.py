@@ -133,6 +133,7 @@ def test_what_was_taken_is_on_record(log: SqlAuditLog) -> None:
         "held": 0,
         "records": {"decision": 3},
         "sequences": [[1, 2], [4, 4]],
+        "held_sequences": [],
     }
     assert others.body["sequences"] == [[5, 5]]
 
@@ -184,6 +185,8 @@ def test_what_is_held_stays(log: SqlAuditLog) -> None:
 
     assert gone(log) == {other.id}
     assert log.get(step.id) == step
+    (said,) = log.find(kind="retention")
+    assert (said.body["held"], said.body["held_sequences"]) == (2, [[1, 1]])
     with pytest.raises(DataInvalid, match="10,001 records are held, and 10,000 can be"):
         Terms(25, NOON, held=("1",) * (HELD_MOST + 1))
 
