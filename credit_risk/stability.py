@@ -7,11 +7,11 @@ both ends, one bin for each category, and one for what is missing. Nobody falls 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from credit_risk import significance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,10 +73,19 @@ def score_bins(profile: Profile) -> Bins:
     return Bins(SCORE, _numbered(len(shares)), shares, np.array(profile.score_edges))
 
 
-def psi(counts: Sequence[float] | Counts, shares: Sequence[float]) -> float:
-    """Population stability index of counts against a reference's shares.
+def psi(counts: Sequence[float] | Counts, shares: Sequence[float] | Floats) -> float:
+    """Population stability index of counts against a reference's shares: the sum of its parts.
 
-    The sum over the bins of (share - reference) ln(share / reference), shares at least `FLOOR`.
+    Raises:
+        ValueError: nothing was counted.
+    """
+    return float(parts(counts, shares).sum())
+
+
+def parts(counts: Sequence[float] | Counts, shares: Sequence[float] | Floats) -> Floats:
+    """Each bin's part of the population stability index, shape (bins,).
+
+    (share - reference) ln(share / reference), shares at least `FLOOR`.
 
     Raises:
         ValueError: nothing was counted.
@@ -88,21 +97,22 @@ def psi(counts: Sequence[float] | Counts, shares: Sequence[float]) -> float:
         raise ValueError(msg)
     found = np.maximum(counted / total, FLOOR)
     reference = np.maximum(np.asarray(shares, dtype=np.float64), FLOOR)
-    return float(((found - reference) * np.log(found / reference)).sum())
+    each: Floats = (found - reference) * np.log(found / reference)
+    return each
 
 
-def critical(bins: Bins, rows: int, reference_rows: int, level: float = 0.05) -> float:
+def critical(
+    shares: Sequence[float] | Floats, rows: int, reference_rows: int, level: float = 0.05
+) -> float:
     """The PSI that chance alone exceeds with probability ``level``, in a sample of ``rows``.
 
     Without drift, PSI / (1/n + 1/m) is about chi-squared with one degree of freedom less than
     there are bins (Yurdakul and Naranjo, Statistical properties of the population stability
-    index, 2020), whose quantile is that of Wilson and Hilferty (1931). Bins that are empty in the
-    reference do not count.
+    index, 2020). Bins that are empty in the reference do not count.
     """
-    freedom = max(sum(share > 0 for share in bins.shares) - 1, 1)
-    spread = 2 / (9 * freedom)
-    z = NormalDist().inv_cdf(1 - level)
-    return float(freedom * (1 - spread + z * sqrt(spread)) ** 3 * (1 / rows + 1 / reference_rows))
+    freedom = max(sum(share > 0 for share in shares) - 1, 1)
+    chance = significance.chi_square_critical(level, freedom)
+    return chance * (1 / rows + 1 / reference_rows)
 
 
 def _bins(spec: FieldSpec, marginal: Marginal) -> Bins:

@@ -110,7 +110,7 @@ def test_a_thousand_applicants_show_what_the_scenario_moves_and_nothing_else(
         bins.name
         for place, bins in enumerate(stability.field_bins(group.profile, group.schema))
         if stability.psi(bins.count(rows[:, place]), bins.shares)
-        > stability.critical(bins, 1_000, group.profile.rows, LEVEL)
+        > stability.critical(bins.shares, 1_000, group.profile.rows, LEVEL)
     }
 
     assert above == set(what.moves(group.schema))

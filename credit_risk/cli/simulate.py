@@ -153,7 +153,7 @@ class Drift:
         return {
             bins.name: (
                 stability.psi(counts, bins.shares),
-                stability.critical(bins, self._rows, reference_rows, LEVEL),
+                stability.critical(bins.shares, self._rows, reference_rows, LEVEL),
             )
             for bins, counts in zip(self._bins, self._counts, strict=True)
         }
