@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -66,12 +67,15 @@ class Report:
     """Records whose data key was destroyed."""
     opened: int | None = None
     """Records whose sealed data were opened; None if that was not asked for."""
+    unopened: Counter[str] = field(default_factory=Counter)
+    """Records that were to be opened and whose key is not here, by the name of that key."""
     checkpoints: int = 0
     covered: int = 0
     """Place of the last record under a checkpoint that is sound."""
     uncovered_since: int | None = None
     """Time of the first record behind it, microseconds since the epoch."""
     keys: list[str] = field(default_factory=list)
+    """Ids of the public keys that count; with none, no signature was checked."""
     anchors: int = 0
     found: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -79,7 +83,7 @@ class Report:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing was found."""
+        """Whether nothing was found in what was looked at."""
         return not self.found
 
     def add(self, finding: Finding) -> None:
@@ -98,10 +102,12 @@ class Report:
             "taken_by_retention": self.taken,
             "erased": self.erased,
             "opened": self.opened,
+            "unopened": dict(sorted(self.unopened.items())),
             "checkpoints": self.checkpoints,
             "covered": self.covered,
             "uncovered_since": None if since is None else moment(since),
             "trusted_keys": self.keys,
+            "signatures_checked": bool(self.keys),
             "anchors": self.anchors,
             "found": self.found,
             "findings": [finding._asdict() for finding in self.findings],

@@ -91,6 +91,20 @@ class Sealing:
             raise EvidenceInvalid(f"record {record_id}: the sealed data were altered") from error
         return personal
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the keys, in their order: 8 hexadecimal digits each."""
+        return [name.hex() for name in self._keys]
+
+    def misnamed(self, record_id: str, data_key: bytes) -> bool:
+        """Whether a data key is wrapped by one of the keys here, though it names none of them."""
+        start = _NAME_BYTES + _NONCE_BYTES
+        for wrapping in self._keys.values():
+            with suppress(InvalidTag, ValueError):
+                wrapping.decrypt(data_key[_NAME_BYTES:start], data_key[start:], record_id.encode())
+                return data_key[:_NAME_BYTES] not in self._keys
+        return False
+
     def seals(self, data_key: bytes) -> bool:
         """Whether a wrapped data key is wrapped by the key that seals now."""
         return data_key.startswith(self._first)
@@ -238,6 +252,11 @@ def public_pem(key: Ed25519PublicKey) -> str:
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return text.decode()
+
+
+def wrapping_name(data_key: bytes) -> str:
+    """The name of the key that a data key says it is wrapped with, as in `Sealing.names`."""
+    return data_key[:_NAME_BYTES].hex()
 
 
 def key_id(key: Ed25519PublicKey) -> str:

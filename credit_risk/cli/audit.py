@@ -36,7 +36,7 @@ def verify(
             "--public-key",
             metavar="FILE",
             help="Public key whose checkpoints count, PEM; repeatable. If absent: that of the "
-            "settings' own key, which is weaker.",
+            "settings' own key, which is weaker; without that too, signatures are not checked.",
         ),
     ] = None,
     anchors: Annotated[
@@ -55,7 +55,8 @@ def verify(
 ) -> None:
     """Verify the whole log of records, and name whatever is not as it was written.
 
-    Reads only, also while servers write. Exit code 5: something is not as it was written.
+    Reads only, also while servers write. Exit code 5: something is not as it was written; 1: with
+    --open, what is as it was written could not all be opened, for want of the right keys.
     """
     settings = Settings()
     from credit_risk.audit import checkpoints, verification
@@ -65,9 +66,7 @@ def verify(
     trusted = [audit_keys.public_key(text_of(path)) for path in public_keys or ()]
     if not trusted:
         own = audit_keys.signing_key(settings)
-        if own is None:
-            raise KeysInvalid("no signing key is set: name a public key with --public-key")
-        trusted = [own.public_key()]
+        trusted = [] if own is None else [own.public_key()]
     kept = [anchor for path in anchors or () for anchor in checkpoints.anchors(text_of(path))]
     sealing = audit_keys.sealing(settings) if open_sealed else None
     if open_sealed and sealing is None:
@@ -84,7 +83,12 @@ def verify(
             months=months_least(settings),
             progress=progress,
         )
-    if not public_keys:
+    if not trusted:
+        report.notes.append(
+            "signatures were NOT checked: no signing key is set, and no public key was named "
+            "(--public-key). Who can write to the database can have made any checkpoint"
+        )
+    elif not public_keys:
         report.notes.append(
             "checked with the server's own key: who has that can have signed anything. A public "
             "key kept elsewhere (--public-key) and an anchor (--anchor) prove more"
@@ -95,6 +99,14 @@ def verify(
         _print_report(report)
     if not report.whole:
         raise typer.Exit(OTHERWISE)
+    if sealing is not None and report.unopened:
+        missing = ", ".join(
+            f"{number:,} sealed under encryption key {name}"
+            for name, number in sorted(report.unopened.items())
+        )
+        raise KeysInvalid(
+            f"records were not opened: {missing}; given is {', '.join(sealing.names)}"
+        )
 
 
 def _print_report(report: Report) -> None:

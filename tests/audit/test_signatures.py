@@ -115,6 +115,20 @@ def test_a_checkpoint_replaced_by_somebody_elses_is_named(sqlite: Case) -> None:
     assert sqlite.found(trusted=both) == set()
 
 
+def test_without_a_key_checkpoints_are_held_against_records_all_the_same(sqlite: Case) -> None:
+    """Whose they are is left open, and the report says so."""
+    anchor = sqlite.checkpoint(2)
+    sqlite.resign(3, INTRUDER)
+    report = sqlite.report(anchor, trusted=[])
+    assert (report.findings, report.keys, report.covered) == ([], [], SIGNED)
+    assert report.to_json()["signatures_checked"] is False
+    sqlite.rewrite(9, decision="DECLINE")
+    assert sqlite.found(anchor, trusted=[]) == {
+        ("rewritten", 7, SIGNED),
+        ("anchor", None, None),
+    }
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_checkpoint_removed_is_named(sqlite: Case, number: int) -> None:
     """With the records that are under none."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from credit_risk.audit import keys, verification
 from credit_risk.audit.chain import Content
 from credit_risk.audit.checkpoints import Statement
+from credit_risk.audit.keys import Sealing
 from credit_risk.audit.log import SqlAuditLog, SqlRecords
 from credit_risk.audit.verification import verify
 from credit_risk.errors import RecordingFailed
@@ -40,9 +41,11 @@ def test_a_whole_log_is_whole(case: Case) -> None:
         "taken_by_retention": 0,
         "erased": 0,
         "opened": SIZE,
+        "unopened": {},
         "checkpoints": 3,
         "covered": SIGNED,
         "trusted_keys": [keys.key_id(KEY.public_key())],
+        "signatures_checked": True,
         "anchors": 1,
         "found": 0,
         "findings": [],
@@ -100,7 +103,16 @@ def test_sealed_data_that_do_not_open_are_named(case: Case) -> None:
     assert case.found() == set()
     report = case.report(sealing=SEALING)
     assert [finding[:3] for finding in report.findings] == [("sealed", 5, 5), ("sealed", 6, 6)]
+    assert "the name of the key" in report.findings[1].detail
     assert report.opened == SIZE - 2
+
+
+def test_another_encryption_key_is_no_fault_of_the_records(sqlite: Case) -> None:
+    """They are counted by the name of the key that they need."""
+    report = sqlite.report(sealing=Sealing([bytes(32)]))
+    assert report.whole
+    assert report.opened == 0
+    assert report.unopened == {SEALING.names[0]: SIZE}
 
 
 def test_a_file_that_is_malformed_is_told_in_one_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sqlite3
 from contextlib import closing
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from credit_risk.audit.keys import Sealing
 from credit_risk.cli.exits import OTHERWISE
 from tests import toys
 from tests.commands import (
@@ -17,6 +19,7 @@ from tests.commands import (
     decide,
     refused,
 )
+from tests.sealing import SEALING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +31,6 @@ def test_a_log_is_verified_signed_exported_and_proven(
     run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
 ) -> None:
     """From the first checkpoint to the proof of one record; each command also as JSON."""
-    refused(run("audit", "verify"), 1, "no signing key is set", "--public-key")
     refused(run("audit", "public-key"), 1, "no signing key")
     refused(run("audit", "checkpoint"), 3, "no records yet")
     (first,) = decide(place, trees_package, toys.SAFE)
@@ -110,8 +112,33 @@ def test_sealed_data_are_opened_only_with_keys(
     trees_package: ModelPackage,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without any there is nothing to open with."""
+    """With another key, the one that is needed is named, and no record is called altered."""
     decide(place, trees_package, toys.SAFE)
     run("audit", "checkpoint")
+    own, other = SEALING.names[0], Sealing([bytes(32)]).names[0]
+    monkeypatch.setenv("CREDIT_RISK_ENCRYPTION_KEYS", base64.b64encode(bytes(32)).decode())
+    told = run("audit", "verify", "--open")
+    assert told.code == 1
+    assert "1 records, 1 checkpoints; whole" in told.out
+    line = f"records were not opened: 1 sealed under encryption key {own}; given is {other}\n"
+    assert told.err.endswith(line)
+    found = run("audit", "verify", "--open", "--json")
+    assert (found.code, found.json()["unopened"], found.json()["whole"]) == (1, {own: 1}, True)
     monkeypatch.delenv("CREDIT_RISK_ENCRYPTION_KEYS")
     refused(run("audit", "verify", "--open"), 1, "no encryption keys are set")
+
+
+def test_without_a_key_the_chain_is_verified_and_signatures_are_not(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """That nobody looked at them is said in text and as JSON, and is no fault."""
+    decide(place, trees_package, toys.SAFE, toys.RISKY)
+    told = run("audit", "verify")
+    assert told.code == 0
+    assert "2 records, 0 checkpoints; whole" in told.out
+    assert "signatures were NOT checked" in told.err
+    assert run("audit", "verify", "--json").json()["signatures_checked"] is False
+    with closing(sqlite3.connect(place.state / "records.db")) as connection:
+        connection.execute("UPDATE records SET status = 201 WHERE sequence = 2")
+        connection.commit()
+    assert run("audit", "verify").code == OTHERWISE
