@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from credit_risk.audit.records import moment
+
+if TYPE_CHECKING:
+    from credit_risk.audit.queue import Difference
 
 Kind = Literal[
     "changed",
@@ -79,6 +82,10 @@ class Report:
     anchors: int = 0
     found: int = 0
     findings: list[Finding] = field(default_factory=list)
+    queue: list[Difference] = field(default_factory=list)
+    """Cases of which the queue of reviews says otherwise than the chain; nothing of the chain's."""
+    misqueued: int = 0
+    """How many there are."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -91,6 +98,12 @@ class Report:
         self.found += 1
         if len(self.findings) < FINDINGS_KEPT:
             self.findings.append(finding)
+
+    def add_difference(self, difference: Difference) -> None:
+        """The queue says otherwise than the chain."""
+        self.misqueued += 1
+        if len(self.queue) < FINDINGS_KEPT:
+            self.queue.append(difference)
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
@@ -111,5 +124,9 @@ class Report:
             "anchors": self.anchors,
             "found": self.found,
             "findings": [finding._asdict() for finding in self.findings],
+            "queue": {
+                "differences": self.misqueued,
+                "cases": [difference._asdict() for difference in self.queue],
+            },
             "notes": self.notes,
         }

@@ -4,6 +4,8 @@ Reads the tables in order and in chunks, so that a log of any size needs the sam
 trusts nothing in them: each hash is made anew, each link compared, and each checkpoint's root and
 signature checked under public keys that come from elsewhere. A log may be verified while it is
 written; what comes meanwhile is left for the next time.
+
+The queue of reviews, a table beside the chain that proves nothing, is held against the chain too.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from credit_risk.audit.continuity import Continuity, Row
 from credit_risk.audit.database import as_stored
 from credit_risk.audit.findings import Finding, Kind, Report
 from credit_risk.audit.merkle import HASH_BYTES
+from credit_risk.audit.queue import differences
 from credit_risk.audit.retention import MONTHS
 from credit_risk.audit.signatures import Anchored, Signed
 from credit_risk.audit.tables import HEAD, RECORDS
@@ -148,6 +151,8 @@ class _Verification:
         self._signed.end(self._chain.last)
         self._anchored.end(self._report.log, self._signed)
         self._withdrawn.end(self._reading, self._signed)
+        for difference in differences(self._reading):
+            self._report.add_difference(difference)
         self._report.findings.sort(key=lambda finding: get_args(Kind).index(finding.kind))
 
     def _begin(self, heads: Sequence[Any]) -> None:

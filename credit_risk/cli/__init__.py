@@ -5,8 +5,8 @@ them. Results go to standard output, with `--json` as JSON; progress and errors 
 error, an error as one line.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 the record database could
-not be read or written, 5 a replay came out otherwise or records are not as they were written, 130
-interrupted, 143 terminated.
+not be read or written, 5 a replay came out otherwise or records are not as they were written, 6 the
+queue of reviews is not what the records say, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations

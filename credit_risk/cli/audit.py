@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from credit_risk.audit.records import instant
-from credit_risk.cli.exits import OTHERWISE
+from credit_risk.cli.exits import MISQUEUED, OTHERWISE
 from credit_risk.cli.opening import months_least, settings_of, text_of
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, print_progress, rows_done, wide
@@ -22,6 +22,7 @@ from credit_risk.settings import Settings
 if TYPE_CHECKING:
     from credit_risk.audit.checkpoints import Signer
     from credit_risk.audit.findings import Report
+    from credit_risk.audit.queue import Difference
 
 app = typer.Typer(
     no_args_is_help=True, help="Whether records are as they were written, and proof of it."
@@ -55,8 +56,9 @@ def verify(
 ) -> None:
     """Verify the whole log of records, and name whatever is not as it was written.
 
-    Reads only, also while servers write. Exit code 5: something is not as it was written; 1: with
-    --open, what is as it was written could not all be opened, for want of the right keys.
+    Reads only, also while servers write. Exit code 5: something is not as it was written; 6:
+    only the queue of reviews is otherwise, see `credit-risk audit queue`; 1: with --open, what is
+    as it was written could not all be opened, for want of the right keys.
     """
     settings = Settings()
     from credit_risk.audit import checkpoints, verification
@@ -99,6 +101,8 @@ def verify(
         _print_report(report)
     if not report.whole:
         raise typer.Exit(OTHERWISE)
+    if report.misqueued:
+        raise typer.Exit(MISQUEUED)
     if sealing is not None and report.unopened:
         missing = ", ".join(
             f"{number:,} sealed under encryption key {name}"
@@ -128,8 +132,56 @@ def _print_report(report: Report) -> None:
     ):
         if number:
             print_line(f"{told}: {number:,}")
+    _print_queue(report.queue, report.misqueued)
     for note in report.notes:
         print_progress(f"note: {note}")
+
+
+def _print_queue(differences: Sequence[Difference], number: int) -> None:
+    for difference in differences:
+        print_line(f"queue of reviews: {difference}")
+    if number > len(differences):
+        print_line(f"queue of reviews: and {number - len(differences):,} more")
+    if number:
+        print_progress(
+            "the queue of reviews is not what the records say; they are the evidence, and "
+            "`credit-risk audit queue --rebuild` makes it anew from them"
+        )
+
+
+@app.command()
+def queue(
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Make the queue what the records say.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hold the queue of reviews against the records, and with --rebuild make it anew from them.
+
+    Servers may run meanwhile. Exit code 6: the queue is not what the records say.
+    """
+    settings = Settings()
+    from credit_risk.audit import queue as waiting
+    from credit_risk.audit.log import open_log, open_records
+
+    with contextlib.ExitStack() as opened:
+        records = opened.enter_context(contextlib.closing(open_records(settings)))
+        mended = 0
+        if rebuild:
+            log = opened.enter_context(contextlib.closing(open_log(settings)))
+            mended = waiting.rebuild(records, log).total()
+        found = list(waiting.differences(records.reading))
+    if as_json:
+        cases = [difference._asdict() for difference in found]
+        print_json({"mended": mended, "differences": len(found), "cases": cases})
+    else:
+        if mended:
+            print_line(f"queue of reviews: mended {mended:,} cases")
+        if not found:
+            print_line("queue of reviews: as the records say")
+        _print_queue(found, len(found))
+    if found:
+        raise typer.Exit(MISQUEUED)
 
 
 @app.command()

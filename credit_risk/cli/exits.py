@@ -18,6 +18,8 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 """How an error ends a command; the first kind that it is one of counts."""
 OTHERWISE = 5
 """How a replay or a verification ends that did not show what it was to show."""
+MISQUEUED = 6
+"""How a verification ends that found records whole, and the queue of reviews otherwise."""
 
 
 @contextlib.contextmanager

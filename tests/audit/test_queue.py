@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 
 from credit_risk.audit import queue, retention
 from credit_risk.audit.log import SqlAuditLog
+from credit_risk.audit.tables import RECORDS, REVIEWS
 from credit_risk.errors import Conflict
 from credit_risk.reviews import Case, Proposal
 from tests import toys
+from tests.audit.test_checkpoints import altered
 from tests.sealing import SEALING
+from tests.test_casework import Office
 from tests.test_reviews import AT, case, decided
 
 if TYPE_CHECKING:
@@ -112,3 +117,127 @@ def test_of_many_at_once_in_several_processes_one_is_first(any_url: str) -> None
     assert [record.id for record in logs[0].find(about=ONE.decision_id)] == [f"s-{first}"]
     for log in logs:
         log.close()
+
+
+def rows(log: SqlAuditLog) -> list[dict[str, Any]]:
+    """The whole table."""
+    with log.reading() as connection:
+        found = connection.execute(sa.select(REVIEWS).order_by(REVIEWS.c.decision_id))
+        return [row._asdict() for row in found]
+
+
+def differing(log: SqlAuditLog) -> list[tuple[str, str]]:
+    """Kind and decision of each difference, in order of the decisions."""
+    return sorted((one.decision_id, one.kind) for one in queue.differences(log.reading))
+
+
+@pytest.fixture
+def office(any_url: str) -> Iterator[Office]:
+    """An office with a case in each state that there is."""
+    with closing(SqlAuditLog(any_url, SEALING)) as log:
+        made = Office(log)
+        made.decide("APPROVE", "APPROVE")
+        made.decide()
+        made.claim(made.decide(), "ada")
+        released = made.decide()
+        made.claim(released, "ada")
+        made.release(released, "ada")
+        made.review(made.decide(), "ada", "DECLINE")
+        made.review(made.decide("DECLINE", "DECLINE"), "ada", "APPROVE")
+        returned = made.decide("DECLINE", "DECLINE")
+        made.review(returned, "ada", "APPROVE")
+        made.review(returned, "ben", "DECLINE")
+        agreed = made.decide("DECLINE", "DECLINE")
+        made.review(agreed, "ada", "APPROVE")
+        made.claim(agreed, "ben")
+        made.review(agreed, "ben", "APPROVE")
+        yield made
+
+
+def test_a_queue_that_servers_keep_is_what_the_chain_says(office: Office) -> None:
+    """Whatever people did; and there is nothing to mend."""
+    before = rows(office.log)
+    assert [(row["state"], row["version"]) for row in before] == [
+        *(("open", 0), ("open", 1), ("open", 2), ("proposed", 1), ("open", 2))
+    ]
+    assert differing(office.log) == []
+    assert queue.rebuild(office.log, office.log).total() == 0
+    assert rows(office.log) == before
+
+
+def test_a_queue_that_was_emptied_is_named_and_made_anew(office: Office) -> None:
+    """Every case that waits is missing, and comes back as it was; the chain stays as it is."""
+    before = rows(office.log)
+    altered(office.log, sa.delete(REVIEWS))
+    assert differing(office.log) == [(row["decision_id"], "missing") for row in before]
+    number = office.log.count()
+
+    assert queue.rebuild(office.log, office.log) == {"missing": 5}
+
+    assert rows(office.log) == before
+    assert differing(office.log) == []
+    assert office.log.count() == number
+
+
+@pytest.mark.parametrize(
+    "column", ["portfolio", "time", "state", "holder", "until", "proposal", "version"]
+)
+def test_a_row_that_was_changed_is_named_with_its_column(office: Office, column: str) -> None:
+    """Of a case that nobody has touched, and of one that somebody works on."""
+    before = rows(office.log)
+    value = 7 if column in {"time", "until", "version"} else "x"
+    altered(office.log, sa.update(REVIEWS).values({column: value}))
+    found = list(queue.differences(office.log.reading))
+    assert {(one.kind, one.detail) for one in found} == {
+        ("different", f"has another {column} in the queue")
+    }
+    assert len(found) == len(before)
+    assert "ada" not in str(found[0])
+
+    queue.rebuild(office.log, office.log)
+    assert rows(office.log) == before
+
+
+def test_a_row_that_should_not_be_there_is_named_and_taken_out(office: Office) -> None:
+    """Of a case that is closed, one that never waited, one retention took, and of no decision."""
+    before = rows(office.log)
+    (step,) = office.log.find(kind="review", decision="DECLINE")
+    (decision,) = office.log.find(kind="decision", decision="APPROVE")
+    closed, approved = str(step.about), decision.id
+    waiting = before[0] | {"decision_id": closed}
+    others = [before[0] | {"decision_id": one} for one in (approved, "nobodys")]
+    altered(office.log, sa.insert(REVIEWS).values([waiting, *others]))
+    wanted = sorted([closed, approved, "nobodys"])
+    assert differing(office.log) == [(one, "extra") for one in wanted]
+
+    assert queue.rebuild(office.log, office.log) == {"extra": 3}
+    assert rows(office.log) == before
+
+
+def test_a_step_that_is_none_leads_nowhere(office: Office) -> None:
+    """Whether it is whole is the chain's to say; the queue is held against the others."""
+    step = office.log.find(kind="claim")[0]
+    altered(office.log, sa.update(RECORDS).where(RECORDS.c.id == step.id).values(body="[]"))
+    assert differing(office.log) == []
+    altered(office.log, sa.update(RECORDS).where(RECORDS.c.kind == "claim").values(body="{"))
+    assert {kind for _, kind in differing(office.log)} == {"different"}
+
+
+def test_a_case_that_somebody_works_on_meanwhile_is_no_difference(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row and the steps were read at different moments."""
+    case_id = str(rows(office.log)[0]["decision_id"])
+    changed = sa.update(REVIEWS).where(REVIEWS.c.decision_id == case_id).values(holder="x")
+    altered(office.log, changed)
+    left = [lambda: office.review(case_id, "ada", "DECLINE"), lambda: office.claim(case_id, "ada")]
+    look = queue._wanted  # noqa: SLF001 - the moment between
+
+    def act(connection: sa.Connection, ids: list[str]) -> object:
+        if left and case_id in ids:
+            left.pop()()
+        return look(connection, ids)
+
+    monkeypatch.setattr(queue, "_wanted", act)
+    assert differing(office.log) == []
+    assert left == []

@@ -49,6 +49,7 @@ def test_a_whole_log_is_whole(case: Case) -> None:
         "anchors": 1,
         "found": 0,
         "findings": [],
+        "queue": {"differences": 0, "cases": []},
         "notes": [],
     }
     assert log == Statement.read(case.checkpoint(1).statement).log

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from credit_risk.audit.keys import Sealing
-from credit_risk.cli.exits import OTHERWISE
+from credit_risk.cli.exits import MISQUEUED, OTHERWISE
 from tests import toys
 from tests.commands import (
     Outcome,
@@ -126,6 +126,31 @@ def test_sealed_data_are_opened_only_with_keys(
     assert (found.code, found.json()["unopened"], found.json()["whole"]) == (1, {own: 1}, True)
     monkeypatch.delenv("CREDIT_RISK_ENCRYPTION_KEYS")
     refused(run("audit", "verify", "--open"), 1, "no encryption keys are set")
+
+
+def test_a_queue_that_is_otherwise_is_no_broken_chain(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """It ends with a code of its own, and is made anew from the records."""
+    decide(place, trees_package, toys.SAFE, toys.RISKY)
+    assert run("audit", "queue").out == "queue of reviews: as the records say\n"
+    with closing(sqlite3.connect(place.state / "records.db")) as connection:
+        connection.execute(
+            "INSERT INTO reviews (decision_id, portfolio, time, state, version) "
+            "VALUES ('d-1', 'toy', 1, 'open', 0)"
+        )
+        connection.commit()
+    told = run("audit", "verify")
+    assert told.code == MISQUEUED
+    assert "2 records, 0 checkpoints; whole" in told.out
+    assert "queue of reviews: extra: decision d-1 is in the queue, and does not wait" in told.out
+    assert "--rebuild" in told.err
+    found = run("audit", "queue", "--json")
+    assert (found.code, found.json()["differences"]) == (MISQUEUED, 1)
+    assert run("audit", "queue", "--rebuild").out == (
+        "queue of reviews: mended 1 cases\nqueue of reviews: as the records say\n"
+    )
+    assert run("audit", "verify", "--json").json()["queue"] == {"differences": 0, "cases": []}
 
 
 def test_without_a_key_the_chain_is_verified_and_signatures_are_not(
