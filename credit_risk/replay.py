@@ -74,6 +74,16 @@ Cause = Literal[
 ]
 """Why something is ``NOT_REPRODUCIBLE``; only the first is nobody's fault."""
 
+Otherwise = Literal["decision", "band", "reasons", "rest"]
+"""What came out otherwise, by what it means to an applicant: another decision; the same one in
+another band; the same decision and band for other reasons; the same but for score, rules or
+prediction."""
+_OTHERWISE: dict[Otherwise, str] = {
+    "decision": "decision",
+    "band": "risk_band",
+    "reasons": "reasons",
+}
+
 PAGE_RECORDS = 1_000
 """Records read and scored at a time: some 10 MB while they are."""
 
@@ -151,6 +161,14 @@ class Replay:
     differences: tuple[Difference, ...] = ()
     cause: Cause | None = None
     libraries: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
+
+    @property
+    def otherwise(self) -> Otherwise | None:
+        """The first of these things that came out otherwise; None where nothing did, or could."""
+        if self.replayed is None or not self.differences:
+            return None
+        fields = {difference.field for difference in self.differences}
+        return next((name for name, of in _OTHERWISE.items() if of in fields), "rest")
 
     @property
     def changed(self) -> tuple[str, str] | None:
@@ -516,6 +534,7 @@ class Comparison:
         self.verdicts: Counter[Verdict] = Counter()
         self.causes: Counter[Cause] = Counter()
         self.examples: dict[Cause, str] = {}
+        self.otherwise: Counter[Otherwise] = Counter()
         self.changed: Counter[tuple[str, str]] = Counter()
         self.listed: list[Replay] = []
         self._listed_most = listed_most
@@ -528,6 +547,8 @@ class Comparison:
         if replay.cause is not None:
             self.causes[replay.cause] += 1
             self.examples.setdefault(replay.cause, replay.detail)
+        if replay.otherwise is not None:
+            self.otherwise[replay.otherwise] += 1
         if replay.replayed is not None:
             self._before.add(replay.recorded)
             self._after.add(replay.replayed)
@@ -556,7 +577,13 @@ class Comparison:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """All of it; ``before`` and ``after`` are of the same decisions, those made again."""
+        """All of it.
+
+        ``before`` and ``after`` are of the same decisions, those made again. ``otherwise`` counts
+        each that came out otherwise once, by the first thing that did (see `Otherwise`), so that
+        it adds up to the verdicts that are neither ``MATCH`` nor ``NOT_REPRODUCIBLE``; only its
+        ``decision`` is in ``newly`` and ``changed``.
+        """
         return {
             "records": self.records,
             "verdicts": {verdict: self.verdicts[verdict] for verdict in VERDICTS},
@@ -564,6 +591,7 @@ class Comparison:
                 cause: {"records": number, "example": self.examples[cause]}
                 for cause, number in sorted(self.causes.items())
             },
+            "otherwise": {name: self.otherwise[name] for name in get_args(Otherwise)},
             "before": self._before.to_json(),
             "after": self._after.to_json(),
             "from_to": {

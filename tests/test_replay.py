@@ -631,6 +631,13 @@ def test_a_comparison_adds_up(swapped: list[Replay]) -> None:
     assert sum(told["verdicts"].values()) == len(swapped)
     assert list(told["verdicts"]) == list(VERDICTS)
     assert told["verdicts"]["POLICY_CHANGED"] == sum(bool(m.differences) for m in swapped)
+    bands = [m.replayed["risk_band"] != m.recorded["risk_band"] for m in made_again if m.replayed]
+    decisions = [m.changed is not None for m in made_again]
+    assert told["otherwise"]["decision"] == sum(decisions)
+    assert told["otherwise"]["band"] == sum(
+        band and not decision for band, decision in zip(bands, decisions, strict=True)
+    )
+    assert sum(told["otherwise"].values()) == told["verdicts"]["POLICY_CHANGED"]
     assert told["not_reproducible"] == {
         "input-erased": {"records": 1, "example": swapped[-1].detail}
     }
@@ -659,6 +666,28 @@ def test_a_comparison_adds_up(swapped: list[Replay]) -> None:
     assert told["before"]["mean_probability_of_default"] == pytest.approx(
         told["after"]["mean_probability_of_default"]
     )
+
+
+@pytest.mark.parametrize(
+    ("altered", "otherwise"),
+    [
+        ({"risk_band": "LOW", "rules": ["x"]}, "band"),
+        ({"reasons": [], "log_odds": 0.0}, "reasons"),
+        ({"rules": ["x"]}, "rest"),
+        ({}, None),
+    ],
+)
+def test_what_came_out_otherwise_is_named_by_what_weighs_most(
+    risky: Record, trees_package: ModelPackage, altered: dict[str, Any], otherwise: str | None
+) -> None:
+    """Once, whatever else differs; another decision above all."""
+    made = one(with_body(risky, **altered), shelf(trees_package))
+    swapped = one(
+        dataclasses.replace(with_body(risky, **altered), decision="APPROVE"), shelf(trees_package)
+    )
+
+    assert (made.otherwise, swapped.otherwise) == (otherwise, "decision")
+    assert one(without_input(risky), shelf(trees_package)).otherwise is None
 
 
 def test_a_comparison_names_some_of_the_swap_set_and_no_more(swapped: list[Replay]) -> None:

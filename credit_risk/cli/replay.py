@@ -93,6 +93,14 @@ def _replay_one(record_id: str, policy: Path | None, model: str | None, *, as_js
         raise typer.Exit(OTHERWISE)
 
 
+_OTHERWISE = {
+    "decision": "another decision",
+    "band": "the same decision, in another band",
+    "reasons": "the same decision and band, for other reasons",
+    "rest": "the same but for the score, the rules or the prediction",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _History:
     """Decisions of a portfolio in a time, microseconds; what is no match goes to ``changes``."""
@@ -175,12 +183,22 @@ def _print_comparison(result: dict[str, Any]) -> None:
             print_line(f"  {verdict}: {number:,}")
     for cause, told in result["not_reproducible"].items():
         print_line(f"    {cause}: {told['records']:,}, such as: {told['example']}")
+    if any(result["otherwise"].values()):
+        _print_otherwise(result["otherwise"])
     if result["before"]["decisions"]:
         _print_sides(result["before"], result["after"])
     if any(result["newly"].values()):
         _print_swaps(result)
     if result["changes"] is not None:
         print_line(f"all that is no MATCH: {result['changes']}")
+
+
+def _print_otherwise(numbers: dict[str, int]) -> None:
+    """What came out otherwise, each decision once; only another decision is a swap."""
+    print_line(f"  came out otherwise: {sum(numbers.values()):,}")
+    for name, told in _OTHERWISE.items():
+        if numbers[name]:
+            print_line(f"    {told}: {numbers[name]:,}")
 
 
 def _print_sides(before: dict[str, Any], after: dict[str, Any]) -> None:

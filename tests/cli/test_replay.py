@@ -19,6 +19,7 @@ from tests import toys
 from tests.commands import (
     Outcome,
     Place,
+    altered,
     decide,
     listed,
     refused,
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from credit_risk.package import ModelPackage
-
-
-def altered(place: Place, record_id: str, **changed: object) -> None:
-    """Alter a record in the database, as nobody should."""
-    with closing(sqlite3.connect(place.state / "records.db")) as database:
-        (body,) = database.execute("SELECT body FROM records WHERE id = ?", (record_id,)).fetchone()
-        text = json.dumps(json.loads(body) | changed)
-        database.execute("UPDATE records SET body = ? WHERE id = ?", (text, record_id))
-        database.commit()
 
 
 def erase(place: Place, record_id: str) -> None:
@@ -229,6 +221,10 @@ def test_a_candidate_policy_names_exactly_what_it_would_change(
     assert result["candidate"]["policy_version"].startswith("2.1.0+")
     text = run(*against, "--limit", "1").out
     assert f"POLICY_CHANGED: {len(moved)}" in text
+    assert result["otherwise"]["decision"] == len(swapped)
+    assert sum(result["otherwise"].values()) == len(moved)
+    assert f"came out otherwise: {len(moved)}\n    another decision: {len(swapped)}\n" in text
+    assert f"the same decision, in another band: {result['otherwise']['band']}\n" in text
     assert re.search(rf"^ *REVIEW +{len(swapped)} ", text, re.MULTILINE)
     assert sum(record_id in text for record_id in ids) == 1
     assert len(run(*against, "--json", "--limit", "0").json()["changed"]) == 0
