@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from credit_risk.audit.log import SqlAuditLog, SqlRecords
     from credit_risk.audit.queue import WaitingState
-    from credit_risk.audit.records import RecordKind
+    from credit_risk.audit.records import Filters, RecordKind
     from credit_risk.decisions import Call
     from credit_risk.package import Wordings
     from credit_risk.reviews import Closing, Step, Verdict
@@ -223,7 +223,12 @@ def waiting(
 
 
 def summary(
-    records: SqlRecords, portfolio: str, *, since: int | None = None, until: int | None = None
+    records: SqlRecords,
+    portfolio: str,
+    *,
+    model_version: str | None = None,
+    since: int | None = None,
+    until: int | None = None,
 ) -> dict[str, Any]:
     """How often people overrode the server, by direction and reason, as JSON.
 
@@ -234,22 +239,27 @@ def summary(
     Args:
         records: where.
         portfolio: whose decisions.
+        model_version: only those of this package.
         since: from this time on, microseconds since the epoch.
         until: before this time.
 
     Raises:
         RecordingFailed: the database fails.
     """
+    within: Filters = {
+        "portfolio": portfolio,
+        "model_version": model_version,
+        "since": since,
+        "until": until,
+    }
     made = {
-        name: records.count(
-            portfolio=portfolio, kind="decision", decision=name, since=since, until=until
-        )
+        name: records.count(**(within | {"kind": "decision", "decision": name}))
         for name in get_args(DecisionName)
     }
     actions: Counter[str] = Counter()
     closed: Counter[str] = Counter()
     overrides: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    steps = every(records, portfolio=portfolio, kind="review", since=since, until=until)
+    steps = every(records, **(within | {"kind": "review"}))
     for body in (step.body for step in steps):
         actions[body["action"]] += 1
         if body["action"] == "close":
@@ -258,7 +268,7 @@ def summary(
                 # The reason of who overrode; the second person's is on record beside it.
                 overrides[body["override"], body["reviewed"]][body["reasons"][0]] += 1
     with records.reading() as connection:
-        now_waiting = queue.number(connection, portfolio)
+        now_waiting = queue.number(connection, portfolio, model_version)
     return {
         "portfolio": portfolio,
         "since": None if since is None else moment(since),

@@ -24,7 +24,7 @@ from credit_risk import __version__, scoring
 from credit_risk.audit.records import every, moment, pages
 from credit_risk.audit.tables import HEAD, RECORDS
 from credit_risk.errors import ExplanationFailed, OutputRefused, PackageInvalid
-from credit_risk.replay import PAGE_RECORDS, Comparison, listings_of, replay
+from credit_risk.replay import PAGE_RECORDS, Candidate, Comparison, listings_of, replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -71,12 +71,18 @@ class Rests:
 
 @dataclass(slots=True)
 class Topic:
-    """What there is to show of one thing; ``missing`` says why there is nothing."""
+    """What there is to show of one thing; ``missing`` says why there is nothing.
+
+    ``findings`` are what contradicts it, for the top of the pack; ``figures`` are numbers that
+    sum it up, each under a label.
+    """
 
     statements: list[tuple[str, Rests]] = field(default_factory=list)
     tables: list[tuple[list[str], list[list[Any]]]] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
     missing: str | None = None
+    findings: list[str] = field(default_factory=list)
+    figures: dict[str, str] = field(default_factory=dict)
 
     def say(self, rests: Rests, *texts: str) -> None:
         """Add statements that rest on the same."""
@@ -149,6 +155,7 @@ def pack(
         "outcomes": Topic(missing="This version of the server takes no outcomes."),
         "regime": _regime(regime, regime_sha256),
     }
+    asked = dict.fromkeys(name for section in regime.sections for name in section.requires)
     return {
         "format": FORMAT,
         "made_at": moment(made_at),
@@ -165,6 +172,17 @@ def pack(
             "caveat": regime.caveat,
             "sha256": regime_sha256,
         },
+        "findings": [
+            {"topic": name, "text": text}
+            for name, topic in topics.items()
+            for text in topic.findings
+        ],
+        "missing": [name for name in topics if name in asked and topics[name].missing is not None],
+        "figures": [
+            {"topic": name, "label": label, "value": value}
+            for name, topic in topics.items()
+            for label, value in topic.figures.items()
+        ],
         "sections": [
             {
                 "id": section.id,
@@ -178,12 +196,6 @@ def pack(
         ],
         "topics": {name: topic.to_json(TITLES[name]) for name, topic in topics.items()},
     }
-
-
-def missing(made: Mapping[str, Any]) -> list[str]:
-    """The topics that a section of the regime asks for and the pack has nothing of."""
-    asked = {one["topic"]: one["shown"] for s in made["sections"] for one in s["requires"]}
-    return sorted(name for name, shown in asked.items() if not shown)
 
 
 def replayed(
@@ -261,6 +273,8 @@ def write(made: dict[str, Any], package: ModelPackage, regime_file: Path, folder
     page = environment.get_template("evidence.html.j2").render(
         pack=made,
         package=PACKAGE,
+        regime=REGIME,
+        files={path.relative_to(folder).as_posix() for path in folder.rglob("*")},
         # Safe: made from text in which no HTML is let through.
         card=Markup(card.replace('src="plots/', f'src="{PACKAGE}/plots/')),  # noqa: S704
     )
@@ -337,6 +351,7 @@ def _performance(package: ModelPackage) -> Topic:
         f"defaults: ROC-AUC {found['roc_auc']:.4f}, Gini {found['gini']:.4f}, "
         f"KS {found['ks']:.4f}.",
     )
+    topic.figures["ROC-AUC, held out"] = f"{found['roc_auc']:.4f}"
     shares = ", ".join(f"{name} {share:.1%}" for name, share in sorted(found["decisions"].items()))
     topic.say(_file(package, "metrics.json"), f"Decisions on these rows: {shares}.")
     return topic
@@ -387,6 +402,7 @@ def _reasons(package: ModelPackage) -> Topic:
         scoring.check_golden(package)
     except (PackageInvalid, ExplanationFailed) as error:
         golden = f"They do NOT come out on the machine that made this pack: {error}."
+        topic.findings.append(f"The golden records do not come out: {error}.")
     else:
         golden = "They came out, reasons included, on the machine that made this pack."
     topic.say(
@@ -428,35 +444,60 @@ _UNRECORDED = "Nothing is on record yet."
 def _activations(package: ModelPackage, records: SqlRecords | None) -> Topic:
     if records is None:
         return Topic(missing=_UNRECORDED)
-    topic = Topic()
     found = [
         record
         for record in every(records, portfolio=package.portfolio, kind="activation")
         if package.version in {record.body["from"], record.body["to"]}
     ]
-    if not found:
-        topic.missing = "The package was never activated: it may be the one shipped as the default."
-        return topic
-    hashes = _hashes(records, [record.id for record in found])
-    topic.tables.append(
-        (
-            ["time", "action", "from", "to", "by", "record", "hash"],
-            [
-                [
-                    moment(record.time),
-                    *(record.body[name] for name in ("action", "from", "to", "by")),
-                    record.id,
-                    hashes[record.id].hex(),
-                ]
-                for record in reversed(found)
-            ],
+    started = _started(package, records)
+    if not found and started is None:
+        return Topic(missing="The package was never activated, and no server has started with it.")
+    topic = Topic()
+    if started is not None:
+        rests, *times = started
+        topic.say(rests, "Workers started with it {:,} times, from {} to {}.".format(*times))
+        if not found:
+            topic.say(
+                rests,
+                "Nobody activated it: it decides since the first of these starts, as the package "
+                "that the portfolio ships as its default, or that a server's MODEL_VERSION names.",
+            )
+    if found:
+        hashes = _hashes(records, [record.id for record in found])
+        names = ("action", "from", "to", "by")
+        rows = [
+            [moment(r.time), *(r.body[name] for name in names), r.id, hashes[r.id].hex()]
+            for r in reversed(found)
+        ]
+        topic.tables.append((["time", *names, "record", "hash"], rows))
+        topic.say(
+            Rests("the records of these activations, the newest first", _digest(hashes.values())),
+            f"Activations of the package, or of another in its place: {len(found)}.",
         )
-    )
-    topic.say(
-        Rests("the records of these activations, the newest first", _digest(hashes.values())),
-        f"Activations of the package, or of another in its place: {len(found)}.",
-    )
     return topic
+
+
+def _started(package: ModelPackage, records: SqlRecords) -> tuple[Rests, int, str, str] | None:
+    """The records of starts with the package: their digest and number, the first and the last."""
+    starts = (
+        sa.select(_C.hash, _C.time)
+        .where(
+            _C.portfolio == package.portfolio,
+            _C.model_version == package.version,
+            _C.kind == "start",
+        )
+        .order_by(_C.sequence)
+    )
+    with records.reading() as connection:
+        found = connection.execute(starts).all()
+    if not found:
+        return None
+    times = [row.time for row in found]
+    rests = Rests(
+        f"{len(found):,} records of starts, in the order of recording",
+        _digest(bytes(row.hash) for row in found),
+    )
+    return rests, len(found), moment(min(times)), moment(max(times))
 
 
 def _hashes(records: SqlRecords, ids: Sequence[str]) -> dict[str, bytes]:
@@ -514,6 +555,7 @@ def _decisions(package: ModelPackage, records: SqlRecords | None) -> Topic:
         f"{total:,} decisions from {moment(first)} to {moment(last)}; {approved / total:.1%} "
         "were approvals.",
     )
+    topic.figures |= {"decisions on record": f"{total:,}", "approved": f"{approved / total:.1%}"}
     topic.tables.append(
         (
             ["policy", "decision", "number", "share"],
@@ -533,19 +575,47 @@ def _reviews(
         return Topic(missing=_UNRECORDED)
     steps = (
         sa.select(_C.hash)
-        .where(_C.portfolio == package.portfolio, _C.kind == "review")
+        .where(
+            _C.portfolio == package.portfolio,
+            _C.model_version == package.version,
+            _C.kind == "review",
+        )
         .order_by(_C.sequence)
     )
     with records.reading() as connection:
         hashes = [bytes(one) for one in connection.execute(steps).scalars()]
-    if not hashes:
-        return Topic(missing="No review is on record.")
-    topic = Topic()
+    waiting = found["waiting_now"]
+    if not hashes and not waiting:
+        return Topic(missing="No decision of the package was reviewed, and none waits for it.")
+    numbers = found["reviews"]
+    topic = Topic(figures={"reviews closed": f"{numbers['closed']:,}"})
     topic.say(
-        Rests(f"{len(hashes):,} records of reviews of the portfolio", _digest(hashes)),
-        *(f"{name.replace('_', ' ')}: {_told(value)}" for name, value in found.items()),
+        Rests(
+            f"{len(hashes):,} records of reviews of the package's decisions, in the order of "
+            "recording",
+            _digest(hashes),
+        ),
+        f"Reviews closed: {numbers['closed']:,}, of which {numbers['approved']:,} approved and "
+        f"{numbers['declined']:,} declined. Waiting for a person now: {waiting:,}.",
+        f"Decisions proposed to a second person: {numbers['proposed']:,}; not agreed to: "
+        f"{numbers['returned']:,}.",
     )
+    if found["overrides"]:
+        names = ["override", "the server said", "number", "of", "share", "reasons"]
+        topic.tables.append((names, [_override(one) for one in found["overrides"]]))
     return topic
+
+
+def _override(found: Mapping[str, Any]) -> list[str]:
+    """A row of how often people overrode a decision of the server in one direction."""
+    return [
+        found["direction"],
+        found["decision"],
+        f"{found['number']:,}",
+        f"{found['of']:,}",
+        "" if found["rate"] is None else f"{found['rate']:.2%}",
+        ", ".join(f"{code} {number:,}" for code, number in found["reasons"].items()),
+    ]
 
 
 def _integrity(records: SqlRecords | None, found: Report | None) -> Topic:
@@ -567,7 +637,12 @@ def _integrity(records: SqlRecords | None, found: Report | None) -> Topic:
         log, sequence, head = connection.execute(
             sa.select(HEAD.c.log, HEAD.c.sequence, HEAD.c.hash)
         ).one()
-    topic = Topic()
+    topic = Topic(figures={"records verified": f"{found.records:,}"})
+    if not found.whole:
+        more = f"; and {found.found - 1:,} more" if found.found > 1 else ""
+        topic.findings.append(
+            f"The records are not as they were written: {found.findings[0]}{more}."
+        )
     topic.say(
         Rests(f"the head of chain {log}, record {sequence}", bytes(head).hex()),
         *said,
@@ -586,6 +661,20 @@ def _replay(package: ModelPackage, found: Comparison | None) -> Topic:
         f"The newest {found.records:,} decisions on record were made again from the package, "
         f"policy and reference group that they name: {verdicts}.",
     )
+    topic.figures["came out again"] = f"{found.verdicts['MATCH']:,} of {found.records:,}"
+    topic.say(
+        _manifest(package),
+        *(
+            f"{cause}: {number:,}, such as: {found.examples[cause]}."
+            for cause, number in sorted(found.causes.items())
+        ),
+    )
+    if not found.as_expected(Candidate()):
+        otherwise = found.records - found.verdicts["MATCH"] - found.causes["input-erased"]
+        topic.findings.append(
+            f"Of the newest {found.records:,} decisions made again, {otherwise:,} did not come "
+            "out as they are on record."
+        )
     return topic
 
 
@@ -612,9 +701,3 @@ def _plots(package: ModelPackage, *names: str) -> list[str]:
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _told(value: object) -> str:
-    if isinstance(value, (dict, list)):
-        return json.dumps(value, ensure_ascii=False) if value else "none"
-    return str(value)

@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -14,12 +15,12 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from credit_risk import evidence, package, regimes
+from credit_risk import casework, evidence, package, regimes
 from credit_risk.audit.log import SqlAuditLog
-from credit_risk.audit.records import Record
+from credit_risk.audit.records import Record, moment
 from credit_risk.audit.tables import RECORDS
 from credit_risk.audit.verification import verify
-from credit_risk.decisions import new_id
+from credit_risk.decisions import new_id, start_record
 from credit_risk.errors import OutputRefused
 from tests import toys
 from tests.recorded import NOON, decided
@@ -140,6 +141,85 @@ def test_activations_are_listed_with_their_hashes(
     assert statement["sha256"] == digest
 
 
+def test_a_package_that_nobody_activated_decides_since_its_first_start(
+    made: ModelPackage, linear_package: ModelPackage, log: SqlAuditLog
+) -> None:
+    """As a shipped default does; before that, it never did."""
+    topic = pack(made, log)["topics"]["activation-history"]
+    assert "no server has started with it" in topic["missing"]
+    first, second = (replace(start_record(made), time=NOON + i) for i in range(2))
+    log.append([first, start_record(linear_package), second]).result()
+
+    topic = pack(made, log)["topics"]["activation-history"]
+
+    told = [statement["text"] for statement in topic["statements"]]
+    assert told[0].startswith(f"Workers started with it 2 times, from {moment(NOON)} to ")
+    assert "Nobody activated it: it decides since the first of these starts" in told[1]
+    log.append([activation(made, None, 1)]).result()
+    topic = pack(made, log)["topics"]["activation-history"]
+    assert not any("Nobody activated it" in s["text"] for s in topic["statements"])
+    assert len(topic["tables"]) == 1
+
+
+def test_reviews_are_those_of_the_packages_own_decisions(
+    made: ModelPackage, linear_package: ModelPackage, log: SqlAuditLog
+) -> None:
+    """In sentences and a table, and none of another package's; what waits is told too."""
+    declined = [r for r in decided(made, toys.applications(60)) if r.decision == "DECLINE"][:2]
+    log.append([*declined, *decided(linear_package, [toys.RISKY])]).result()
+    for record in [*declined, *log.find(model_version=linear_package.version)]:
+        log.append([approval(record)]).result()
+
+    found = casework.summary(log, made.portfolio, model_version=made.version)
+    topic = pack(made, log, evidence.Findings(reviews=found))["topics"]["reviews"]
+
+    first, second = topic["statements"]
+    assert first["rests_on"].startswith("2 records of reviews of the package's decisions")
+    assert first["text"].startswith("Reviews closed: 2, of which 2 approved and 0 declined.")
+    assert "Decisions proposed to a second person: 0" in second["text"]
+    assert topic["tables"][0]["rows"] == [
+        ["low-side", "DECLINE", "2", "2", "100.00%", "COMPENSATING_FACTORS 2"]
+    ]
+    none = casework.summary(log, made.portfolio, model_version="another")
+    assert none["reviews"]["closed"] == none["waiting_now"] == 0
+
+
+def approval(of: Record) -> Record:
+    """The record of a review that approved what the server declined."""
+    body = {
+        "step": 1,
+        "action": "close",
+        "reviewer": "ada",
+        "decision": "APPROVE",
+        "override": "low-side",
+        "reviewed": "DECLINE",
+        "reviewers": ["ada"],
+        "reasons": ["COMPENSATING_FACTORS"],
+    }
+    return replace(of, id=new_id(), kind="review", body=body, about=of.id, personal=None)
+
+
+def test_what_does_not_hold_is_told_at_the_top(
+    tmp_path: Path, made: ModelPackage, log: SqlAuditLog
+) -> None:
+    """Of the records, and of the decisions made again; on the page before anything else."""
+    log.append(decided(made, toys.applications(5))).result()
+    with closing(sqlite3.connect(tmp_path / "records.db")) as database, database:
+        database.execute("UPDATE records SET body = replace(body, 'LOW', 'HIGH')")
+    key = Ed25519PrivateKey.generate().public_key()
+    findings = evidence.Findings(evidence.replayed(made, log, 10), verify(log.reading, [key]))
+
+    found = evidence.pack(made, REGIME, "regime's", log, findings, made_at=NOON)
+    evidence.write(found, made, REGIMES / "us-ecoa.yaml", tmp_path / "pack")
+
+    assert [one["topic"] for one in found["findings"]] == ["record-integrity", "replay"]
+    page = (tmp_path / "pack" / "index.html").read_text()
+    top = page[: page.index("What the regime asks for</h2>")]
+    assert "2 things do not hold" in top
+    assert all(one["text"].replace("'", "&#39;") in top for one in found["findings"])
+    assert pack(made, log)["findings"] == []
+
+
 def test_the_newest_decisions_are_made_again(made: ModelPackage, log: SqlAuditLog) -> None:
     """As many as asked for, and what came out is told."""
     log.append(decided(made, toys.applications(30))).result()
@@ -188,9 +268,9 @@ def test_what_is_missing_says_why_and_counts_as_missing(
     topics = found["topics"]
 
     asked = {name for section in REGIME.sections for name in section.requires}
-    assert evidence.missing(found) == sorted(n for n in asked if topics[n]["missing"] is not None)
+    assert set(found["missing"]) == {n for n in asked if topics[n]["missing"] is not None}
     assert all(topic["missing"] or topic["statements"] for topic in topics.values())
-    assert {"decisions", "activation-history", "reviews"} <= set(evidence.missing(found))
+    assert {"decisions", "activation-history", "reviews"} <= set(found["missing"])
     for section, given in zip(REGIME.sections, found["sections"], strict=True):
         assert [one["topic"] for one in given["requires"]] == [*section.requires]
 
@@ -222,7 +302,10 @@ def test_a_pack_is_a_folder_that_can_be_checked(
     page = (folder / "index.html").read_text()
     for topic in found["topics"].values():
         assert topic["title"] in page
+    assert f"<h1>{made.schema.title}: model {made.version}</h1>" in page
     assert "<h1>A toy</h1>" in page
+    assert all(f'href="{name}"' in page for name, _ in rests if name in sums)
+    assert all(f'id="section-{section.id}"' in page for section in REGIME.sections)
 
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path, made: ModelPackage) -> None:

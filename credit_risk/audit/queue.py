@@ -154,9 +154,12 @@ def waiting(
     ]
 
 
-def number(connection: sa.Connection, portfolio: str) -> int:
-    """How many cases wait."""
+def number(connection: sa.Connection, portfolio: str, model_version: str | None = None) -> int:
+    """How many cases wait; of the decisions of one package, or of all."""
     counted = sa.select(sa.func.count()).where(_R.portfolio == portfolio)
+    if model_version is not None:
+        theirs = sa.and_(RECORDS.c.id == _R.decision_id, RECORDS.c.model_version == model_version)
+        counted = counted.where(sa.exists().where(theirs))
     return connection.execute(counted).scalar_one()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from credit_risk import regimes
+from credit_risk.cli.exits import OTHERWISE
 from credit_risk.cli.opening import chosen_portfolio, deciding, months_least
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, rows_done
@@ -40,6 +41,8 @@ def evidence_command(
     Model card, data, performance, calibration, reasons, policy, activations, decisions, integrity
     and replay, each statement with the digest of what it rests on, held against what the sections
     of the regime in force ask for. What is missing is named, and is no error.
+
+    Exit code 5: the pack is there, and says of what it found that it does not hold.
     """
     from credit_risk import casework, evidence
     from credit_risk.audit.log import open_records
@@ -62,19 +65,23 @@ def evidence_command(
             findings = evidence.Findings(
                 replayed=evidence.replayed(package, records, replays, progress),
                 integrity=_verified(settings, records) if verify_all else None,
-                reviews=casework.summary(records, settings.portfolio),
+                reviews=casework.summary(records, package.portfolio, model_version=package.version),
             )
         made_at = time.time_ns() // 1_000
         sums = evidence.sha256_of(regime_file)
         pack = evidence.pack(package, regime, sums, records, findings, made_at=made_at)
     evidence.write(pack, package, regime_file, folder)
-    missing = evidence.missing(pack)
+    found, missing = pack["findings"], pack["missing"]
     if as_json:
-        print_json({"folder": str(folder), "missing": missing})
-        return
-    print_line(f"{folder / 'index.html'} has the evidence on package {version}")
-    if missing:
-        print_line(f"The regime {regime.id} also asks for: {', '.join(missing)}")
+        print_json({"folder": str(folder), "findings": found, "missing": missing})
+    else:
+        print_line(f"{folder / 'index.html'} has the evidence on package {version}")
+        for finding in found:
+            print_line(f"{finding['topic']}: {finding['text']}")
+        if missing:
+            print_line(f"The regime {regime.id} also asks for: {', '.join(missing)}")
+    if found:
+        raise typer.Exit(OTHERWISE)
 
 
 def _verified(settings: Settings, records: SqlRecords) -> Report | None:

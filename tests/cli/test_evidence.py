@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from credit_risk.cli.exits import OTHERWISE
 from tests import served, toys
 from tests.commands import (
     Outcome,
     Place,
+    altered,
     decide,
     refused,
 )
@@ -33,14 +35,17 @@ def test_evidence_on_a_package_is_a_folder_of_its_own(
     done = run("evidence", place.trees, "--out", str(folder), "--json").json()
 
     found = json.loads((folder / "evidence.json").read_text())
-    assert done["folder"] == str(folder)
+    assert (done["folder"], done["findings"]) == (str(folder), [])
     assert {"fairness", "outcomes"} <= set(done["missing"])
     assert found["model_version"] == place.trees
     assert found["topics"]["decisions"]["statements"][0]["text"].startswith("4 decisions")
-    reviews = " ".join(s["text"] for s in found["topics"]["reviews"]["statements"])
-    assert "low-side" in reviews
+    assert found["topics"]["reviews"]["tables"][0]["rows"][0][0] == "low-side"
     assert "Known for years" not in json.dumps(found)
     assert "MATCH 4" in found["topics"]["replay"]["statements"][0]["text"]
     refused(run("evidence", place.trees, "--out", str(folder)), 1, "is there already")
+    altered(place, ids[0], risk_band="LOW")
+    told = run("evidence", place.trees, "--out", str(place.folder / "found"))
+    assert told.code == OTHERWISE
+    assert "replay: Of the newest 4 decisions made again, 1 did not come out" in told.out
     refused(run("evidence", "nowhere", "--out", str(place.folder / "other")), 3, "nowhere")
     assert not (place.folder / "other").exists()
