@@ -14,8 +14,9 @@ Of each field and of the score there are:
   portfolio of many fields raises no more false alarms than one of few.
 - a verdict: the usual lines at 0.1 and 0.25, and only where the index exceeds what chance does.
   Where even the upper line is within chance, there are too few rows for any verdict.
-- Kolmogorov and Smirnov's test for numbers, chi-square for categories and the score, corrected for
-  their number. They decide nothing: with enough rows every difference is significant.
+- Kolmogorov and Smirnov's test for numbers, chi-square for categories, for numbers of few values,
+  to whose ties the former is blind, and for the score, corrected for their number. They decide
+  nothing: with enough rows every difference is significant.
 """
 
 from __future__ import annotations
@@ -55,6 +56,9 @@ LEVEL = 0.01
 
 FALSE_DISCOVERIES = 0.05
 """Expected share of false ones among the differences called significant."""
+
+FEW_VALUES = 10
+"""A number with so few values in the reference is tested as a category is, by its bins."""
 
 LEAST_ROWS = 100
 """Fewer rows than this have no verdict: ten for each of ten bins."""
@@ -325,6 +329,7 @@ def _number(spec: FieldSpec, marginal: Marginal, rows: int, start: int) -> _Cell
         exact = np.cumsum(marginal.bins[:-1]) / present
         lowest[at_edges] = highest[at_edges] = exact
     lowest[-1] = highest[-1] = 1.0
+    is_continuous = len(points) > FEW_VALUES
     return _Cells(
         name=spec.name,
         start=start,
@@ -335,8 +340,8 @@ def _number(spec: FieldSpec, marginal: Marginal, rows: int, start: int) -> _Cell
         bin_of_cell=_bins_of_points(points, edges),
         edges=marginal.edges,
         points=points,
-        lowest=lowest,
-        highest=highest,
+        lowest=lowest if is_continuous else None,
+        highest=highest if is_continuous else None,
         beyond=1.0 / len(quantiles),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,21 +12,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from credit_risk import stability
+from credit_risk import package, portfolio, simulation, stability
 from credit_risk.drift import Counts, Reference
 from credit_risk.errors import EvidenceInvalid
+from credit_risk.model import probability
 from credit_risk.profile import Marginal
-from credit_risk.training import profiling
+from credit_risk.training import preparation, profiling, settings
 from tests import toys
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from credit_risk.drift import Comparison
+    from credit_risk.package import ModelPackage
 
     Floats = npt.NDArray[np.float64]
 
 SCHEMA = toys.schema()
+ROOT = Path(__file__).parent.parent
+DATA = ROOT.parent / "shared" / "data"
+FILES = {"personal-loans": "personal_loans.csv", "credit-cards": "credit_cards.csv"}
 AGE, INCOME, PRICE, YEARS, HISTORY, USE = range(6)
 
 
@@ -238,6 +245,21 @@ def test_chi_square_is_scipys() -> None:
     )
 
 
+def test_chi_square_is_for_numbers_of_few_values_too() -> None:
+    """Kolmogorov and Smirnov's p-value would be far too large."""
+    development = DEVELOPMENT.copy()
+    development[:, YEARS] = development[:, YEARS] > 4
+    reference = Reference(profiling.describe(development, SCHEMA, "lessees", PDS), SCHEMA)
+    rows, pds = applicants(1_000, seed=18)
+    rows[:, YEARS] = np.repeat([0.0, 1.0], [500, 500])
+
+    years = reference.compare(reference.count(rows, pds)).fields[YEARS]
+
+    then = [(development[:, YEARS] == value).sum() for value in (0, 1)]
+    assert years.test == "chi-square"
+    assert years.p_value == pytest.approx(stats.chi2_contingency([then, [500, 500]]).pvalue)
+
+
 def test_chi_square_of_the_score_is_of_its_bins() -> None:
     """Its quantiles are not in the profile."""
     rows, pds = applicants(1_000, seed=7)
@@ -396,3 +418,60 @@ def test_scores_are_compared_with_as_many_rows_as_made_their_bins() -> None:
 
     assert found.score is not None
     assert (found.score.reference_rows, found.fields[0].reference_rows) == (1_000, 8_000)
+
+
+# The shipped portfolios
+
+
+def shipped(name: str) -> ModelPackage:
+    """The package that a portfolio ships as its default."""
+    folder = ROOT / "packages" / name
+    return package.load(folder / (folder / "default").read_text(encoding="utf-8").strip())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_thousand_applicants_of_each_scenario_are_flagged_and_the_right_fields_named(
+    name: str,
+) -> None:
+    """No others are, what is moved a little is significant all the same, and stable is stable."""
+    loaded = shipped(name)
+    reference = Reference.of(loaded)
+    known = simulation.Population(loaded.schema, loaded.profile)
+    for scenario, what in simulation.scenarios(ROOT / "portfolios" / name, loaded.schema).items():
+        rows = np.concatenate(list(simulation.blocks(known, what, 1, 1_000)))
+
+        found = reference.compare(reference.count(rows, probability(loaded.model.log_odds(rows))))
+
+        moved = set(what.moves(loaded.schema))
+        assert (found.verdict in {"moderate", "major"}) == bool(moved), scenario
+        assert set(found.drifted) <= moved | {"score"}, scenario
+        assert bool(set(found.drifted) & moved) == bool(moved), scenario
+        significant = {c.field for c in found.fields if c.significant}
+        assert significant | set(found.drifted) >= moved, scenario
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data, the real data, is not here")
+@pytest.mark.parametrize("name", FILES)
+def test_real_applicants_are_hardly_ever_taken_for_others(name: str) -> None:
+    """A profile of one half against some of the other: alarms in at most 5 of 100 splits.
+
+    PDs are of the shipped model, which was trained on most of both halves.
+    """
+    loaded, chosen = shipped(name), portfolio.load(ROOT / "portfolios", name)
+    training = settings.load(chosen)
+    rows = preparation.read(DATA / FILES[name], chosen.schema, training, unique=False).rows
+    pds = probability(loaded.model.log_odds(rows))
+    alarms: Counter[int] = Counter()
+    for seed in range(100):
+        order = np.random.default_rng(seed).permutation(len(rows))
+        half, others = np.array_split(order, 2)
+        described = profiling.describe(rows[half], chosen.schema, "half of them", pds[half])
+        reference = Reference(described, chosen.schema)
+        for number in (200, 1_000, 5_000):
+            some = others[:number]
+            found = reference.compare(reference.count(rows[some], pds[some]))
+            assert found.verdict != "too-few"
+            alarms[number] += found.verdict != "stable"
+
+    assert max(alarms.values()) <= 5, alarms
