@@ -68,7 +68,8 @@ class Call:
 
     ``received`` is `time.perf_counter` when the first byte was seen; ``at`` microseconds since
     the epoch. ``stages`` are those passed so far, each with the `time.perf_counter` of its end.
-    ``trace`` is whatever the transport follows the request by.
+    ``trace`` is whatever the transport follows the request by. ``kept_as`` is the place that the
+    answer is kept at, where the request has an idempotency key.
     """
 
     operation: str
@@ -77,6 +78,7 @@ class Call:
     received: float = field(default_factory=time.perf_counter)
     at: int = field(default_factory=lambda: time.time_ns() // 1_000)
     stages: list[tuple[str, float]] = field(default_factory=list)
+    kept_as: str | None = None
 
     def passed(self, stage: str) -> None:
         """A stage ends now."""
@@ -363,6 +365,7 @@ class Desk:
                 "row": row,
                 "problem": answered,
                 "latency_ms": call.latency_ms,
+                **_kept_as(call),
             },
             personal=personal,
         )
@@ -528,9 +531,15 @@ def decision_record(
             "row": row,
             **evidence(package, decision),
             "latency_ms": latency_ms,
+            **_kept_as(call),
         },
         personal={"input": application},
     )
+
+
+def _kept_as(call: Call) -> dict[str, str]:
+    """Where the answer is kept, for who has to take it away with what it tells of."""
+    return {} if call.kept_as is None else {"kept_as": call.kept_as}
 
 
 def _batch(body: bytes, rows_max: int) -> list[Any]:

@@ -12,7 +12,8 @@ Clocks decide when a claim has run out and nothing else: a claim taken over whil
 work after all is gone when the holder wants to record, and nothing is recorded.
 
 Kept are keyed digests of key and request, and the answer encrypted. The caller's key belongs to one
-portfolio and one operation.
+portfolio and one operation. Records that came of a request with a key say where its answer is kept
+(``kept_as``), so that it goes when they are erased or taken; see `forget`.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ import pydantic_core
 import sqlalchemy as sa
 
 from credit_risk.audit.keys import WRAPPED_BYTES
-from credit_risk.audit.tables import IDEMPOTENCY
+from credit_risk.audit.tables import IDEMPOTENCY, RECORDS
 from credit_risk.decisions import new_id
 from credit_risk.errors import EvidenceInvalid, KeyInUse, KeyReused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from credit_risk.audit.keys import Sealing
     from credit_risk.audit.records import Alongside, AuditLog
@@ -66,6 +67,11 @@ _KEEP = (
     .values(answer=sa.bindparam("kept"), expires=sa.bindparam("until"))
 )
 _RELEASE = sa.delete(IDEMPOTENCY).where(_MINE)
+_BODIES = sa.select(RECORDS.c.body).where(
+    RECORDS.c.id.in_(sa.bindparam("ids", expanding=True)), RECORDS.c.body.is_not(None)
+)
+# Of this very claim: the key may be another's since, with an answer of its own.
+_FORGET = sa.delete(IDEMPOTENCY).where(_C.key == sa.bindparam("of"), _C.claim == sa.bindparam("by"))
 
 
 class Kept(NamedTuple):
@@ -85,6 +91,22 @@ class Observer(Protocol):
 
 def _now() -> int:
     return time.time_ns() // 1_000
+
+
+def forget(connection: sa.Connection, records: Sequence[str]) -> None:
+    """Delete the answers that tell of records, each whole; in the transaction that takes these.
+
+    Who sends such a request again is decided about anew.
+
+    Args:
+        connection: in that transaction, before the bodies are taken.
+        records: ids, a few hundred at most.
+    """
+    bodies = connection.execute(_BODIES, {"ids": records}).scalars()
+    places = {pydantic_core.from_json(body).get("kept_as") for body in bodies} - {None}
+    for place in places:
+        key, holder = place.split(" ")
+        connection.execute(_FORGET, {"of": bytes.fromhex(key), "by": holder})
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +212,11 @@ class Claim:
     key: bytes
     request: bytes
     holder: str
+
+    @property
+    def place(self) -> str:
+        """Where the answer will be, for its records to say."""
+        return f"{self.key.hex()} {self.holder}"
 
     def keep(self, kept: Kept) -> Alongside:
         """What keeps the answer, in the transaction of the records that it rests on.

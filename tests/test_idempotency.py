@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from credit_risk import idempotency
+from credit_risk.audit import erasure, retention
 from credit_risk.audit.keys import Sealing
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.audit.tables import IDEMPOTENCY
@@ -102,9 +103,9 @@ def claim(answers: Answers, key: str = "key-1", body: bytes = BODY) -> Claim:
     return claimed
 
 
-def decide(answers: Answers, claimed: Claim, kept: Kept = ANSWER) -> str:
+def decide(answers: Answers, claimed: Claim, kept: Kept = ANSWER, **fields: object) -> str:
     """Record a decision and keep its answer; the id of its record."""
-    record = made()
+    record = made(body={"kept_as": claimed.place}, personal={"input": {}}, **fields)
     run(answers.audit.record([record], alongside=claimed.keep(kept)))
     return record.id
 
@@ -337,6 +338,52 @@ def test_what_has_run_out_is_deleted_by_who_comes_later(
         claim(answers, f"new-{number}")
         assert len(rows(any_url)) == left
     assert again(answers, "key-13") == ANSWER
+
+
+def erase(log: SqlAuditLog, *ids: str) -> None:
+    """Erase what records hold of a person."""
+    erasure.erase(log, log, ids, by="auditor", reason="asked", progress=lambda *_: None)
+
+
+def test_what_is_erased_is_answered_no_more(
+    answers: Answers, log: SqlAuditLog, any_url: str
+) -> None:
+    """Its answer is gone from the database, nobody else's; the request is decided anew."""
+    decided, other = decide(answers, claim(answers)), decide(answers, claim(answers, "other"))
+    erase(log, decided)
+
+    assert again(answers, "other") == ANSWER
+    assert len(rows(any_url)) == 1
+    assert decide(answers, claim(answers)) != decided
+    assert again(answers) == ANSWER
+    erase(log, decided)  # again: what was decided since is not it
+    assert again(answers) == ANSWER
+    assert log.get(other).withheld is None
+
+
+def test_an_erasure_takes_no_later_answer_under_the_same_key(
+    answers: Answers, log: SqlAuditLog, clock: Clock
+) -> None:
+    """The first one's had run out, and the key is another request's by now."""
+    first = decide(answers, claim(answers))
+    clock.pass_seconds(KEPT_SECONDS)
+    in_hand = claim(answers, body=b"another")
+    erase(log, first)
+    decide(answers, in_hand)
+
+    assert again(answers, body=b"another") == ANSWER
+
+
+def test_what_retention_takes_is_answered_no_more(answers: Answers, log: SqlAuditLog) -> None:
+    """However long answers are kept."""
+    decide(answers, claim(answers), time=NOON - 1)
+    decide(answers, claim(answers, "young"), time=NOON)
+    terms = retention.Terms(25, NOON)
+    taken = retention.take(log, log, terms, by="auditor", progress=lambda *_: None)
+
+    assert taken == {"decision": 1}
+    assert again(answers, "young") == ANSWER
+    claim(answers)
 
 
 def test_a_restart_changes_nothing(any_url: str, clock: Clock) -> None:

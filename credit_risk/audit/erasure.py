@@ -1,8 +1,9 @@
 """Erasure: a person's data on record made unreadable for good, and the chain as it was.
 
 What is erased of a record is its data key. The ciphertext stays, so the chain verifies, and nobody
-reads it again. An erasure is itself on record: one of kind "erasure" ``about`` the record that was
-asked for, in the same transaction, whose body names every record that lost its key:
+reads it again. The answer kept for a request with an idempotency key goes with it. An erasure is
+itself on record: one of kind "erasure" ``about`` the record that was asked for, in the same
+transaction, whose body names every record that lost its key:
 ``{"by": ..., "reason": ..., "records": [id, ...]}``.
 
 What came of the application (PD, band, decision, reasons) stays: without it, it names nobody.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
+from credit_risk import idempotency
 from credit_risk.audit.records import Record
 from credit_risk.audit.tables import RECORDS
 from credit_risk.decisions import new_id
@@ -175,6 +177,8 @@ def _record(finding: Finding, by: str, reason: str) -> Record:
 def _destroy(findings: list[Finding], connection: sa.Connection) -> None:
     """Destroy exactly the data keys that the records of the erasure name, and leave none."""
     named = list(dict.fromkeys(i for finding in findings for i in finding.records))
+    for chunk in _chunks(named):
+        idempotency.forget(connection, chunk)
     destroyed = sum(
         connection.execute(_DESTROY, {"ids": chunk}).rowcount for chunk in _chunks(named)
     )

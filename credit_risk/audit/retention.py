@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
+from credit_risk import idempotency
 from credit_risk.audit.records import Record, RecordKind, instant
 from credit_risk.audit.tables import RECORDS, REVIEWS
 from credit_risk.decisions import new_id
@@ -317,6 +318,7 @@ def _take(
     connection: sa.Connection,
 ) -> None:
     """Take exactly the records that the one of this says, if they still are what is due."""
+    idempotency.forget(connection, ids)
     still = sa.select(sa.func.count()).select_from(RECORDS).where(*due, _C.id.in_(ids))
     gone = sa.update(RECORDS).where(_C.sequence.in_(sequences), _C.body.is_not(None))
     left = sa.select(_C.id).where(_C.about.in_(ids), _C.kind.not_in(NEVER))

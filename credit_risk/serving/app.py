@@ -231,6 +231,7 @@ class Calls:
             if once is not None:
                 if (before := await once.begin(request.scope, body)) is not None:
                     return before
+                call = request.scope["call"]
                 keep = once.keep(_encoded)
             answer = await operation(package, body, call, keep)
         except (Rejected, ApplicationInvalid, KeyReused) as error:

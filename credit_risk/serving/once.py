@@ -7,6 +7,7 @@ a key are left out by most clients, so that both forms are taken, and mean the s
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pydantic_core
@@ -73,6 +74,8 @@ class Once:
     async def begin(self, scope: Scope, body: bytes) -> Response | None:
         """Claim the request; the answer that it was given before, if there is one.
 
+        From then on the call in the scope names the place that its answer is kept at.
+
         Raises:
             Rejected: see `key_of`.
             DeadlineExceeded: its time was over before.
@@ -88,6 +91,7 @@ class Once:
         if isinstance(claimed, Kept):
             return _replay(claimed, scope)
         self._claim = claimed
+        scope["call"] = replace(call, kept_as=claimed.place)
         return None
 
     def keep(self, encode: Callable[[Answer], Awaitable[Response]]) -> Keep | None:

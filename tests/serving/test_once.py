@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from credit_risk.audit import erasure
 from credit_risk.idempotency import Claim, Kept
 from credit_risk.serving import problems
 from credit_risk.serving.once import KEY_PATTERN, key_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
+    from credit_risk.audit.log import SqlAuditLog
     from credit_risk.audit.records import Alongside
     from credit_risk.package import ModelPackage
 
@@ -138,6 +140,36 @@ def test_explaining_has_two_names_and_one_space_of_keys(server: Served) -> None:
     assert second.headers["idempotency-replayed"] == "true"
     assert len(server.records()) == 1
     assert post(server, path="/predict").json()["decision_id"] != first.json()["decision_id"]
+
+
+@pytest.mark.parametrize("path", ["/explain", "/predict/batch"])
+def test_an_answer_goes_with_what_is_erased(server: Served, path: str) -> None:
+    """One row of a batch takes the whole answer along; who asks again is decided about anew."""
+    first = post(server, BODIES[path], path)
+    records = server.records()
+    assert len({record.body["kept_as"] for record in records}) == 1
+    erased = records[-1].id
+    erasure.erase(
+        cast("SqlAuditLog", server.audit),
+        server.audit,
+        [erased],
+        by="auditor",
+        reason="asked for",
+        progress=lambda *_: None,
+    )
+
+    second = post(server, BODIES[path], path)
+    assert second.status_code == 200
+    assert "idempotency-replayed" not in second.headers
+    assert erased in first.text
+    assert erased not in second.text
+
+
+def test_records_of_requests_without_a_key_name_no_answer(server: Served) -> None:
+    """Nothing is kept of them."""
+    server.post("/predict", toys.RISKY)
+
+    assert "kept_as" not in server.only_record().body
 
 
 def decided(server: Served) -> dict[str, str]:
