@@ -39,6 +39,19 @@ def _is_url(text: str) -> str:
     return text
 
 
+def _url_in(file: Path) -> str:
+    try:
+        return _is_url(file.read_text(encoding="utf-8").strip())
+    except OSError:
+        msg = f"{file} cannot be read"
+        raise ValueError(msg) from None
+
+
+def _holds_url(file: Path) -> Path:
+    _url_in(file)
+    return file
+
+
 class Settings(BaseSettings):
     """The settings of one process; see ``credit-risk settings`` for the values in force."""
 
@@ -110,7 +123,14 @@ class Settings(BaseSettings):
         Annotated[str, AfterValidator(_is_url)] | None,
         Field(
             description="URL of the record database, postgresql+psycopg://USER:PASSWORD@HOST/NAME. "
-            "Unset: SQLite under the state directory."
+            "Unset: see database_url_file."
+        ),
+    ] = None
+    database_url_file: Annotated[
+        Annotated[Path, AfterValidator(_holds_url)] | None,
+        Field(
+            description="File with that URL, as containers are given secrets. Neither set: SQLite "
+            "under the state directory."
         ),
     ] = None
     encryption_keys: Annotated[
@@ -268,11 +288,14 @@ class Settings(BaseSettings):
         # Here and not above: what starts the workers needs settings, but no database.
         from sqlalchemy import URL, make_url  # noqa: PLC0415
 
-        if self.database_url is None:
+        given = self.database_url
+        if given is None and self.database_url_file is not None:
+            given = _url_in(self.database_url_file)
+        if given is None:
             # Put together by SQLAlchemy: in text, a folder's name would end at its first question
             # mark, and two such state directories would share one database.
             return URL.create("sqlite", database=str(self.state_dir.absolute() / "records.db"))
-        url = make_url(self.database_url)
+        url = make_url(given)
         if url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}:
             return url.set(database=str(Path(str(url.database)).absolute()))
         return url

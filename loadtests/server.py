@@ -34,7 +34,7 @@ LOG_TAIL = 3_000
 WARM_UP_CONNECTIONS = 16
 TLS = httpx.create_ssl_context()
 """For every client: each would read all certificates anew, 20 ms, and then speak plain HTTP."""
-_OURS = ("HOST", "PORT", "STATE_DIR", "DATABASE_URL")
+_OURS = ("HOST", "PORT", "STATE_DIR", "DATABASE_URL", "DATABASE_URL_FILE")
 
 
 class Unavailable(Exception):

@@ -175,6 +175,35 @@ def test_a_databases_password_is_in_no_error_and_no_print(monkeypatch: pytest.Mo
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_databases_url_may_be_a_secret_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that is given directly wins; the server passes that on to its workers."""
+    file = tmp_path / "url"
+    file.write_text("postgresql://clerk:hunter2@db/records\n", encoding="utf-8")
+    monkeypatch.setenv("CREDIT_RISK_DATABASE_URL_FILE", str(file))
+
+    assert Settings().audit_url.password == "hunter2"  # noqa: S105 - made up
+    assert Settings(database_url="sqlite:////srv/my.db").audit_url.database == "/srv/my.db"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [(None, "url cannot be read"), ("clerk:hunter2@db", "not a SQLAlchemy URL")],
+)
+def test_a_file_without_a_databases_url_stops_the_process(
+    tmp_path: Path, text: str | None, told: str
+) -> None:
+    """Nothing is recorded elsewhere because a secret is missing, and none is printed."""
+    file = tmp_path / "url"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+
+    with pytest.raises(ValidationError, match=told) as caught:
+        Settings(database_url_file=file)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_the_largest_body_follows_the_largest_batch() -> None:
     """4 KiB for each row, unless a limit is set."""
     assert Settings(batch_rows_max=10).body_limit == 40_960

@@ -51,7 +51,7 @@ def serve() -> None:
             f"{PREFIX}DATABASE_URL": settings.audit_url.render_as_string(hide_password=False),
             **{
                 f"{PREFIX}{name.upper()}": str(path.absolute())
-                for name in ("encryption_keys_file", "signing_key_file")
+                for name in ("database_url_file", "encryption_keys_file", "signing_key_file")
                 if (path := getattr(settings, name)) is not None
             },
             # Workers' metrics files and BentoML's own files: one folder for each state directory.
