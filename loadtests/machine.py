@@ -52,6 +52,14 @@ def children(process: int) -> list[int]:
     return [int(pid) for pid in path.read_text(encoding="ascii").split()]
 
 
+def runs(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended, waited for or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2][1] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def _used(pid: int) -> float:
     # The name, in brackets, may hold brackets itself. After it, proc(5)'s field 3 comes first:
     # 14 and 15 are the time as itself and within the kernel.

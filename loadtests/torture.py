@@ -121,6 +121,23 @@ class Replica:
             self._process.wait()
             self._process = None
 
+    def orphan(self) -> None:
+        """SIGKILL to the main process alone; waits until its workers have ended by themselves.
+
+        Raises:
+            Unavailable: they have not.
+        """
+        if self._process is not None:
+            workers = machine.children(self._process.pid)
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while any(map(machine.runs, workers)):
+                if time.monotonic() > deadline:
+                    raise Unavailable("workers go on without their main process")
+                time.sleep(0.01)
+
     def stop(self) -> None:
         """Ask it to stop, and wait."""
         if self._process is not None:

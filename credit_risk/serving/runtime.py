@@ -89,6 +89,7 @@ class Runtime:
     def start(self) -> None:
         """Begin to follow activations, to count, and to listen to signals."""
         self._stopping.listen()
+        self._stopping.follow_parent()
         self._active.follow()
         self._signer.start()
         self._accounts.start()

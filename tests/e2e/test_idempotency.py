@@ -99,7 +99,11 @@ def decisions(replica: Replica) -> list[str]:
 def test_fifty_clients_with_one_key_get_one_decision_also_after_a_restart(
     replicas: list[Replica],
 ) -> None:
-    """All at once, at every worker: each is answered that decision, or told to come again."""
+    """All at once, at every worker: each is answered that decision, or told to come again.
+
+    The restart is of a server whose main process was killed: its workers end by themselves, and
+    leave port and state directory to the next.
+    """
     urls = [replica.url for replica in replicas]
     (body,) = bodies_of(replicas, 1)
     together = threading.Barrier(CLIENTS)
@@ -112,7 +116,7 @@ def test_fifty_clients_with_one_key_get_one_decision_also_after_a_restart(
         first = list(pool.map(at_once, range(CLIENTS)))
         again = list(pool.map(at_once, range(CLIENTS)))
     for replica in replicas:
-        replica.kill()
+        replica.orphan()
         replica.start()
     with ThreadPoolExecutor(CLIENTS) as pool:
         restarted = list(pool.map(at_once, range(CLIENTS)))

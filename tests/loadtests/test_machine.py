@@ -31,5 +31,7 @@ def test_what_a_server_uses_is_counted_as_its_own_and_as_use_of_the_machine() ->
         child.communicate(b"\n")
 
     assert child.pid in siblings
+    assert machine.runs(os.getpid())
+    assert not machine.runs(child.pid)
     assert own - sum(before[:4]) >= 0.25
     assert machine.busy_seconds() - busy >= 0.25

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
+import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 NEVER = 3_600.0
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -76,6 +81,69 @@ def test_a_second_signal_does_not_wait(times: int) -> None:
         asyncio.run(terminated(Stopping(NEVER), times=times))
 
         assert numbers == [signal.SIGTERM] * (times - 1)
+
+
+WORKER = """
+import asyncio, os, signal, sys
+from credit_risk.serving.stopping import Stopping
+
+async def main():
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(ended.set))
+    stopping = Stopping(0.0)
+    stopping.listen()
+    stopping.follow_parent()
+    print("serving", flush=True)
+    try:
+        await asyncio.wait_for(ended.wait(), 60)
+        print("ended in order", stopping.begun, flush=True)
+    except TimeoutError:
+        print("left alone", flush=True)
+
+asyncio.run(main())
+"""
+MAIN = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True).wait()
+"""
+
+
+def test_a_worker_ends_in_order_when_the_process_that_started_it_is_killed() -> None:
+    """In another session, as BentoML starts it: no signal reaches it by itself."""
+    command = [sys.executable, "-c", MAIN, WORKER]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as main:  # noqa: S603 - this interpreter, on programs written above
+        assert main.stdout is not None
+        assert main.stdout.readline() == "serving\n"
+        main.kill()
+
+        assert main.stdout.read() == "ended in order True\n"
+
+
+def test_a_worker_whose_parent_was_gone_before_it_asked_ends_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody would tell it any more."""
+    stopping = Stopping(0.0)
+    monkeypatch.setattr(os, "getppid", lambda: -1)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Mute())
+
+    async def test() -> None:
+        stopping.listen()
+        stopping.follow_parent()
+
+    with told() as numbers:
+        asyncio.run(test())
+        assert numbers == [signal.SIGTERM]
+
+
+class Mute:
+    """A C library that asks nothing of the kernel: this process is not to follow anybody."""
+
+    def prctl(self, *asked: int) -> int:
+        """Take it."""
+        assert asked[:2] == (1, signal.SIGTERM)
+        return 0
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
