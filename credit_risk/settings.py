@@ -306,6 +306,11 @@ class Settings(BaseSettings):
         return self.state_dir.absolute() / "keys"
 
     @property
+    def note(self) -> Path:
+        """Where a server notes the newest checkpoint it has seen."""
+        return self.state_dir.absolute() / "newest-checkpoint.json"
+
+    @property
     def body_limit(self) -> int:
         """Largest request body in force, bytes."""
         if self.body_bytes_max is not None:

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from credit_risk import regimes
-from credit_risk.audit.checkpoints import Signer
 from credit_risk.audit.log import SqlAuditLog
+from credit_risk.audit.signer import Signer
 from credit_risk.batching import Batcher
 from credit_risk.casework import Casework
 from credit_risk.decisions import Desk

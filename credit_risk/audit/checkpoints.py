@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import threading
 import time
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple, get_type_hints
@@ -28,7 +27,7 @@ import sqlalchemy as sa
 from credit_risk.audit import keys, merkle
 from credit_risk.audit.chain import GENESIS
 from credit_risk.audit.tables import CHECKPOINTS, HEAD, RECORDS
-from credit_risk.errors import Conflict, CreditRiskError, EvidenceInvalid, RecordingFailed
+from credit_risk.errors import Conflict, EvidenceInvalid, RecordingFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -124,20 +123,6 @@ def covering(connection: sa.Connection, sequence: int) -> Checkpoint | None:
     after = sa.select(CHECKPOINTS).where(_C.last >= sequence).order_by(_C.last).limit(1)
     row = connection.execute(after).one_or_none()
     return None if row is None or row.first > sequence else Checkpoint(*row)
-
-
-def grown(connection: sa.Connection, seen: Checkpoint | None) -> Checkpoint | None:
-    """The newest checkpoint, once it is sure that one seen before is there as it was.
-
-    Raises:
-        EvidenceInvalid: it is gone, or another stands in its place.
-    """
-    if seen is not None:
-        there = sa.select(CHECKPOINTS).where(_C.number == seen.number)
-        row = connection.execute(there).one_or_none()
-        if row is None or Checkpoint(*row) != seen:
-            raise EvidenceInvalid(f"checkpoint {seen.number} is gone, or another in its place")
-    return newest(connection)
 
 
 def hashes(
@@ -250,118 +235,6 @@ def _keep(log: SqlAuditLog, checkpoint: Checkpoint) -> bool:
             return False
         raise
     return True
-
-
-class Signer:
-    """Makes checkpoints of a log: by itself in a thread, and whenever one is asked for.
-
-    All processes that write a log may have one; together they make one each ``seconds``, as long
-    as something is recorded. Each checkpoint is a line of the process's log, too, so that logs
-    that are kept elsewhere hold what the database can be compared with.
-
-    Args:
-        log: whose records are signed.
-        key: what signs.
-        seconds: time from one checkpoint to the next.
-        made: told of each one made here.
-        failed: told of each time that none could be made.
-    """
-
-    def __init__(
-        self,
-        log: SqlAuditLog,
-        key: Ed25519PrivateKey,
-        seconds: float,
-        *,
-        made: Callable[[Checkpoint], None],
-        failed: Callable[[], None],
-    ) -> None:
-        self.log = log
-        self.key = key
-        self._seconds = seconds
-        self._made = made
-        self._failed = failed
-        self._failing = False
-        # What this process has seen signed: who writes to the database can take checkpoints away,
-        # make hashes anew, and would have the next one signed as if it were the first.
-        self._seen: Checkpoint | None = None
-        self._signing = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
-
-    def start(self) -> None:
-        """Begin to make them."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Make the last one. Before the log is closed."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        if not self._failing:
-            self._try()
-
-    def sign(self) -> None:
-        """Have everything under a checkpoint that is on record by now.
-
-        Raises:
-            EvidenceInvalid: see `sign` and `grown`.
-            RecordingFailed: see `sign`.
-        """
-        with self._signing:
-            # Up to what is on record now: under load there is always more, and the next round's.
-            with self.log.reading() as connection:
-                head = connection.execute(sa.select(HEAD.c.sequence)).scalar_one()
-                self._seen = grown(connection, self._seen)
-            while (checkpoint := sign(self.log, self.key)) is not None:
-                self._seen = checkpoint
-                self._made(checkpoint)
-                logger.info(
-                    "checkpoint",
-                    extra={
-                        "checkpoint": checkpoint.number,
-                        "last": checkpoint.last,
-                        "root": Statement.read(checkpoint.statement).root,
-                        **checkpoint.to_json(),
-                    },
-                )
-                if checkpoint.last >= head:
-                    break
-
-    def _run(self) -> None:
-        wait = self._wait()
-        while not self._stop.wait(wait):
-            wait = self._wait()
-            if wait == 0.0:
-                self._try()
-                wait = self._seconds
-
-    def _wait(self) -> float:
-        """Seconds until the next one is due, whoever made the last."""
-        try:
-            with self.log.reading() as connection:
-                last = newest(connection)
-            if last is None:
-                return 0.0
-            age = time.time() - Statement.read(last.statement).time / 1e6
-        except CreditRiskError as error:
-            self._fail(error)
-            return self._seconds
-        return min(max(self._seconds - age, 0.0), self._seconds)
-
-    def _try(self) -> None:
-        try:
-            self.sign()
-        except CreditRiskError as error:
-            self._fail(error)
-        else:
-            self._failing = False
-
-    def _fail(self, error: CreditRiskError) -> None:
-        # Records go on without: the next checkpoint is about these as well.
-        self._failing = True
-        self._failed()
-        logger.error("no checkpoint: %s", error)
 
 
 def anchors(text: str) -> Sequence[Checkpoint]:

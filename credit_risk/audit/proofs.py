@@ -21,7 +21,8 @@ from credit_risk.errors import EvidenceInvalid, RecordNotFound
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    from credit_risk.audit.checkpoints import Checkpoint, Reading, Signer
+    from credit_risk.audit.checkpoints import Checkpoint, Reading
+    from credit_risk.audit.signer import Signer
 
 FORMAT = "credit-risk-proof/1"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -34,6 +34,7 @@ RecordKind = Literal[
     "review",
     "erasure",
     "retention",
+    "acknowledgement",
 ]
 Withheld = Literal["sealed", "erased"]
 Alongside: TypeAlias = "Callable[[sa.Connection], None]"

@@ -44,7 +44,13 @@ if TYPE_CHECKING:
 
 CASES: tuple[RecordKind, ...] = ("decision", "refusal", "failure")
 """What is taken by its own age; records about these go with them."""
-NEVER: tuple[RecordKind, ...] = ("activation", "start", "erasure", "retention")
+NEVER: tuple[RecordKind, ...] = (
+    "activation",
+    "start",
+    "erasure",
+    "retention",
+    "acknowledgement",
+)
 MONTHS = 25
 """How long records are kept where neither settings nor regime say."""
 AT_ONCE = 500

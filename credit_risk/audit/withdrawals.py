@@ -19,6 +19,7 @@ import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, NamedTuple, get_args
 
 import sqlalchemy as sa
@@ -48,7 +49,7 @@ _R = RECORDS.c
 _KINDS: dict[str, int] = {kind: code for code, kind in enumerate(get_args(RecordKind))}
 _NO_KIND = 255
 _NO_TIME = -1
-_UUID7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_ID_LENGTH = 36
 _NAME = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
@@ -287,8 +288,11 @@ def _of_its_numbers(kinds: Counter[int], said: dict[str, int]) -> Iterator[str]:
 
 def made_at(record_id: str) -> int:
     """The time in a UUIDv7, microseconds since the epoch to the millisecond; -1 of another text."""
-    found = _UUID7.fullmatch(record_id)
-    return int(found[1] + found[2], 16) * 1_000 if found else _NO_TIME
+    # By hand: a regular expression takes three times as long, of every record that was emptied.
+    if len(record_id) == _ID_LENGTH and record_id[14] == "7":
+        with suppress(ValueError):
+            return int(record_id[:8] + record_id[9:13], 16) * 1_000
+    return _NO_TIME
 
 
 def without(ranges: Iterable[Sequence[int]], away: Iterable[Range]) -> Iterator[Range]:

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from credit_risk.audit.records import instant
+from credit_risk.audit.records import instant, moment
 from credit_risk.cli.exits import MISQUEUED, OTHERWISE
 from credit_risk.cli.opening import months_least, settings_of, text_of
-from credit_risk.cli.options import AsJson, PortfolioName
+from credit_risk.cli.options import AsJson, Done, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, print_progress, rows_done, wide
 from credit_risk.errors import KeysInvalid, RecordNotFound
 from credit_risk.settings import Settings
 
 if TYPE_CHECKING:
-    from credit_risk.audit.checkpoints import Signer
+    from credit_risk.audit.checkpoints import Checkpoint
     from credit_risk.audit.findings import Report
     from credit_risk.audit.queue import Difference
+    from credit_risk.audit.signer import Signer
 
 app = typer.Typer(
     no_args_is_help=True, help="Whether records are as they were written, and proof of it."
@@ -209,6 +210,64 @@ def checkpoint(
         print_line(f"checkpoint {last.number}: records {last.first} to {last.last}")
 
 
+@app.command()
+def acknowledge(
+    reason: Annotated[str, typer.Option(help="Why they are gone: it stays on record for ever.")],
+    yes: Done = False,
+    portfolio_name: PortfolioName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put on record that checkpoints are gone for a reason, as after restoring a backup.
+
+    Servers sign nothing while a checkpoint they have seen is not there as it was. With this all
+    of them go on with what is there. It takes the signing key; without --yes it only says what is
+    gone.
+    """
+    if not reason.strip():
+        raise typer.BadParameter("--reason is empty")
+    settings = settings_of(portfolio_name)
+    from credit_risk import environment
+    from credit_risk.audit import keys as audit_keys
+    from credit_risk.audit import rollback
+    from credit_risk.audit.log import open_log, open_records
+
+    with contextlib.ExitStack() as opened:
+        records = opened.enter_context(contextlib.closing(open_records(settings)))
+        gone, newest = rollback.missing(records, settings.note)
+        made = None
+        if yes:
+            key = audit_keys.signing_key(settings)
+            if key is None:
+                raise KeysInvalid("no signing key is set, and nobody else can acknowledge this")
+            log = opened.enter_context(contextlib.closing(open_log(settings)))
+            by = environment.user()
+            made = rollback.acknowledge(log, key, settings.portfolio, by=by, reason=reason)
+    if as_json:
+        print_json(
+            {
+                "acknowledged": made and made.id,
+                "gone": gone and gone.to_json(),
+                "newest": newest and newest.to_json(),
+            }
+        )
+        return
+    for told, found in (("seen here, and not there as it was", gone), ("newest on record", newest)):
+        print_line(f"{told}: {_described(found)}")
+    if made is None:
+        print_progress("nothing is acknowledged yet: --yes does it")
+    else:
+        print_line(f"acknowledged: record {made.id}")
+
+
+def _described(checkpoint: Checkpoint | None) -> str:
+    if checkpoint is None:
+        return "none"
+    from credit_risk.audit.checkpoints import Statement
+
+    signed = moment(Statement.read(checkpoint.statement).time)
+    return f"checkpoint {checkpoint.number}, up to record {checkpoint.last}, signed {signed}"
+
+
 @app.command(name="checkpoints")
 def list_checkpoints(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 20,
@@ -276,13 +335,18 @@ def proof(
 def _signer() -> Iterator[Signer]:
     """What signs checkpoints; only where there are records."""
     from credit_risk.audit import keys as audit_keys
-    from credit_risk.audit.checkpoints import Signer
     from credit_risk.audit.log import open_log, open_records
+    from credit_risk.audit.signer import Signer
 
     settings = Settings()
     open_records(settings).close()
     key = audit_keys.signing_key(settings, make=True)
     with contextlib.closing(open_log(settings)) as log:
         yield Signer(
-            log, key, settings.checkpoint_seconds, made=lambda _: None, failed=lambda: None
+            log,
+            key,
+            settings.checkpoint_seconds,
+            made=lambda _: None,
+            failed=lambda: None,
+            note=settings.note,
         )

@@ -37,6 +37,7 @@ KindFilter = Literal[
     "review",
     "erasure",
     "retention",
+    "acknowledgement",
 ]
 _LEFT = {
     "erased": "nothing: erased before",

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from credit_risk.audit.checkpoints import Signer
+    from credit_risk.audit.signer import Signer
     from credit_risk.casework import Casework
     from credit_risk.decisions import Call
     from credit_risk.regimes import Regime

@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from credit_risk import regimes
 from credit_risk.audit import keys, log
-from credit_risk.audit.checkpoints import Signer
+from credit_risk.audit.signer import Signer
 from credit_risk.batching import Batcher
 from credit_risk.casework import Casework
 from credit_risk.decisions import Desk, start_record
@@ -53,6 +53,7 @@ class Runtime:
             settings.checkpoint_seconds,
             made=metrics.checkpoint_made,
             failed=metrics.evidence.checkpoint_failures.inc,
+            note=settings.note,
         )
         self._active = ActivePackage(settings, self._audit, store, metrics)
         # Before anything is decided: decisions name the environment whose listing it holds.

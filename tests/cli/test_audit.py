@@ -128,6 +128,34 @@ def test_sealed_data_are_opened_only_with_keys(
     refused(run("audit", "verify", "--open"), 1, "no encryption keys are set")
 
 
+def test_a_log_that_went_back_is_signed_again_once_it_is_acknowledged(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """What is gone is said before it is done, in text and as JSON."""
+    decide(place, trees_package, toys.SAFE)
+    run("audit", "checkpoint")
+    with closing(sqlite3.connect(place.state / "records.db")) as connection:
+        connection.execute("DELETE FROM checkpoints")
+        connection.commit()
+    refused(run("audit", "checkpoint"), 1, "checkpoint 1 is gone", "credit-risk audit acknowledge")
+    why = ("--reason", "restored the backup of Sunday")
+
+    told = run("audit", "acknowledge", *why)
+    assert "not there as it was: checkpoint 1, up to record 1, signed 20" in told.out
+    assert "newest on record: none" in told.out
+    assert "nothing is acknowledged yet" in told.err
+    refused(run("audit", "checkpoint"), 1, "checkpoint 1 is gone")
+    done = run("audit", "acknowledge", *why, "--yes", "--json").json()
+    assert json.loads(done["gone"]["statement"])["checkpoint"] == 1
+    assert done["newest"] is None
+    shown = run("decisions", "show", done["acknowledged"], "--json").json()
+    assert (shown["kind"], shown["body"]["reason"]) == ("acknowledgement", why[1])
+    assert run("audit", "checkpoint").out == "checkpoint 1: records 1 to 2\n"
+    assert "not there as it was: none" in run("audit", "acknowledge", *why).out
+    assert "acknowledged: record " in run("audit", "acknowledge", *why, "--yes").out
+    assert run("audit", "acknowledge", "--reason", " ").code == 2
+
+
 def test_a_queue_that_is_otherwise_is_no_broken_chain(
     run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
 ) -> None:

@@ -226,7 +226,7 @@ def test_results_go_to_standard_output_and_the_rest_does_not(
         *("keys encryption", "keys signing", "keys rewrap", "database status", "database upgrade"),
         *("reviews list", "reviews summary"),
         *("audit verify", "audit checkpoint", "audit checkpoints", "audit public-key"),
-        *("audit proof", "audit queue"),
+        *("audit proof", "audit queue", "audit acknowledge"),
     ],
 )
 def test_every_command_explains_itself(run: Callable[..., Outcome], command: str) -> None:

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from credit_risk.audit.checkpoints import Checkpoint, Signer
+from credit_risk.audit.checkpoints import Checkpoint
+from credit_risk.audit.signer import Signer
 from credit_risk.batching import Batched
 from credit_risk.serving import app
 from credit_risk.serving.problems import KINDS
