@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
 from credit_risk.audit.chain import GENESIS
-from credit_risk.audit.tables import HEAD, RECORDS
+from credit_risk.audit.tables import HEAD, METADATA, RECORDS
 from credit_risk.errors import RecordingFailed
 
 if TYPE_CHECKING:
@@ -24,9 +24,49 @@ if TYPE_CHECKING:
 
 REVISION = "0001"
 """The revision this version reads and writes."""
+State = Literal["empty", "current", "earlier", "later", "unmarked", "unchained", "foreign"]
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x6372656469745F72
 """The advisory lock of PostgreSQL under which tables are made."""
+_UPGRADE = "stop all servers, make a backup, run `credit-risk database upgrade`"
+_ELSEWHERE = (
+    "set CREDIT_RISK_DATABASE_URL, or STATE_DIR, to another database, and the first server makes it"
+)
+_SAYS: dict[State, str] = {
+    "empty": "has no tables yet: the first server makes them, or `credit-risk database upgrade`",
+    "current": "is up to date",
+    "earlier": f"is of an earlier version: {_UPGRADE}",
+    "later": "is of a newer version: use that one, or a backup from before its upgrade",
+    "unmarked": (
+        f"has the tables of revision {REVISION}, but no table that says so (alembic_version): "
+        f"{_UPGRADE}, which writes it down and changes nothing else"
+    ),
+    "unchained": (
+        "is from before records were chained and sealed, and what was not chained when it was "
+        f"written never proves anything: keep it, with the version that made it, and {_ELSEWHERE}"
+    ),
+    "foreign": f"has a table `records` that no version of this made: {_ELSEWHERE}",
+}
+_UNCHAINED = {
+    *("sequence", "id", "kind", "time", "portfolio", "request_id", "model_version"),
+    *("policy_version", "decision", "status", "body"),
+}
+"""The columns of records before there was a chain."""
+
+
+class Found(NamedTuple):
+    """What a database is found to be; ``revision`` is None where no migration has run."""
+
+    state: State
+    revision: str | None
+
+    def __str__(self) -> str:
+        """What it is and what to do about it, behind "the record database"."""
+        revision = "" if self.revision is None else f" (schema revision {self.revision})"
+        needed = f", and this version needs {REVISION}" if revision else ""
+        if self.state == "current":
+            return f"{_SAYS[self.state]}{revision}"
+        return _SAYS[self.state].replace(":", f"{revision}{needed}:", 1)
 
 
 def prepare(connection: sa.Connection) -> None:
@@ -55,46 +95,56 @@ def check(connection: sa.Connection) -> bool:
     Raises:
         RecordingFailed: as `prepare`.
     """
-    found = revision(connection)
-    if found is None and not sa.inspect(connection).has_table(RECORDS.name):
-        return False
-    if found != REVISION:
-        raise RecordingFailed(
-            f"the record database has schema revision {found or 'none'}, and this version needs "
-            f"{REVISION}: stop all servers, make a backup, run `credit-risk database upgrade`"
-        )
-    return True
+    found = look(connection)
+    if found.state not in {"empty", "current"}:
+        raise RecordingFailed(f"the record database {found}")
+    return found.state == "current"
 
 
-def revision(connection: sa.Connection) -> str | None:
-    """The revision a database has; None where no migration has run."""
-    if not sa.inspect(connection).has_table("alembic_version"):
-        return None
-    found: str | None = connection.execute(
-        sa.text("SELECT version_num FROM alembic_version")
-    ).scalar_one_or_none()
-    return found
+def look(connection: sa.Connection) -> Found:
+    """What the database is."""
+    inspector = sa.inspect(connection)
+    revision = None
+    if inspector.has_table("alembic_version"):
+        revision = connection.execute(
+            sa.text("SELECT version_num FROM alembic_version")
+        ).scalar_one_or_none()
+    if revision is not None:
+        if revision == REVISION:
+            return Found("current", revision)
+        return Found("earlier" if revision in _earlier() else "later", revision)
+    if not inspector.has_table(RECORDS.name):
+        return Found("empty", None)
+    there = set(inspector.get_table_names())
+    columns = {
+        name: {column["name"] for column in inspector.get_columns(name)}
+        for name in there & set(METADATA.tables)
+    }
+    if columns == {name: set(table.columns.keys()) for name, table in METADATA.tables.items()}:
+        return Found("unmarked", None)
+    if columns == {RECORDS.name: _UNCHAINED}:
+        return Found("unchained", None)
+    return Found("foreign", None)
 
 
 def upgrade(connection: sa.Connection) -> None:
     """Run the migrations that are missing, and begin the chain if there is none.
 
+    Tables of this version that only lack Alembic's mark get it.
+
     Raises:
         RecordingFailed: the database is of a revision unknown here, or not one of records.
     """
     # Here and not above: only the first start and an upgrade need it.
-    from alembic import command, util  # noqa: PLC0415
+    from alembic import command  # noqa: PLC0415
 
-    found = revision(connection)
-    if found is None and sa.inspect(connection).has_table(RECORDS.name):
-        raise RecordingFailed("the record database has tables that no version of this made")
-    try:
+    found = look(connection)
+    if found.state in {"later", "unchained", "foreign"}:
+        raise RecordingFailed(f"the record database {found}")
+    if found.state == "unmarked":
+        command.stamp(_config(connection), REVISION)
+    else:
         command.upgrade(_config(connection), "head")
-    except util.CommandError as error:
-        raise RecordingFailed(
-            f"the record database has schema revision {found}, which this version does not know: "
-            "a newer one made it"
-        ) from error
     if connection.execute(sa.select(HEAD.c.log)).first() is None:
         begin = sa.insert(HEAD).values(log=secrets.token_hex(16), sequence=0, hash=GENESIS)
         connection.execute(begin)
@@ -115,6 +165,14 @@ def as_stored(connection: sa.Connection, statement: sa.Select[Any]) -> Sequence[
             return connection.exec_driver_sql(text).fetchall()
         finally:
             driver.text_factory = str
+
+
+def _earlier() -> set[str]:
+    """The revisions that this version knows how to upgrade."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    known = ScriptDirectory(str(_MIGRATIONS)).walk_revisions()
+    return {script.revision for script in known} - {REVISION}
 
 
 def _config(connection: sa.Connection) -> Config:

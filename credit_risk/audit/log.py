@@ -506,15 +506,15 @@ def open_records(settings: Settings) -> SqlRecords:
     return SqlRecords(settings.audit_url, keys.sealing(settings))
 
 
-def revision(settings: Settings) -> str | None:
-    """The schema revision of the record database; None where it has no tables.
+def tables(settings: Settings) -> database.Found:
+    """What tables the record database has, and whether they are this version's.
 
     Raises:
         RecordNotFound: there is no such SQLite file.
         RecordingFailed: the database cannot be opened.
     """
     with _opening(), _connected(settings, writes=False) as connection:
-        return database.revision(connection)
+        return database.look(connection)
 
 
 def upgrade(settings: Settings) -> tuple[str | None, str]:
@@ -524,10 +524,10 @@ def upgrade(settings: Settings) -> tuple[str | None, str]:
         RecordNotFound: there is no such SQLite file; the first server makes it.
         RecordingFailed: it cannot be opened or upgraded, and is as it was.
     """
-    revision(settings)  # a file that is not there is not made
+    tables(settings)  # a file that is not there is not made
     with _opening(), _connected(settings, writes=True) as connection:
         database.alone(connection)
-        before = database.revision(connection)
+        before = database.look(connection).revision
         database.upgrade(connection)
     return before, database.REVISION
 

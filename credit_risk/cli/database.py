@@ -16,16 +16,16 @@ def status(as_json: AsJson = False) -> None:
     """Show which record database the settings name, and whether its tables fit this version."""
     settings = Settings()
     from credit_risk.audit.database import REVISION
-    from credit_risk.audit.log import revision
+    from credit_risk.audit.log import tables
 
-    found = revision(settings)
+    found = tables(settings)
     url = without_password(settings.audit_url.render_as_string(hide_password=False))
     if as_json:
-        print_json({"url": url, "revision": found, "needed": REVISION})
+        state = {"state": found.state, "revision": found.revision, "needed": REVISION}
+        print_json({"url": url, **state, "told": f"the record database {found}"})
         return
     print_line(url)
-    state = "up to date" if found == REVISION else f"this version needs {REVISION}"
-    print_line(f"no tables yet; {state}" if found is None else f"revision {found}; {state}")
+    print_line(f"the record database {found}")
 
 
 @app.command(name="upgrade")
@@ -33,6 +33,8 @@ def upgrade_database(as_json: AsJson = False) -> None:
     """Bring the tables of the record database up to date; all or nothing.
 
     Stop all servers and make a backup first: an older version refuses the database afterwards.
+    Tables of this version that nothing says the revision of, as after some restores, get that
+    mark. What cannot be upgraded is told with what to do instead.
     """
     from credit_risk.audit.log import upgrade
 

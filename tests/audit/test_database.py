@@ -56,21 +56,10 @@ def test_the_revision_is_that_of_the_newest_migration(url: str) -> None:
     """A migration that is added moves what the code asks for."""
     folder = database.__file__.removesuffix("database.py") + "migrations"
     with sa.create_engine(url).connect() as connection:
-        assert database.revision(connection) == database.REVISION
+        assert database.look(connection) == ("current", database.REVISION)
         connection.engine.dispose()
 
     assert ScriptDirectory(folder).get_current_head() == database.REVISION
-
-
-@pytest.mark.parametrize("change", ["UPDATE alembic_version SET version_num = '9999'", ""])
-def test_a_database_of_another_revision_is_refused(url: str, change: str) -> None:
-    """By who writes and by who reads, in words that say what to do."""
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
-        connection.execute(change or "DROP TABLE alembic_version")
-
-    for opened in (SqlAuditLog, SqlRecords):
-        with pytest.raises(RecordingFailed, match="credit-risk database upgrade"):
-            opened(url, SEALING)
 
 
 def test_a_chain_begins_once(url: str) -> None:
@@ -90,24 +79,74 @@ def test_a_chain_begins_once(url: str) -> None:
 def executed(url: str, statement: str) -> None:
     """Do something to the database from outside."""
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
-        connection.execute(statement)
+        connection.executescript(statement)
+
+
+EMPTY = "; ".join(f"DROP TABLE {name}" for name in [*METADATA.tables, "alembic_version"])
+UNCHAINED = """
+CREATE TABLE records (sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL, time BIGINT NOT NULL, portfolio TEXT NOT NULL, request_id TEXT NOT NULL,
+    model_version TEXT, policy_version TEXT, decision TEXT, status INTEGER, body TEXT NOT NULL)
+"""
+"""As it was before records were chained."""
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "state", "told"),
     [
-        ("UPDATE alembic_version SET version_num = '9999'", "9999, which this version does not"),
-        ("DROP TABLE alembic_version", "no version of this made"),
+        ("UPDATE alembic_version SET version_num = '9999'", "later", "(schema revision 9999), and"),
+        ("DROP TABLE records; DROP TABLE alembic_version; " + UNCHAINED, "foreign", "no version"),
+        (f"{EMPTY}; {UNCHAINED}", "unchained", "before records were chained"),
+        (f"{EMPTY}; CREATE TABLE records (title TEXT)", "foreign", "no version of this made"),
     ],
 )
-def test_what_cannot_be_upgraded_is_left_as_it_is(url: str, change: str, message: str) -> None:
-    """A newer version's tables, and somebody else's."""
+def test_what_cannot_be_upgraded_is_left_as_it_is_and_told_with_what_to_do(
+    url: str, change: str, state: str, told: str
+) -> None:
+    """A newer version's tables, those of before the chain, and somebody else's."""
     executed(url, change)
     engine = sa.create_engine(url)
 
-    with engine.begin() as connection, pytest.raises(RecordingFailed, match=message):
-        database.upgrade(connection)
+    with engine.begin() as connection:
+        found = database.look(connection)
+        with pytest.raises(RecordingFailed) as caught:
+            database.upgrade(connection)
+        assert database.look(connection) == found
     engine.dispose()
+
+    assert found.state == state
+    assert str(caught.value) == f"the record database {found}"
+    assert told in str(found)
+    assert "database upgrade" not in str(found)
+    for opened in (SqlAuditLog, SqlRecords):
+        with pytest.raises(RecordingFailed, match="the record database"):
+            opened(url, SEALING)
+
+
+def test_an_earlier_revision_is_to_be_upgraded(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By command, for other servers may be using it."""
+    monkeypatch.setattr(database, "REVISION", "0002")
+
+    with pytest.raises(RecordingFailed, match=r"0001\), and this version needs 0002: .* upgrade`"):
+        SqlRecords(url, SEALING)
+
+
+def test_tables_that_only_lack_the_mark_get_it(any_url: str) -> None:
+    """On each kind of database: somebody restored them without it."""
+    SqlAuditLog(any_url, SEALING).close()
+    engine = sa.create_engine(sa.make_url(any_url))
+    with engine.begin() as connection:
+        before = connection.execute(sa.select(HEAD)).all()
+        connection.execute(sa.text("DROP TABLE alembic_version"))
+    with pytest.raises(RecordingFailed, match="run `credit-risk database upgrade`, which writes"):
+        SqlAuditLog(any_url, SEALING)
+
+    with engine.begin() as connection:
+        assert database.look(connection) == ("unmarked", None)
+        database.upgrade(connection)
+        assert connection.execute(sa.select(HEAD)).all() == before
+    engine.dispose()
+    SqlAuditLog(any_url, SEALING).close()
 
 
 def test_an_upgrade_of_what_is_up_to_date_changes_nothing(url: str) -> None:
