@@ -9,6 +9,8 @@ from grafana.panels import BANDS, OUTCOMES, bars, figure, lines, query
 from grafana.promql import INTERVAL, RANGE, increase, rate, share
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from grafana_foundation_sdk.models.dashboard import Dashboard
 
 _DECIDED = "credit_decisions_total{@model}"
@@ -20,6 +22,23 @@ def _shares(counter: str, label: str, over: str) -> str:
     return share(increase(counter, label, over=over), increase(_DECIDED, over=over))
 
 
+def _in_order(
+    label: str, values: Iterable[str], over: str, *, instant: bool = False
+) -> list[panels.Query]:
+    """The share of each value, in the order given rather than by name."""
+    every = increase(_DECIDED, over=over)
+    return [
+        query(
+            share(
+                increase(f'credit_decisions_total{{@model,{label}="{value}"}}', over=over), every
+            ),
+            value,
+            instant=instant,
+        )
+        for value in values
+    ]
+
+
 def _outcomes() -> list[panels.Visual]:
     return [
         figure(
@@ -27,12 +46,13 @@ def _outcomes() -> list[panels.Visual]:
             "Decisions given in the time shown.",
             "short",
             query(increase(_DECIDED), "decisions", instant=True),
+            decimals=0,
         ),
         figure(
             "Shares",
             "Shares of the decisions given in the time shown.",
             "percentunit",
-            query(_shares(_DECIDED, "decision", RANGE), "{{decision}}", instant=True),
+            *_in_order("decision", OUTCOMES, RANGE, instant=True),
             colours=OUTCOMES,
             decimals=1,
             width=12,
@@ -58,12 +78,16 @@ def _outcomes() -> list[panels.Visual]:
                 "refused",
                 instant=True,
             ),
+            decimals=0,
         ),
         lines(
             "Decisions by outcome",
             "Decisions a second.",
             "cps",
-            query(rate(_DECIDED, "decision"), "{{decision}}"),
+            *(
+                query(rate(f'credit_decisions_total{{@model,decision="{outcome}"}}'), outcome)
+                for outcome in OUTCOMES
+            ),
             stacked=True,
             colours=OUTCOMES,
         ),
@@ -71,7 +95,7 @@ def _outcomes() -> list[panels.Visual]:
             "Shares of outcomes",
             "Share of each outcome over the time.",
             "percentunit",
-            query(_shares(_DECIDED, "decision", INTERVAL), "{{decision}}"),
+            *_in_order("decision", OUTCOMES, INTERVAL),
             stacked=True,
             maximum=1.0,
             colours=OUTCOMES,
@@ -81,7 +105,7 @@ def _outcomes() -> list[panels.Visual]:
             "Share of each band of PD. Bands come from the model, outcomes from the policy too: "
             "outcomes that move while bands stand still are the rules' doing.",
             "percentunit",
-            query(_shares(_DECIDED, "band", INTERVAL), "{{band}}"),
+            *_in_order("band", BANDS, INTERVAL),
             stacked=True,
             maximum=1.0,
             colours=BANDS,

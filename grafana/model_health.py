@@ -26,6 +26,7 @@ def _drift() -> list[panels.Visual]:
             query("credit:score_psi:1d{@drift}", "PSI"),
             steps=PSI,
             decimals=3,
+            height=8,
         ),
         figure(
             "Highest PSI of a field",
@@ -34,12 +35,15 @@ def _drift() -> list[panels.Visual]:
             query("max(credit:feature_psi:1d{@drift})", "PSI"),
             steps=PSI,
             decimals=3,
+            height=8,
         ),
         figure(
             "Rows behind it",
             "Applications scored within a day, which PSI is computed from.",
             "short",
             query("credit:score_rows:increase1d{@drift}", "rows"),
+            decimals=0,
+            height=8,
         ),
         lines(
             "PSI of the score over time",

@@ -7,7 +7,7 @@ whatever their colour vision; the same thing has the same one everywhere.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 from urllib.parse import quote
 
 from grafana_foundation_sdk.builders import (
@@ -106,6 +106,8 @@ GOOD = "#56B4E9"
 WARNING = "#E69F00"
 BAD = "#D55E00"
 QUIET = "#999999"
+SERIES = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00")
+"""For series that have names of their own here, in their order."""
 OUTCOMES = {"APPROVE": "#56B4E9", "REVIEW": "#E69F00", "DECLINE": "#D55E00"}
 BANDS = {"LOW": "#56B4E9", "MEDIUM": "#009E73", "HIGH": "#E69F00", "VERY_HIGH": "#D55E00"}
 PSI = {0.0: GOOD, 0.1: WARNING, 0.25: BAD}
@@ -113,7 +115,8 @@ PSI = {0.0: GOOD, 0.1: WARNING, 0.25: BAD}
 TRACES = "credit-tempo"
 """Uid of the data source in grafana/provisioning."""
 TAG = "credit-risk"
-_WIDTH = 24
+_SAFE = cast("FieldColorModeId", "palette-colorblind")
+"""For series that are named by their labels. Of Grafana 13; the library has no name for it yet."""
 _METRICS = DataSourceRef(type_val="prometheus", uid="${datasource}")
 _LOGS = DataSourceRef(type_val="loki", uid="${logs}")
 
@@ -157,6 +160,7 @@ def lines(
             common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)
         )
         .data_links(list(links))
+        .color_scheme(boards.FieldColor().mode(_SAFE))
     )
     if stacked:
         panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
@@ -167,7 +171,7 @@ def lines(
         panel.thresholds_style(
             common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED)
         )
-    _coloured(panel, colours)
+    _coloured(panel, _named(queries) if colours is None else colours)
     for name in dashed:
         style = {"fill": "dash", "dash": [8, 8]}
         panel.override_by_name(name, [DynamicConfigValue("custom.lineStyle", style)])
@@ -180,6 +184,7 @@ def figure(
     unit: str,
     *queries: Query,
     width: int = 4,
+    height: int = 4,
     steps: Steps | None = None,
     states: Mapping[int, tuple[str, str]] | None = None,
     colours: Mapping[str, str] | None = None,
@@ -190,7 +195,7 @@ def figure(
     ``steps`` colour it, below the first one as `BAD`; ``states`` say it in words.
     """
     panel = (
-        _panel(stat.Panel(), title, about, unit, queries, width, 4)
+        _panel(stat.Panel(), title, about, unit, queries, width, height)
         .graph_mode(BigValueGraphMode.NONE)
         .color_mode(BigValueColorMode.VALUE)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -222,6 +227,8 @@ def bars(
         .thresholds(_thresholds(steps or {0.0: GOOD}))
         .min(0)
     )
+    if unit == "none":
+        panel.decimals(0 if steps is None else 2)
     _coloured(panel, colours)
     return panel
 
@@ -517,6 +524,12 @@ def _states(states: Mapping[int, tuple[str, str]]) -> list[ValueMapping]:
         for value, (text, colour) in states.items()
     }
     return [ValueMap(options=options)]
+
+
+def _named(queries: Sequence[Query]) -> dict[str, str]:
+    """A colour for each series whose name has no labels in it."""
+    names = [str(made.build().legend_format) for made in queries]
+    return dict(zip((name for name in names if "{{" not in name), SERIES, strict=False))
 
 
 def _coloured(panel: Coloured | barchart.Panel, colours: Mapping[str, str] | None) -> None:

@@ -76,10 +76,13 @@ def _objectives() -> list[panels.Visual]:
         ),
         figure(
             "Alerts firing",
-            "Alerts of this server that fire now; docs/runbook.md has a section for each.",
+            "Alerts of this deployment, and of what its telemetry goes through, that fire now; "
+            "docs/runbook.md has a section for each.",
             "none",
             query(
-                'count(ALERTS{alertname=~"Credit.+",alertstate="firing"}) or vector(0)', "firing"
+                'count(ALERTS{@job,alertname=~"Credit.+",alertstate="firing"}'
+                ' or ALERTS{alertname="CreditTelemetryDropping",alertstate="firing"}) or vector(0)',
+                "firing",
             ),
             steps={0.0: GOOD, 1.0: BAD},
         ),
@@ -221,6 +224,7 @@ def _stages() -> list[panels.Visual]:
             "The longest wait in each batch until its scoring began.",
             "s",
             *quantiles("credit_batch_wait_seconds", "@server"),
+            width=12,
         ),
         lines(
             "Waiting",
@@ -229,7 +233,7 @@ def _stages() -> list[panels.Visual]:
             "none",
             query("sum(credit_http_requests_in_flight{@server})", "requests in hand"),
             query("sum(credit_batch_queue_rows{@server})", "applications waiting"),
-            width=8,
+            width=12,
         ),
     ]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import httpx
 import yaml
 
-from loadtests.server import LOG_TAIL, STOP_SECONDS, Unavailable, free_port
+from loadtests.server import LOG_TAIL, STOP_SECONDS, TLS, Unavailable, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,7 +53,9 @@ class Prometheus:
         asked: dict[str, str | float] = {"query": expression}
         if at is not None:
             asked["time"] = at
-        answer = httpx.get(f"{self.url}/api/v1/query", params=asked, timeout=START_SECONDS)
+        answer = httpx.get(
+            f"{self.url}/api/v1/query", params=asked, timeout=START_SECONDS, verify=TLS
+        )
         found = answer.raise_for_status().json()["data"]["result"]
         return [Sample(series["metric"], float(series["value"][1])) for series in found]
 
@@ -137,7 +139,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(url).is_success:
+            if httpx.get(url, verify=TLS).is_success:
                 return
         time.sleep(_LOOK_SECONDS)
     tail = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
