@@ -25,21 +25,21 @@ def shapley(
     from ``row``.
 
     Args:
-        score: from shape (m, c) to shape (m,).
+        score: from shape (n, c) to shape (n,), each row by itself; asked once, about all of them.
         row: shape (c,).
         reference: shape (m, c).
     """
     players = len(row)
-    worth = {
-        coalition: float(score(np.where(np.array(coalition), row, reference)).mean())
-        for coalition in product((False, True), repeat=players)
-    }
+    coalitions = list(product((False, True), repeat=players))
+    joined = np.where(np.array(coalitions)[:, np.newaxis], row, reference)
+    scores = score(joined.reshape(-1, players)).reshape(len(coalitions), -1)
+    worth = dict(zip(coalitions, scores.mean(axis=1, dtype=np.float64).tolist(), strict=True))
     values = np.zeros(players)
     for coalition, without in worth.items():
         size = sum(coalition)
         share = factorial(size) * factorial(players - size - 1) if size < players else 0
         for player in range(players):
             if not coalition[player]:
-                joined = (*coalition[:player], True, *coalition[player + 1 :])
-                values[player] += share / factorial(players) * (worth[joined] - without)
+                larger = (*coalition[:player], True, *coalition[player + 1 :])
+                values[player] += share / factorial(players) * (worth[larger] - without)
     return values
