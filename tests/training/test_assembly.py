@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
+pytestmark = pytest.mark.usefixtures("_undrawn")
+
 APPROVING_NOBODY = toys.POLICY.replace("decision: APPROVE", "decision: REVIEW")
 DECLINING_NOBODY = toys.POLICY.replace("decision: DECLINE", "decision: REVIEW")
 DECLINING_FROM_HIGH = toys.POLICY.replace("decision: REVIEW", "decision: DECLINE")

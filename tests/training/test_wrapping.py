@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from credit_risk.training.assembly import Packaged
     from credit_risk.training.settings import Training
 
+pytestmark = pytest.mark.usefixtures("_undrawn")
+
 TABLE = leases.labelled(900, seed=31)
 FEATURES, LABELS = TABLE.drop(columns=leases.TARGET), TABLE[leases.TARGET]
 NUMBERS = ["age", "income", "price", "years_employed"]

@@ -1,0 +1,13 @@
+"""What tests of training share."""
+
+from __future__ import annotations
+
+import pytest
+
+from credit_risk.training import card
+
+
+@pytest.fixture
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cards without their plots, which take longest where there are few rows to learn from."""
+    monkeypatch.setattr(card, "_png", lambda _figure: b"")
