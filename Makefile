@@ -31,13 +31,10 @@ $(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml scripts/bo
 serve: $(INSTALLED) ## serve: PORT=3000 WORKERS=one per core STATE_DIR=./var PORTFOLIO=personal-loans
 	@exec $(BIN)/credit-risk serve
 
-# The floor is for the core, which decides, explains and records. Training, serving and the command
-# line are in the first table; much of theirs runs in processes of its own, which no tracer follows,
-# as does scoring on Spark, which has a target of its own.
+# Coverage is the core's, which decides, explains and records, by its own tests; `tests/conftest.py`
+# has the order of the files.
 test: lint types ## lint, type-check and run the whole suite
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov
-	$(BIN)/coverage report --include 'credit_risk/*.py,credit_risk/audit/*.py' \
-		--omit credit_risk/bulk_spark.py --fail-under 95
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov
 
 # Beside the environment and not in it: pyspark has no wheel, and 450 MB are not for everybody.
 test-spark: $(INSTALLED) ## test scoring on Spark; needs Java 17, fetches pyspark
