@@ -276,7 +276,8 @@ def unwhole(settings: Settings) -> list[str]:
     key = keys.signing_key(settings)
     trusted = [] if key is None else [key.public_key()]
     with contextlib.closing(SqlRecords(settings.audit_url)) as records:
-        return [str(finding) for finding in verify(records.reading, trusted).findings]
+        report = verify(records.reading, trusted)
+    return [*map(str, report.findings), *map(str, report.queue)]
 
 
 def killed(

@@ -28,9 +28,9 @@ Kind = Literal[
 ]
 """What was found: records changed, removed, inserted or reordered; emptied by no retention on
 record, or their data key by no erasure on record; sealed data that do not open; what a retention
-or an erasure on record took, and is there again; such a record that the log gives the lie; records
-that are not those a checkpoint was signed for; the head of the chain, a checkpoint or an anchor at
-fault."""
+or an erasure on record took, and is there again; such a record that the log gives the lie, or an
+acknowledgement that nobody signed; records that are not those a checkpoint was signed for; the head
+of the chain, a checkpoint or an anchor at fault."""
 
 FINDINGS_KEPT = 1_000
 

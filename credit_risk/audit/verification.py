@@ -10,17 +10,20 @@ The queue of reviews, a table beside the chain that proves nothing, is held agai
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
+import pydantic_core
 import sqlalchemy as sa
 
-from credit_risk.audit import keys
+from credit_risk.audit import keys, rollback
 from credit_risk.audit.chain import Content, Form, form
 from credit_risk.audit.continuity import Continuity, Row
 from credit_risk.audit.database import as_stored
 from credit_risk.audit.findings import Finding, Kind, Report
 from credit_risk.audit.merkle import HASH_BYTES
 from credit_risk.audit.queue import differences
+from credit_risk.audit.records import moment
 from credit_risk.audit.retention import MONTHS
 from credit_risk.audit.signatures import Anchored, Signed
 from credit_risk.audit.tables import HEAD, RECORDS
@@ -117,6 +120,7 @@ class _Verification:
         months: int,
     ) -> None:
         self._reading = reading
+        self._trusted = trusted
         self._sealing = sealing
         self._report = report
         self._chain = Continuity(report)
@@ -219,6 +223,21 @@ class _Verification:
                 self._open(sequence, content.id, content.sealed, data_key)
         if fits and content.kind in {"retention", "erasure"}:
             self._withdrawn.said(sequence, content)
+        elif fits and content.kind == "acknowledgement":
+            self._acknowledged(sequence, content)
+
+    def _acknowledged(self, sequence: int, content: Content) -> None:
+        said = None
+        with suppress(ValueError):
+            said = rollback.stated(pydantic_core.from_json(content.body), *self._trusted.values())
+        if said is not None:
+            self._report.notes.append(
+                f"record {sequence} acknowledges that checkpoints behind checkpoint "
+                f"{said['acknowledged']} were gone by {moment(content.time)}"
+            )
+        elif self._trusted:
+            told = "an acknowledgement that is not signed with a trusted key"
+            self._report.add(Finding("unfounded", sequence, sequence, content.id, told))
 
     def _open(self, sequence: int, record_id: str, sealed: bytes, data_key: bytes) -> None:
         assert self._sealing is not None  # noqa: S101 - asked before

@@ -12,14 +12,14 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from credit_risk.audit import keys, verification
+from credit_risk.audit import keys, rollback, verification
 from credit_risk.audit.chain import Content
 from credit_risk.audit.checkpoints import Statement
 from credit_risk.audit.keys import Sealing
 from credit_risk.audit.log import SqlAuditLog, SqlRecords
 from credit_risk.audit.verification import verify
 from credit_risk.errors import RecordingFailed
-from tests.audit.tampering import KEY, SIGNED, SIZE, Case, filled, flipped
+from tests.audit.tampering import INTRUDER, KEY, SIGNED, SIZE, Case, filled, flipped
 from tests.audit.test_log import made
 from tests.sealing import SEALING
 
@@ -106,6 +106,19 @@ def test_sealed_data_that_do_not_open_are_named(case: Case) -> None:
     assert [finding[:3] for finding in report.findings] == [("sealed", 5, 5), ("sealed", 6, 6)]
     assert "the name of the key" in report.findings[1].detail
     assert report.opened == SIZE - 2
+
+
+def test_acknowledgements_are_told_and_have_to_be_signed(sqlite: Case) -> None:
+    """Whoever reads the report learns that the log once went back."""
+    rollback.acknowledge(sqlite.log, KEY, "toy", by="clerk", reason="restored")
+    report = sqlite.report()
+    assert report.whole
+    assert f"record {SIZE + 1} acknowledges" in report.notes[0]
+    rollback.acknowledge(sqlite.log, INTRUDER, "toy", by="clerk", reason="restored")
+    assert sqlite.found() == {("unfounded", SIZE + 2, SIZE + 2)}
+    assert sqlite.found(trusted=[]) == set()
+    sqlite.rewrite(SIZE + 2, body="{")
+    assert sqlite.found() == {("unfounded", SIZE + 2, SIZE + 2)}
 
 
 def test_another_encryption_key_is_no_fault_of_the_records(sqlite: Case) -> None:

@@ -150,6 +150,14 @@ def test_a_retention_that_is_said_to_be_of_later_than_its_checkpoint_is_named(
     assert "is after it was on record" in finding.detail
 
 
+def test_a_record_that_is_missing_is_no_fault_of_a_retention(sqlite: Case) -> None:
+    """It is named as removed, and the retention is as right as before."""
+    sqlite.do(sa.update(RECORDS).where(R.sequence.between(4, 5)).values(**EMPTY))
+    sqlite.log.append([taken([4, 5])]).result()
+    sqlite.do(sa.delete(RECORDS).where(R.sequence == 5))
+    assert {kind for kind, _, _ in sqlite.found()} == {"removed", "rewritten"}
+
+
 def test_what_a_retention_took_and_is_there_again_is_named(case: Case) -> None:
     """From a backup: no hash tells."""
     rows = {sequence: case.row(sequence) for sequence in (4, 5, 9)}
