@@ -7,6 +7,7 @@ parameters, for which the sums below are exact or better than any use made of th
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -122,3 +123,21 @@ def false_discovery(p_values: Floats) -> Floats:
     corrected = np.empty(number)
     corrected[order] = np.minimum(np.minimum.accumulate(scaled), 1.0)
     return corrected
+
+
+def wilson(successes: Numbers, rows: Numbers, confidence: float) -> tuple[Floats, Floats]:
+    """Bounds of the shares ``successes / rows`` by Wilson's score interval (JASA 22, 1927).
+
+    Args:
+        successes: shape (n,), at most ``rows``.
+        rows: shape (n,), all above 0.
+        confidence: such as 0.95.
+    """
+    z = NormalDist().inv_cdf(0.5 + confidence / 2.0)
+    share = np.asarray(successes) / rows
+    middle = share + z * z / (2.0 * rows)
+    width = z * np.sqrt(share * (1.0 - share) / rows + z * z / (4.0 * np.square(rows)))
+    scale = 1.0 + z * z / rows
+    low = np.where(share == 0.0, 0.0, (middle - width) / scale)
+    high = np.where(share == 1.0, 1.0, (middle + width) / scale)
+    return low, high

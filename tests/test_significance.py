@@ -79,3 +79,14 @@ def test_the_false_discovery_correction_is_scipys(p_values: list[float]) -> None
     np.testing.assert_allclose(
         significance.false_discovery(values), stats.false_discovery_control(values), atol=1e-12
     )
+
+
+@given(st.integers(1, 5_000), st.data())
+def test_wilsons_interval_is_scipys(rows: int, data: st.DataObject) -> None:
+    """Also where nothing or everything succeeds."""
+    successes = data.draw(st.integers(0, rows))
+
+    low, high = significance.wilson(np.array([successes]), np.array([rows]), 0.95)
+
+    expected = stats.binomtest(successes, rows).proportion_ci(0.95, method="wilson")
+    assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=1e-12)
