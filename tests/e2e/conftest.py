@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -48,8 +49,8 @@ class RunningServer:
         return self.process.wait(STOP_SECONDS)
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
+@contextlib.contextmanager
+def starting_in(folder: Path) -> Iterator[Callable[..., RunningServer]]:
     """Start servers; whatever still runs at the end is stopped."""
     started: list[RunningServer] = []
 
@@ -65,10 +66,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
             "PORTFOLIO": portfolio,
             # Any name will do for a folder, also one that means something to a URL, a pattern,
             # a shell or the library that starts the workers.
-            "STATE_DIR": str(tmp_path / f"state {number} ?mode=x#y %20 [a-z]* $(circus.pid) é"),
+            "STATE_DIR": str(folder / f"state {number} ?mode=x#y %20 [a-z]* $(circus.pid) é"),
             **{f"{PREFIX}{name.upper()}": value for name, value in more.items()},
         }
-        log = tmp_path / f"server-{number}.log"
+        log = folder / f"server-{number}.log"
         process = server.launched(environment, log)
         running = RunningServer(f"http://127.0.0.1:{port}", process, environment, log)
         started.append(running)
@@ -79,3 +80,17 @@ def start(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
     for running in started:
         if running.process.poll() is None:
             running.stop()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
+    """Start servers of a test's own; see `starting_in`."""
+    with starting_in(tmp_path) as starting:
+        yield starting
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server of one worker, for tests that leave it serving."""
+    with starting_in(tmp_path_factory.mktemp("shared")) as starting:
+        yield starting(workers=1)
