@@ -12,7 +12,7 @@ import promql_parser
 import pytest
 import yaml
 
-from grafana import panels
+from grafana import panels, service
 from grafana.__main__ import FOLDER, differing, main
 from tests.promql import filled
 
@@ -184,6 +184,22 @@ def overrides(panel: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - JSON
     """What a panel says about single series."""
     said: list[dict[str, Any]] = panel["fieldConfig"]["overrides"]
     return said
+
+
+def test_budgets_burn_against_the_objectives_that_alerts_have() -> None:
+    """What is allowed is the same number in both, and so are the limits that wake somebody."""
+    rules = yaml.safe_load((ROOT / "prometheus" / "rules" / "alerts.yaml").read_text("utf-8"))
+    pages = {
+        rule["alert"]: rule["expr"]
+        for group in rules["groups"]
+        for rule in group["rules"]
+        if rule["alert"].endswith("BurnPage")
+    }
+
+    for alert, objective in (("Availability", service.AVAILABILITY), ("Latency", service.FAST)):
+        limits = re.findall(r"> ([\d.]+) \* ([\d.]+)", pages[f"Credit{alert}BurnPage"])
+        assert {float(allowed) for _, allowed in limits} == {pytest.approx(1.0 - objective)}
+        assert {float(times) for times, _ in limits} == set(service.BURNS) - {1.0}
 
 
 def provisioned(name: str) -> Any:  # noqa: ANN401 - YAML
