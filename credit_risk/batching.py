@@ -54,15 +54,18 @@ class Batched:
     """One batch, for who counts.
 
     ``waited`` is the longest wait in it, seconds, ``waiting`` the rows it left, ``began`` and
-    ``ended`` are `time.perf_counter`, ``traces`` those of its calls that are followed.
+    ``ended`` are `time.perf_counter`, ``stages`` those in between, each with its end, unless rows
+    had to be scored one by one; ``traces`` are those of its calls that are followed.
     """
 
+    package: ModelPackage
     rows: int
     waited: float
     waiting: int
     began: float
     ended: float
-    traces: tuple[object, ...]
+    stages: Sequence[tuple[str, float]] = ()
+    traces: tuple[object, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +100,7 @@ class _Scored:
     results: list[Result]
     began: float
     ended: float
+    stages: Sequence[tuple[str, float]]
 
 
 class Batcher:
@@ -160,7 +164,8 @@ class Batcher:
             package: what decides.
             applications: as `Schema.validate_application` returns them; may be empty.
             explain: give every decision its explanation.
-            call: the request; it is told the ends of its stages ``wait`` and ``score``.
+            call: the request; it is told the end of its stage ``wait``, and those of the stages
+                of `scoring.decide`, or of ``score`` alone where rows were scored one by one.
 
         Returns:
             One result per application, in order: its decision, or why there is none.
@@ -259,8 +264,18 @@ class Batcher:
         callers = [call.caller for call, _ in batch.parts if call.caller is not None]
         traces = tuple(caller.trace for caller in callers if caller.trace is not None)
         self._observer.batched(
-            Batched(len(results), batch.waited, self._waiting, scored.began, scored.ended, traces)
+            Batched(
+                batch.package,
+                len(results),
+                batch.waited,
+                self._waiting,
+                scored.began,
+                scored.ended,
+                scored.stages,
+                traces,
+            )
         )
+        stages = scored.stages or (("score", scored.ended),)
         version = batch.package.version
         cost = (scored.ended - scored.began) / len(results)
         known = self._costs.get(version)
@@ -274,7 +289,7 @@ class Batcher:
             call.results += results[at : at + rows]
             at += rows
             if call.caller is not None:
-                call.caller.passed("score")
+                call.caller.stages.extend(stages)
             if len(call.results) == len(call.applications) and not call.future.done():
                 call.future.set_result(call.results)
 
@@ -282,9 +297,13 @@ class Batcher:
 def _score(batch: _Batch) -> _Scored:
     began = time.perf_counter()
     results: list[Result]
+    stages: list[tuple[str, float]] = []
     try:
-        results = list(scoring.decide(batch.package, batch.applications, explain=batch.explain))
+        results = list(
+            scoring.decide(batch.package, batch.applications, explain=batch.explain, stages=stages)
+        )
     except Exception as error:  # noqa: BLE001 - every caller gets it, or their own
+        stages = []
         if len(batch.applications) == 1:
             results = [error]
         else:
@@ -292,7 +311,7 @@ def _score(batch: _Batch) -> _Scored:
                 _score_alone(batch.package, application, explain=explain)
                 for application, explain in zip(batch.applications, batch.explain, strict=True)
             ]
-    return _Scored(results, began, time.perf_counter())
+    return _Scored(results, began, time.perf_counter(), stages)
 
 
 def _score_alone(package: ModelPackage, application: Application, *, explain: bool) -> Result:

@@ -222,6 +222,16 @@ def waiting(
     return rows
 
 
+def number_waiting(records: SqlRecords, portfolio: str) -> int:
+    """How many cases wait.
+
+    Raises:
+        RecordingFailed: the database fails.
+    """
+    with records.reading() as connection:
+        return queue.number(connection, portfolio)
+
+
 def summary(
     records: SqlRecords,
     portfolio: str,

@@ -55,8 +55,16 @@ Keep: TypeAlias = "Callable[[dict[str, Any]], Awaitable[Alongside]]"
 class Observer(Protocol):
     """Who counts what happens. Called on the request path, so it must be quick and never fail."""
 
-    def decided(self, package: ModelPackage, decisions: Sequence[Decision]) -> None:
-        """The decisions were recorded."""
+    def decided(
+        self,
+        package: ModelPackage,
+        applications: Sequence[Application],
+        decisions: Sequence[Decision],
+    ) -> None:
+        """The decisions were recorded; each is about the application of the same place."""
+
+    def refused(self, package: ModelPackage, refusals: Sequence[Sequence[FieldError]]) -> None:
+        """It was recorded that applications were refused; what was wrong with each."""
 
     def recorded(self, kind: RecordKind, number: int) -> None:
         """So many records were made durable."""
@@ -224,7 +232,7 @@ class Desk:
         answered = answer(package, decision_id, decision)
         await self._record([record], answered, keep)
         call.passed("record")
-        self.observer.decided(package, [decision])
+        self.observer.decided(package, (application,), (decision,))
         return answered
 
     async def _predict_batch(
@@ -276,7 +284,12 @@ class Desk:
         }
         await self._record(records, answered, keep)
         call.passed("record")
-        self.observer.decided(package, [d for d in scored if not isinstance(d, Exception)])
+        refusals = [r.errors for r in results.values() if isinstance(r, ApplicationInvalid)]
+        if refusals:
+            self.observer.refused(package, refusals)
+        decided = {i: d for i, d in results.items() if not isinstance(d, Exception)}
+        if decided:
+            self.observer.decided(package, [valid[i] for i in decided], [*decided.values()])
         return answered
 
     def _problem_of_row(self, row: int, error: Exception, call: Call) -> tuple[RecordKind, Problem]:
@@ -303,7 +316,10 @@ class Desk:
             RecordingFailed: it was not recorded.
             Conflict: as `predict`.
         """
-        return await self._record_problem("refusal", problem, body, call, package, keep)
+        answered = await self._record_problem("refusal", problem, body, call, package, keep)
+        if package is not None and problem.errors:
+            self.observer.refused(package, (problem.errors,))
+        return answered
 
     async def fail(
         self, problem: Problem, body: bytes | None, call: Call, package: ModelPackage | None

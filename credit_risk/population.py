@@ -1,7 +1,7 @@
-"""Who applies, counted into the bins in which a package knows its reference population.
+"""Who applies, counted against the population that a package knows.
 
-Counts add up over workers, servers and time, which measures of drift do not: the population
-stability index is computed from counts and the reference's shares by whoever collects them.
+Counts add up over workers, servers and time, which measures of drift do not: how stable the
+population is (`credit_risk.stability`) is computed of the counts, by whoever collects them.
 """
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from credit_risk import stability
 
+if TYPE_CHECKING:
     import numpy.typing as npt
 
     from credit_risk.policy import Policy
     from credit_risk.profile import Profile
-    from credit_risk.schema import Schema
+    from credit_risk.schema import FieldSpec, Schema
+    from credit_risk.stability import Bins
 
     Floats = npt.NDArray[np.float64]
 
 Kind: TypeAlias = Literal[
     "score", "number", "category", "missing", "out-of-range", "near-cut-off"
 ]  # fmt: skip
-MISSING = "missing"
-"""The bin of applications that leave a field out."""
 NEAR_CUT_OFF = 0.02
 """How far a PD is from an edge between bands that the next training may move it across."""
 
@@ -53,38 +52,25 @@ class Population:
     """
 
     def __init__(self, profile: Profile, schema: Schema, policy: Policy) -> None:
+        self._score = stability.score_bins(profile)
+        self._fields = stability.field_bins(profile, schema)
         cells = [
-            Cell("score", "", name, share)
-            for name, share in zip(_numbered(profile.score_bins), profile.score_bins, strict=True)
+            Cell("score", "", label, share)
+            for label, share in zip(self._score.labels, self._score.shares, strict=True)
         ]
-        self._score_edges = np.array(profile.score_edges) if cells else None
-        # Of each field: the edges of its bins (of numbers), the cells of its first and its last.
-        self._edges: list[Floats | None] = []
-        self._first: list[int] = []
-        self._missing: list[int] = []
-        numbers = [not spec.is_category for spec in schema.fields]
-        lowest, highest = np.full(len(numbers), -np.inf), np.full(len(numbers), np.inf)
-        for i, (spec, marginal) in enumerate(zip(schema.fields, profile.marginals, strict=True)):
-            self._edges.append(np.array(marginal.edges) if numbers[i] else None)
+        self._first = []
+        for bins, spec in zip(self._fields, schema.fields, strict=True):
             self._first.append(len(cells))
-            kind: Kind = "number" if numbers[i] else "category"
-            names = _numbered(marginal.bins) if numbers[i] else spec.categories
-            cells += [
-                Cell(kind, spec.name, name, share)
-                for name, share in zip(names, marginal.bins, strict=True)
-            ]
-            self._missing.append(len(cells))
-            cells.append(Cell("missing", spec.name, MISSING, marginal.missing))
-            if numbers[i]:
-                lowest[i], highest[i] = marginal.quantiles[0], marginal.quantiles[-1]
+            cells += _of_field(bins, spec)
         self._binned = len(cells)
-        self._range = lowest, highest
-        self._numbers = np.array(numbers)
-        for spec in schema.fields:
-            if not spec.is_category:
-                cells.append(Cell("out-of-range", spec.name))
+        self._numbers = np.array([not spec.is_category for spec in schema.fields])
+        cells += [Cell("out-of-range", f.name) for f in schema.fields if not f.is_category]
         cells.append(Cell("near-cut-off"))
         self.cells: tuple[Cell, ...] = tuple(cells)
+        # The first and the last of a thousand quantiles.
+        quantiles = [marginal.quantiles or (np.nan,) for marginal in profile.marginals]
+        self._lowest = np.array([of_field[0] for of_field in quantiles])
+        self._highest = np.array([of_field[-1] for of_field in quantiles])
         self._cut_offs = np.array(
             [
                 below.upper
@@ -103,22 +89,24 @@ class Population:
         Returns:
             How many fall into each of the ``cells``.
         """
-        absent = np.isnan(rows)
-        places = []
-        for i, edges in enumerate(self._edges):
-            # A value belongs to the bin whose upper edge is the first that is not below it.
-            bins = rows[:, i] if edges is None else np.searchsorted(edges, rows[:, i])
-            places.append(np.where(absent[:, i], self._missing[i], self._first[i] + bins))
-        if self._score_edges is not None:
-            places.append(np.searchsorted(self._score_edges, pds))
-        binned = np.bincount(np.concatenate(places).astype(np.intp), minlength=self._binned)
-        lowest, highest = self._range
-        outside = ((rows < lowest) | (rows > highest)).sum(axis=0)[self._numbers]
-        gaps = np.abs(pds[:, np.newaxis] - self._cut_offs)
-        near = (gaps <= NEAR_CUT_OFF).any(axis=1).sum()
-        return np.concatenate((binned, outside, [near]))
+        places = [
+            first + bins.places(column)
+            for first, bins, column in zip(self._first, self._fields, rows.T, strict=True)
+        ]
+        if self._score.labels:
+            places.append(self._score.places(pds))
+        binned = np.bincount(np.concatenate(places), minlength=self._binned)
+        outside = (rows < self._lowest) | (rows > self._highest)
+        near = (np.abs(pds[:, np.newaxis] - self._cut_offs) <= NEAR_CUT_OFF).any(axis=1)
+        of_numbers = outside.sum(axis=0)[self._numbers]
+        return np.concatenate((binned, of_numbers, [near.sum()])).astype(np.int64)
 
 
-def _numbered(bins: Sequence[float]) -> tuple[str, ...]:
-    """Names of bins of numbers, in order."""
-    return tuple(f"{number:02}" for number in range(1, len(bins) + 1))
+def _of_field(bins: Bins, spec: FieldSpec) -> list[Cell]:
+    """The cells of a field's bins, the last of which is for missing values."""
+    kinds: list[Kind] = ["category" if spec.is_category else "number"] * len(bins.labels)
+    kinds[-1] = "missing"
+    return [
+        Cell(kind, spec.name, label, share)
+        for kind, label, share in zip(kinds, bins.labels, bins.shares, strict=True)
+    ]

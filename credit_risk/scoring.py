@@ -6,6 +6,7 @@ of those that need reasons, reason codes.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,7 +53,11 @@ class Decision(NamedTuple):
 
 
 def decide(
-    package: Parts, applications: Sequence[Application], *, explain: bool | Sequence[bool] = False
+    package: Parts,
+    applications: Sequence[Application],
+    *,
+    explain: bool | Sequence[bool] = False,
+    stages: list[tuple[str, float]] | None = None,
 ) -> list[Decision]:
     """Decide about applications that satisfy the package's schema.
 
@@ -61,6 +66,8 @@ def decide(
         applications: as `Schema.validate_application` returns them; may be empty.
         explain: give every decision its explanation, or those where it is true. For the others
             contributions are computed only if they need reasons from the score.
+        stages: where to note the end of each stage, `time.perf_counter`: ``encode`` (to numbers),
+            ``score``, ``decide`` (by policy) and ``explain`` (contributions and reasons).
 
     Returns:
         One decision per application, in order.
@@ -71,18 +78,23 @@ def decide(
     """
     if not applications:
         return []
+    if stages is None:
+        stages = []
     rows = package.schema.matrix(applications)
+    stages.append(("encode", time.perf_counter()))
     log_odds = package.model.log_odds(rows)
     if not np.isfinite(log_odds).all():
         msg = "the model's score is not a finite number"
         raise ExplanationFailed(msg)
     probabilities = probability(log_odds)
     pds = probabilities.tolist()
+    stages.append(("score", time.perf_counter()))
     policy = package.policy
     if len(applications) < COLUMNS_FROM:
         outcomes = [policy.decide(pd, a) for pd, a in zip(pds, applications, strict=True)]
     else:
         outcomes = policy.decide_rows(probabilities, rows, package.schema).each()
+    stages.append(("decide", time.perf_counter()))
     wanted = [explain] * len(outcomes) if isinstance(explain, bool) else explain
     explained = [
         i
@@ -106,6 +118,7 @@ def decide(
                 else None,
             )
         )
+    stages.append(("explain", time.perf_counter()))
     return decisions
 
 

@@ -50,13 +50,17 @@ class Line(logging.Formatter):
 
 
 class Outlet(logging.Handler):
-    """Writes to a stream from a thread of its own; see the module's text."""
+    """Writes to a stream from a thread of its own; see the module's text.
+
+    ``dropped`` is how many lines were lost so far.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self._stream = stream
         self._waiting: deque[logging.LogRecord] = deque()
         self._dropped = 0
+        self.dropped = 0
         self._writing = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -80,6 +84,7 @@ class Outlet(logging.Handler):
             while self._waiting:
                 lines.append(self.format(self._waiting.popleft()))
             dropped, self._dropped = self._dropped, 0
+            self.dropped += dropped
             if dropped:
                 about = {"name": __name__, "levelname": "WARNING", "levelno": logging.WARNING}
                 told = logging.makeLogRecord({**about, "msg": f"{dropped} lines were dropped"})
@@ -91,7 +96,7 @@ class Outlet(logging.Handler):
                 self._stream.flush()
             except (OSError, ValueError):
                 # Nobody reads any more, or the stream is closed: there is nowhere to tell it.
-                self._dropped += len(lines)
+                self.dropped += len(lines)
 
     def close(self) -> None:
         """End the thread, and write what is left."""
@@ -103,6 +108,12 @@ class Outlet(logging.Handler):
     def _run(self) -> None:
         while not self._stop.wait(INTERVAL_SECONDS):
             self.flush()
+
+
+def dropped() -> int:
+    """How many lines this process has lost so far."""
+    outlets = (h for h in logging.getLogger().handlers if isinstance(h, Outlet))
+    return sum(outlet.dropped for outlet in outlets)
 
 
 def configure(level: str) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import platform
 import time
+from bisect import bisect_left
+from collections import Counter as Tally
 from functools import partial
 from importlib.metadata import version as library_version
 from typing import TYPE_CHECKING, get_args
@@ -20,8 +22,11 @@ from credit_risk import __version__
 from credit_risk.audit.records import RecordKind
 from credit_risk.idempotency import Outcome
 from credit_risk.policy import DECISIONS, SEVERITY
+from credit_risk.stability import FLOOR
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from credit_risk.audit.checkpoints import Checkpoint
     from credit_risk.package import ModelPackage
 
@@ -35,9 +40,6 @@ STAGE_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, *LATENCY_BUCKETS[:11])
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Rows; a batch holds 256 at most."""
-
-LEAST_SHARE = 1e-4
-"""An empty bin of the reference is told as this share: a stability index takes its logarithm."""
 
 OTHER_FIELD = "other"
 """What stands for a place in a refused application that is no field of the schema."""
@@ -231,7 +233,7 @@ class PopulationMetrics:
         self.of(package)
         of_package = (package.portfolio, package.version)
         for cell in package.population.cells:
-            share, of_field = max(cell.share, LEAST_SHARE), (*of_package, cell.field)
+            share, of_field = max(cell.share, FLOOR), (*of_package, cell.field)
             if cell.kind == "score":
                 self.score_baseline.labels(*of_package, cell.bin).set(share)
             elif cell.bin:
@@ -428,11 +430,24 @@ class Metrics:
         self.evidence.checkpoint_number.set(checkpoint.number)
         self.evidence.checkpoint_last_record.set(checkpoint.last)
 
-    def chain_checked(self, *, intact: bool) -> None:
+    def checked(self, checks: Mapping[str, bool]) -> None:
+        """A worker looked whether it can decide."""
+        for name, succeeded in checks.items():
+            self.process.ready.labels(name).set(succeeded)
+
+    def chain_checked(self, intact: bool) -> None:  # noqa: FBT001 - a callback
         """The records since the checkpoint before were looked at."""
         self.evidence.chain_intact.set(intact)
         if intact:
             self.evidence.chain_verified.set(time.time())
+
+
+def observe_all(histogram: Histogram, values: Sequence[float]) -> None:
+    """What `Histogram.observe` does with each of the values, moving each series only once."""
+    edges = histogram._upper_bounds  # noqa: SLF001 - the library observes one by one
+    for place, number in Tally(bisect_left(edges, value) for value in values).items():
+        histogram._buckets[place].inc(number)  # noqa: SLF001
+    histogram._sum.inc(sum(values))  # noqa: SLF001
 
 
 def _info(package: ModelPackage) -> tuple[str, ...]:

@@ -139,7 +139,12 @@ class Served:
         self._earlier = self.audit.count()
         self.stopping = Stopping(0.0)
         self.metrics = Metrics(self.registry)
-        self.traces = Traces(1.0, self.exporter)
+        self.traces = Traces(
+            1.0,
+            self.exporter,
+            exported=self.metrics.process.spans_exported.inc,
+            dropped=self.metrics.process.spans_dropped.inc,
+        )
         self.accounts = Accounts(self.metrics, self.traces)
         self.batcher = Batcher(self.accounts, self.settings.waiting_limit)
         desk = Desk(
@@ -164,11 +169,21 @@ class Served:
             3_600.0,
             made=self.metrics.checkpoint_made,
             failed=self.metrics.evidence.checkpoint_failures.inc,
+            checked=self.metrics.chain_checked,
         )
         cases = Cases(self.settings, desk_of_people, regime, self.replays, self.signer)
-        metrics, stopping = self._metrics_text, self.stopping
-        self.calls = Calls(self.settings, active, desk, self.answers, metrics, stopping, cases)
-        self.app = self._flushing(Server(self.calls, self.accounts, self.traces))
+        self.calls = Calls(
+            self.settings,
+            active,
+            desk,
+            self.answers,
+            self._metrics_text,
+            self.stopping,
+            cases,
+            self.metrics.checked,
+        )
+        self.server = Server(self.calls, self.accounts, self.traces)
+        self.app = self._flushing(self.server)
         self.client = TestClient(self.app, follow_redirects=False)
 
     def settings_with(self, **changed: float) -> Served:
@@ -221,6 +236,10 @@ class Served:
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    def metric(self, name: str) -> float:
+        """All that a metric says, added up; of a histogram, what was observed."""
+        return sum(self.sample(f"{name}{suffix}") for suffix in ("", "_sum"))
 
     def send(
         self,

@@ -370,8 +370,10 @@ def test_callers_learn_their_stages_and_the_batch_its_callers(
 
     assert seen.traces == [(1, 3)]
     for call in calls:
-        assert [stage for stage, _ in call.stages] == ["wait", "score"]
-        assert call.received <= call.stages[0][1] <= call.stages[1][1]
+        stages = ("wait", "encode", "score", "decide", "explain")
+        assert tuple(stage for stage, _ in call.stages) == stages
+        times = [call.received, *(end for _, end in call.stages)]
+        assert times == sorted(times)
 
 
 def test_few_rows_are_not_turned_away_for_many_that_wait(

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from credit_risk.audit.records import Alongside, AuditLog, Record, RecordKind
     from credit_risk.model import Model
     from credit_risk.package import ModelPackage
+    from credit_risk.schema import Application
     from credit_risk.scoring import Decision
 
 EXAMPLE = toys.schema().example
@@ -62,6 +63,7 @@ class Events:
     order: list[str] = field(default_factory=list)
     hooks: list[Alongside | None] = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=dict)
+    refusals: list[list[str]] = field(default_factory=list)
 
     async def record(
         self, records: Sequence[Record], *, alongside: Alongside | None = None
@@ -74,10 +76,21 @@ class Events:
             raise RecordingFailed("the disk is full")
         self.groups.append(list(records))
 
-    def decided(self, package: ModelPackage, decisions: Sequence[Decision]) -> None:
-        """Note the decisions."""
-        assert package.version
+    def decided(
+        self,
+        package: ModelPackage,
+        applications: Sequence[Application],
+        decisions: Sequence[Decision],
+    ) -> None:
+        """Note the decisions; they are those about these applications."""
+        again = [d.probability_of_default for d in decide(package, applications)]
+        assert [d.probability_of_default for d in decisions] == pytest.approx(again, abs=1e-9)
         self.order += [decision.outcome.decision for decision in decisions]
+
+    def refused(self, package: ModelPackage, refusals: Sequence[Sequence[FieldError]]) -> None:
+        """Note what was wrong with each."""
+        assert package.version
+        self.refusals += [[error.pointer for error in errors] for errors in refusals]
 
     def batched(self, batch: Batched) -> None:
         """Check what is told of a batch."""
@@ -236,6 +249,7 @@ def test_a_row_that_fails_fails_alone(
     )
     assert (answered["decided"], answered["refused"], answered["failed"]) == (2, 1, 1)
     assert events.counted == {"decision": 2, "refusal": 1, "failure": 1}
+    assert [len(places) for places in events.refusals] == [len(EXAMPLE) - 1]
     assert {record.body["row"] for record in events.records if record.kind == "failure"} == {1}
     assert served.MODEL_SAYS in caplog.text
 
@@ -766,6 +780,8 @@ def test_a_call_knows_its_stages(trees_package: ModelPackage) -> None:
     run(desk(Events()).predict_batch(trees_package, batch(EXAMPLE, {}), many, 5))
 
     for asked in (single, many):
-        assert [stage for stage, _ in asked.stages] == ["validate", "wait", "score", "record"]
+        assert [stage for stage, _ in asked.stages] == [
+            *("validate", "wait", "encode", "score", "decide", "explain", "record"),
+        ]
         ends = [asked.received, *(end for _, end in asked.stages)]
         assert ends == sorted(ends)

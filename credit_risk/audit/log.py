@@ -14,11 +14,12 @@ import asyncio
 import concurrent.futures
 import sqlite3
 import threading
+import time
 from collections import defaultdict
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias, Unpack
 
 import pydantic_core
 import sqlalchemy as sa
@@ -72,6 +73,13 @@ class _Entry(NamedTuple):
     form: Form
 
 
+class LogObserver(Protocol):
+    """Who counts commits. Called where records are written, so it must be quick and never fail."""
+
+    def settled(self, seconds: Sequence[float], lost: int) -> None:
+        """What some callers handed over is durable, after so long; so many others' is not."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Group:
     """What one caller wants recorded, and who waits for it; ``loop`` is the future's, if any."""
@@ -80,6 +88,7 @@ class _Group:
     alongside: Alongside | None
     future: _Future
     loop: asyncio.AbstractEventLoop | None
+    since: float = field(default_factory=time.perf_counter)
 
 
 class SqlRecords:
@@ -211,6 +220,7 @@ class SqlAuditLog(SqlRecords):
         waiting_most: how many records may be on their way to a commit; further ones fail at once.
         batch_most: how many records share a commit, but a group is never split.
         busy_timeout: how long to wait for another process's commit to a SQLite file, in seconds.
+        observer: who counts commits.
 
     Raises:
         RecordingFailed: the database cannot be opened or prepared.
@@ -226,7 +236,9 @@ class SqlAuditLog(SqlRecords):
         waiting_most: int = 20_000,
         batch_most: int = 1_000,
         busy_timeout: float = 5.0,
+        observer: LogObserver | None = None,
     ) -> None:
+        self._observer = observer
         self._waiting_most = waiting_most
         self._batch_most = batch_most
         with _opening():
@@ -348,20 +360,28 @@ class SqlAuditLog(SqlRecords):
         )
         return _Entry(content, data_key, form(content))
 
+    @property
+    def waiting(self) -> int:
+        """How many records are on their way to a commit."""
+        return self._waiting
+
     def _admit(self, group: _Group) -> None:
         with self._lock:
-            if self._closed:
-                raise RecordingFailed("the audit log is closed")
-            if self._waiting >= self._waiting_most:
-                raise RecordingFailed(f"{self._waiting} records are waiting to be written")
-            self._waiting += len(group.entries)
+            if not self._closed and self._waiting < self._waiting_most:
+                self._waiting += len(group.entries)
+                return
+        if self._observer is not None and group.entries:
+            self._observer.settled((), 1)
+        if self._closed:
+            raise RecordingFailed("the audit log is closed")
+        raise RecordingFailed(f"{self._waiting} records are waiting to be written")
 
     def _hand_over(self, groups: list[_Group]) -> None:
         with self._lock:
             if not self._closed:
                 self._queue.put(groups)
                 return
-        _settle([(group, RuntimeError("the audit log was closed")) for group in groups])
+        self._settle([(group, RuntimeError("the audit log was closed")) for group in groups])
 
     def _stop_accepting(self) -> None:
         with self._lock:
@@ -379,7 +399,7 @@ class SqlAuditLog(SqlRecords):
             self._stop_accepting()
             while (groups := self._queue.get()) is not None:
                 batch += groups
-            _settle([(group, RuntimeError("the audit log has ended")) for group in batch])
+            self._settle([(group, RuntimeError("the audit log has ended")) for group in batch])
 
     def _take(self) -> list[_Group]:
         """Wait for groups and take those behind them; nothing once closed and empty."""
@@ -419,7 +439,18 @@ class SqlAuditLog(SqlRecords):
             outcomes += [(group, error) for group in behind]
         with self._lock:
             self._waiting -= sum(len(group.entries) for group in taken)
-        _settle(outcomes)
+        self._settle(outcomes)
+
+    def _settle(self, outcomes: list[tuple[_Group, Exception | None]]) -> None:
+        """Tell everybody who waits, and who counts."""
+        _tell(outcomes)
+        if self._observer is not None:
+            now = time.perf_counter()
+            recorded = [(group, error) for group, error in outcomes if group.entries]
+            durable = [now - group.since for group, error in recorded if error is None]
+            lost = sum(not isinstance(error, Conflict | None) for _, error in recorded)
+            if recorded:
+                self._observer.settled(durable, lost)
 
     def _write(self, groups: list[_Group]) -> Exception | None:
         """Commit the groups in one transaction; with nothing in them, see whether it could be."""
@@ -484,7 +515,9 @@ class SqlAuditLog(SqlRecords):
         cursor.close()
 
 
-def open_log(settings: Settings, *, waiting_most: int = 20_000) -> SqlAuditLog:
+def open_log(
+    settings: Settings, *, waiting_most: int = 20_000, observer: LogObserver | None = None
+) -> SqlAuditLog:
     """The audit log of the settings, with their keys, which are made if there are none.
 
     Raises:
@@ -492,7 +525,7 @@ def open_log(settings: Settings, *, waiting_most: int = 20_000) -> SqlAuditLog:
         KeysInvalid: see `credit_risk.audit.keys.sealing`.
     """
     sealing = keys.sealing(settings, make=True)
-    return SqlAuditLog(settings.audit_url, sealing, waiting_most=waiting_most)
+    return SqlAuditLog(settings.audit_url, sealing, waiting_most=waiting_most, observer=observer)
 
 
 def open_records(settings: Settings) -> SqlRecords:
@@ -563,7 +596,7 @@ def _is_outage(error: Exception | None) -> bool:
     return error is not None and kinds.isdisjoint(_FAULTS_OF_A_GROUP)
 
 
-def _settle(outcomes: list[tuple[_Group, Exception | None]]) -> None:
+def _tell(outcomes: list[tuple[_Group, Exception | None]]) -> None:
     """Tell everybody who waits; a loop is woken once for all of its futures."""
     resolved: dict[asyncio.AbstractEventLoop | None, list[tuple[_Future, Exception | None]]]
     resolved = defaultdict(list)

@@ -44,9 +44,10 @@ from credit_risk.serving.responses import (
     read_json,
 )
 from monitoring.accounts import Answered
+from monitoring.traces import UNKNOWN_ROUTE, Sampled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from concurrent.futures import Future
 
     from starlette.requests import Request
@@ -74,7 +75,6 @@ _ALIVE = {"status": "alive"}
 _READY = {"status": "ready"}
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _NOTHING: dict[str, Any] = {}
-_UNKNOWN_ROUTE = "unknown"
 
 
 class Calls:
@@ -89,7 +89,9 @@ class Calls:
         metrics_text: Callable[[], tuple[bytes, str]],
         stopping: Stopping,
         cases: Cases,
+        checked: Callable[[Mapping[str, bool]], None],
     ) -> None:
+        self._checked = checked
         self.stopping = stopping
         self.cases = cases
         self._settings = settings
@@ -146,7 +148,7 @@ class Calls:
             return problem_answer(
                 problems.KINDS["not-ready"].problem("The server is about to stop")
             )
-        checks = await self._checks()
+        checks = await self.checks()
         failed = [f"{name}: {state}" for name, state in checks.items() if state != "ok"]
         if failed:
             return problem_answer(problems.KINDS["not-ready"].problem("; ".join(failed)))
@@ -154,7 +156,7 @@ class Calls:
 
     async def health(self, _: Request) -> Response:
         """GET /health: every check, with what is wrong."""
-        body = _health(self._active.current, await self._checks(), self._active.fault)
+        body = _health(self._active.current, await self.checks(), self._active.fault)
         return json_answer(200 if body["status"] == "ok" else 503, body)
 
     async def version(self, _: Request) -> Response:
@@ -274,7 +276,8 @@ class Calls:
     ) -> Response:
         return problem_answer(problem, await self._desk.fail(problem, body, call, package))
 
-    async def _checks(self) -> dict[str, str]:
+    async def checks(self) -> dict[str, str]:
+        """What it takes to decide, each with what is wrong with it, or "ok"."""
         checks = {"model": "ok", "records": "ok"}
         package = self._active.current
         try:
@@ -293,6 +296,7 @@ class Calls:
             await asyncio.wait_for(asyncio.wrap_future(ping), PING_SECONDS)
         except (RecordingFailed, TimeoutError) as error:
             checks["records"] = str(error) or "the record database does not answer"
+        self._checked({name: state == "ok" for name, state in checks.items()})
         return checks
 
 
@@ -348,15 +352,21 @@ class Server:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request; other kinds of scope are not ours."""
-        given = trace_parent = None
+        given = None
+        parents: list[bytes] = []
+        states: list[bytes] = []
         for name, value in scope["headers"]:
             if name == b"x-request-id" and given is None:
                 given = value.decode("latin-1")
             elif name == b"traceparent":
-                trace_parent = value
+                parents.append(value)
+            elif name == b"tracestate":
+                states.append(value)
         request_id = given if given and _REQUEST_ID.fullmatch(given) else new_id()
-        call = Call(scope["path"], request_id, self._traces.sample(trace_parent))
+        trace = self._traces.follow(parents, states, scope)
+        call = Call(scope["path"], request_id, trace)
         scope["call"] = call
+        self._accounts.arrived()
         status = 0
 
         async def sending(message: Message) -> None:
@@ -364,6 +374,8 @@ class Server:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"].append((b"x-request-id", request_id.encode("latin-1")))
+                if isinstance(trace, Sampled):
+                    message["headers"].append((b"traceresponse", trace.response))
                 if self._stopping.begun or status == HTTPStatus.REQUEST_TIMEOUT:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -377,15 +389,17 @@ class Server:
             self._account(scope, call, status)
 
     def _account(self, scope: Scope, call: Call, status: int) -> None:
+        seconds = time.perf_counter() - call.received
         self._accounts.answered(
             Answered(
                 call,
                 scope["method"],
                 self._template(scope["path"]),
                 status,
-                time.perf_counter() - call.received,
+                seconds,
                 scope.get("answer", _NOTHING),
                 scope.get("problem"),
+                call.at / 1e6 + seconds,
             )
         )
 
@@ -396,7 +410,7 @@ class Server:
         for pattern, template in self._patterns:
             if pattern.fullmatch(path):
                 return template
-        return "/docs" if path.startswith("/docs/assets/") else _UNKNOWN_ROUTE
+        return "/docs" if path.startswith("/docs/assets/") else UNKNOWN_ROUTE
 
 
 def _about(package: ModelPackage) -> Answer:

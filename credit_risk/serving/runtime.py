@@ -13,7 +13,7 @@ from credit_risk import regimes
 from credit_risk.audit import keys, log
 from credit_risk.audit.signer import Signer
 from credit_risk.batching import Batcher
-from credit_risk.casework import Casework
+from credit_risk.casework import Casework, number_waiting
 from credit_risk.decisions import Desk, start_record
 from credit_risk.idempotency import Answers
 from credit_risk.serving import activation, problems
@@ -23,10 +23,12 @@ from credit_risk.serving.cases import Cases
 from credit_risk.serving.replays import Replays
 from credit_risk.serving.stopping import Stopping
 from credit_risk.serving.store import Store
+from credit_risk.serving.watch import Watch
 from monitoring import exposition
 from monitoring.accounts import Accounts
 from monitoring.metrics import Metrics
 from monitoring.traces import Traces, exporter
+from monitoring.vitals import Vitals
 
 if TYPE_CHECKING:
     from credit_risk.settings import Settings
@@ -39,14 +41,20 @@ class Runtime:
         self._registry = CollectorRegistry()
         metrics = Metrics(self._registry)
         metrics.started()
-        self._traces = Traces(settings.trace_ratio, exporter())
+        self._traces = Traces(
+            settings.trace_ratio,
+            exporter(),
+            exported=metrics.process.spans_exported.inc,
+            dropped=metrics.process.spans_dropped.inc,
+        )
         self._accounts = Accounts(metrics, self._traces)
         store = Store(settings)
         store.add_shipped(settings.portfolio)
         # Room for everything the batcher lets in, so that what was decided finds a place.
         waiting_most = 20 * settings.waiting_limit
         signing_key = keys.signing_key(settings, make=True)
-        self._audit = log.open_log(settings, waiting_most=waiting_most)
+        self._audit = log.open_log(settings, waiting_most=waiting_most, observer=self._accounts)
+        self._accounts.read(Vitals(metrics, lambda: self._audit.waiting).read)
         self._signer = Signer(
             self._audit,
             signing_key,
@@ -54,6 +62,7 @@ class Runtime:
             made=metrics.checkpoint_made,
             failed=metrics.evidence.checkpoint_failures.inc,
             note=settings.note,
+            checked=metrics.chain_checked,
         )
         self._active = ActivePackage(settings, self._audit, store, metrics)
         # Before anything is decided: decisions name the environment whose listing it holds.
@@ -83,7 +92,20 @@ class Runtime:
         regime = regimes.load(settings.regimes_dir, settings.regime)
         cases = Cases(settings, casework, regime, self._replays, self._signer)
         calls = Calls(
-            settings, self._active, desk, answers, self._metrics_text, self._stopping, cases
+            settings,
+            self._active,
+            desk,
+            answers,
+            self._metrics_text,
+            self._stopping,
+            cases,
+            metrics.checked,
+        )
+        self._watch = Watch(
+            calls.checks,
+            partial(number_waiting, self._audit, settings.portfolio),
+            settings.portfolio,
+            metrics,
         )
         self.server = Server(calls, self._accounts, self._traces)
 
@@ -91,6 +113,7 @@ class Runtime:
         """Begin to follow activations, to count, and to listen to signals."""
         self._stopping.listen()
         self._stopping.follow_parent()
+        self._watch.start()
         self._active.follow()
         self._signer.start()
         self._accounts.start()
@@ -102,6 +125,7 @@ class Runtime:
 
     def close(self) -> None:
         """Stop following, and write what is waiting to be recorded."""
+        self._watch.close()
         self._active.close()
         self._batcher.close()
         self._signer.close()

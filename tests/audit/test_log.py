@@ -26,11 +26,11 @@ from sqlalchemy import event, exc
 from credit_risk.audit import postgresql
 from credit_risk.audit.log import SqlAuditLog, SqlRecords
 from credit_risk.audit.records import AuditLog, Filters, Record
-from credit_risk.errors import RecordingFailed, RecordNotFound
+from credit_risk.errors import Conflict, RecordingFailed, RecordNotFound
 from tests.sealing import SEALING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from loadtests.cluster import Cluster
 
@@ -351,6 +351,44 @@ def test_concurrent_callers_share_a_commit(log: AuditLog, store: Store, listen: 
         future.result()
     assert len(commits) <= 2
     assert log.count() == 50
+
+
+class Settled:
+    """How long each group took, and how many were lost."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.lost = 0
+
+    def settled(self, seconds: Sequence[float], lost: int) -> None:
+        """Note it."""
+        self.seconds += seconds
+        self.lost += lost
+
+
+def test_who_counts_learns_what_became_of_each_group(url: str) -> None:
+    """Of those with records: a look at the database, or a conflict, is neither durable nor lost."""
+    settled = Settled()
+
+    def conflict(_: sa.Connection) -> None:
+        raise Conflict("somebody was first")
+
+    with closing(SqlAuditLog(url, SEALING, observer=settled)) as log:
+        futures = [log.append([made(), made()]), log.append([made()], alongside=conflict)]
+        futures += [log.append([made(body={})]), log.ping()]
+        for future in futures:
+            future.exception()
+        again = made()
+        log.append([again]).result()
+        with pytest.raises(RecordingFailed):
+            log.append([again]).result()
+        assert log.waiting == 0
+    with pytest.raises(RecordingFailed, match="closed"):
+        log.append([made()]).result()
+
+    assert len(settled.seconds) == 3
+    assert all(0 < seconds < 60 for seconds in settled.seconds)
+    assert settled.lost == 2
 
 
 def test_a_commit_is_bounded_but_never_splits_a_group(url: str, store: Store) -> None:

@@ -12,11 +12,12 @@ import pytest
 import sqlalchemy as sa
 
 from credit_risk.audit import checkpoints
-from credit_risk.audit.checkpoints import Statement, anchors
+from credit_risk.audit.checkpoints import Checkpoint, Statement, anchors
 from credit_risk.audit.log import SqlAuditLog
+from credit_risk.audit.signer import Signer
 from credit_risk.audit.tables import CHECKPOINTS, HEAD
-from credit_risk.errors import EvidenceInvalid
-from tests.audit.test_checkpoints import altered, eventually, fill, kept, signer
+from credit_risk.errors import EvidenceInvalid, RecordingFailed
+from tests.audit.test_checkpoints import KEY, altered, eventually, fill, kept, signer
 from tests.sealing import SEALING
 
 if TYPE_CHECKING:
@@ -136,6 +137,31 @@ def test_a_checkpoint_is_a_line_of_the_log_that_can_be_an_anchor(
     assert anchors(f"{json.dumps({'message': 'other'})}\n{json.dumps(told)}\n") == [checkpoint]
     assert (vars(line)["checkpoint"], vars(line)["last"]) == (1, 2)
     assert vars(line)["root"] == Statement.read(checkpoint.statement).root
+
+
+def test_whether_the_chain_is_whole_is_told_each_time(log: SqlAuditLog) -> None:
+    """Also where there is nothing new to sign; a database that fails tells nothing of the chain."""
+    fill(log, 2)
+    whole: list[bool] = []
+    made = Signer(log, KEY, 3_600.0, made=nobody, failed=lambda: None, checked=whole.append)
+    made.sign()
+    made.sign()
+    (first,) = kept(log)
+    altered(log, sa.delete(CHECKPOINTS))
+    with pytest.raises(EvidenceInvalid):
+        made.sign()
+    altered(log, sa.insert(CHECKPOINTS).values(**first._asdict()))
+    made.sign()
+    fill(log, 1)
+    log.close()
+    with pytest.raises(RecordingFailed):
+        made.sign()
+
+    assert whole == [True, True, False, True]
+
+
+def nobody(_: Checkpoint) -> None:
+    """Is told."""
 
 
 def test_a_failure_is_told_and_the_next_one_makes_up_for_it(

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from credit_risk.package import ModelPackage
 
 DECIDED = {"decision_id": "d-1", "decision": "DECLINE"}
-ANSWERED = Answered(Call("/predict", "r-1"), "POST", "/predict", 200, 0.0021, DECIDED, None)
-REFUSED = Answered(Call("/predict", "r-2"), "POST", "/predict", 422, 0.0003, {}, "/problems/x")
+ANSWERED = Answered(Call("/predict", "r-1"), "POST", "/predict", 200, 0.0021, DECIDED, None, 1e9)
+REFUSED = Answered(Call("", "r-2"), "POST", "/predict", 422, 0.0003, {}, "/problems/x", 1e9)
 
 
 @pytest.fixture
@@ -62,13 +62,13 @@ def test_everything_is_counted_once(
     for _ in range(3):
         for _ in range(5):
             accounts.answered(ANSWERED)
-            accounts.decided(any_package, [decision, decision])
+            accounts.decided(any_package, [toys.RISKY, toys.RISKY], [decision, decision])
         accounts.answered(REFUSED)
         accounts.recorded("decision", 5)
         accounts.reviewed(toys.NAME, Closing("APPROVE", ("ada",), ("R", "S"), "low-side", 1))
         accounts.reviewed(toys.NAME, Closing("DECLINE", ("ada",), ("R",), None, 1))
         accounts.keyed("replayed")
-        accounts.batched(Batched(5, 0.001, 2, 1.0, 2.0, ()))
+        accounts.batched(Batched(any_package, 5, 0.001, 2, 1.0, 2.0))
         accounts.flush()
         accounts.flush()
 
@@ -105,9 +105,7 @@ def test_a_line_tells_when_it_happened(
 ) -> None:
     """And not when somebody came to write it."""
     caplog.set_level(logging.INFO)
-    accounts.answered(
-        Answered(Call("/livez", "r-3"), "GET", "/livez", 200, 0.1, {}, None, at=1_000.5)
-    )
+    accounts.answered(Answered(Call("/livez", "r-3"), "GET", "/livez", 200, 0.1, {}, None, 1_000.5))
     accounts.flush()
 
     (line,) = caplog.records
