@@ -16,12 +16,13 @@ from credit_risk.cli.exits import MISQUEUED, OTHERWISE
 from credit_risk.cli.opening import months_least, settings_of, text_of
 from credit_risk.cli.options import AsJson, Done, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, print_progress, rows_done, wide
-from credit_risk.errors import KeysInvalid, RecordNotFound
+from credit_risk.errors import EvidenceInvalid, KeysInvalid, RecordNotFound
 from credit_risk.settings import Settings
 
 if TYPE_CHECKING:
     from credit_risk.audit.checkpoints import Checkpoint
     from credit_risk.audit.findings import Report
+    from credit_risk.audit.log import SqlRecords
     from credit_risk.audit.queue import Difference
     from credit_risk.audit.signer import Signer
 
@@ -86,6 +87,7 @@ def verify(
             months=months_least(settings),
             progress=progress,
         )
+        report.notes += _missed(records, settings.note)
     if not trusted:
         report.notes.append(
             "signatures were NOT checked: no signing key is set, and no public key was named "
@@ -112,6 +114,28 @@ def verify(
         raise KeysInvalid(
             f"records were not opened: {missing}; given is {', '.join(sealing.names)}"
         )
+
+
+def _missed(records: SqlRecords, note: Path) -> list[str]:
+    """What is to be said of a checkpoint that a server here has seen and that is gone.
+
+    No finding, for what is verified may be a copy of earlier; who knows better gives the note as
+    an anchor.
+    """
+    from credit_risk.audit import rollback
+
+    try:
+        gone, _ = rollback.missing(records, note)
+    except EvidenceInvalid as error:
+        return [str(error)]
+    if gone is None:
+        return []
+    return [
+        (
+            f"a server with this state directory has seen checkpoint {gone.number}, up to record "
+            f"{gone.last}, and it is not on record as it was: --anchor {note} makes that a finding"
+        )
+    ]
 
 
 def _print_report(report: Report) -> None:

@@ -138,6 +138,10 @@ def test_a_log_that_went_back_is_signed_again_once_it_is_acknowledged(
         connection.execute("DELETE FROM checkpoints")
         connection.commit()
     refused(run("audit", "checkpoint"), 1, "checkpoint 1 is gone", "credit-risk audit acknowledge")
+    note = place.state / "newest-checkpoint.json"
+    seen = run("audit", "verify")
+    assert (seen.code, f"--anchor {note} makes that a finding" in seen.err) == (0, True)
+    assert run("audit", "verify", "--anchor", str(note)).code == OTHERWISE
     why = ("--reason", "restored the backup of Sunday")
 
     told = run("audit", "acknowledge", *why)
@@ -154,6 +158,8 @@ def test_a_log_that_went_back_is_signed_again_once_it_is_acknowledged(
     assert "not there as it was: none" in run("audit", "acknowledge", *why).out
     assert "acknowledged: record " in run("audit", "acknowledge", *why, "--yes").out
     assert run("audit", "acknowledge", "--reason", " ").code == 2
+    note.write_bytes(b"x")
+    assert "is not the checkpoint that was noted there" in run("audit", "verify").err
 
 
 def test_a_queue_that_is_otherwise_is_no_broken_chain(
