@@ -8,6 +8,7 @@ PERSONAL_LOANS ?=
 CREDIT_CARDS ?=
 LOCK_FLAGS ?=
 SOAK_SECONDS ?= 300
+DEMO_SECONDS ?= 110
 KILLS ?= 20
 
 BIN := .venv/bin
@@ -17,7 +18,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test test-spark lint types loadtest soak torture bench-peers bench-scorers dashboards packages lock clean
+.PHONY: help install serve demo test test-spark lint types loadtest soak torture bench-peers bench-scorers dashboards packages lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +31,9 @@ $(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml scripts/bo
 
 serve: $(INSTALLED) ## serve: PORT=3000 WORKERS=one per core STATE_DIR=./var PORTFOLIO=personal-loans
 	@exec $(BIN)/credit-risk serve
+
+demo: $(INSTALLED) ## two minutes that show it: drift, a review, a replay, a proof; DEMO_SECONDS=110
+	@$(BIN)/python -m loadtests.demo --seconds $(DEMO_SECONDS)
 
 # Coverage is the core's, which decides, explains and records, by its own tests; `tests/conftest.py`
 # has the order of the files.

@@ -71,23 +71,33 @@ def running(url: str) -> Server:
 
 
 @contextlib.contextmanager
-def started(folder: Path) -> Iterator[Server]:
+def started(folder: Path, state: Path | None = None, **more: str) -> Iterator[Server]:
     """Start ``credit-risk serve`` on a free port; it is stopped at the end.
 
     Its state directory is a new one under ``folder``, removed at the end: on the disk that the
     caller chose, because every decision waits for that disk, and never the records of a real
     server. All other settings are those of the environment.
 
+    Args:
+        folder: for the state directory.
+        state: one that stays instead, under ``folder`` or not.
+        more: further settings, by their names in lower case.
+
     Raises:
         Unavailable: it did not become ready; with the end of its log.
     """
-    with tempfile.TemporaryDirectory(prefix="state-", dir=folder) as state:
+    with contextlib.ExitStack() as made:
+        if state is None:
+            new = tempfile.TemporaryDirectory(prefix="state-", dir=folder)
+            state = Path(made.enter_context(new))
+        state.mkdir(exist_ok=True)
         port = free_port()
         environment = {
             k: v for k, v in os.environ.items() if k.upper().removeprefix(PREFIX) not in _OURS
         }
-        environment |= {f"{PREFIX}PORT": str(port), f"{PREFIX}STATE_DIR": state}
-        log = Path(state) / "server.log"
+        environment |= {f"{PREFIX}PORT": str(port), f"{PREFIX}STATE_DIR": str(state)}
+        environment |= {f"{PREFIX}{name.upper()}": text for name, text in more.items()}
+        log = state / "server.log"
         process = launched(environment, log)
         try:
             yield when_ready(process, f"http://127.0.0.1:{port}", log)

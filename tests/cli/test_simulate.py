@@ -14,7 +14,7 @@ import pytest
 from credit_risk import simulation
 from credit_risk.cli import simulate
 from tests import toys
-from tests.cli.test_traffic import answering, decided
+from tests.answering import answering, decided
 from tests.commands import Outcome, Place, refused
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from loadtests import prometheus
 from loadtests.server import Unavailable
-from tests.cli.test_traffic import answering, decided
+from tests.answering import answering, decided
 
 if TYPE_CHECKING:
     from pathlib import Path
