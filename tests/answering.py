@@ -26,6 +26,7 @@ class Asked:
 
     answer: Callable[[str, Any], tuple[int, object] | None]
     got: list[tuple[str, Any]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
     url: str = ""
 
 
@@ -46,6 +47,7 @@ def answering(
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.got.append((self.path, body))
+            asked.keys.append(self.headers["Idempotency-Key"])
             said = asked.answer(self.path, body)
             if said is None:
                 self.close_connection = True

@@ -18,13 +18,14 @@ from urllib.parse import urlsplit
 import typer
 from rich.table import Table
 
-from credit_risk import portfolio, simulation, stability
+from credit_risk import documents, portfolio, simulation, stability
 from credit_risk.cli import traffic
 from credit_risk.cli.exits import terminable
 from credit_risk.cli.opening import settings_of, wanted_version
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import out, print_json, print_line, rows_done
 from credit_risk.errors import DataInvalid, OutputRefused, PackageNotFound
+from credit_risk.policy import Policy
 
 if TYPE_CHECKING:
     from credit_risk.schema import Application, Schema
@@ -77,6 +78,10 @@ def simulate(
     connections: Annotated[
         int | None, typer.Option(min=1, max=64, help="Requests in hand at most; 4 if absent.")
     ] = None,
+    reviews: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of what is referred that made-up people decide."),
+    ] = None,
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Send to another machine. It must be yours.")
     ] = False,
@@ -93,7 +98,12 @@ def simulate(
     Exit code 1: a request was not answered, or otherwise than it should have been.
     """
     if url is None:
-        sending = {"--rate": rate, "--duration": duration, "--connections": connections}
+        sending = {
+            "--rate": rate,
+            "--duration": duration,
+            "--connections": connections,
+            "--reviews": reviews,
+        }
         given = [name for name, value in sending.items() if value is not None]
         if given or allow_remote:
             raise typer.BadParameter(f"{given[0] if given else '--allow-remote'} goes with --url")
@@ -110,8 +120,9 @@ def simulate(
     else:
         lasting = None if duration is None else _seconds(duration)
         pace = Pace(_per_second(rate or "5/s"), lasting, connections or 4)
+        share = reviews or 0.0
         _check_url(url, allow_remote=allow_remote)
-        _send(wanted, url, pace, portfolio_name, as_json=as_json)
+        _send(wanted, url, pace, share, portfolio_name, as_json=as_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +171,9 @@ class Drift:
 
 
 class Source(NamedTuple):
-    """Where they come from: a package's population, and what happens to it."""
+    """Where they come from: the population of the package in a folder, and what happens to it."""
 
+    package: Path
     version: str
     group: Population
     scenario: Scenario
@@ -206,7 +218,7 @@ def _check_url(url: str, *, allow_remote: bool) -> None:
 def _list(settings: Settings, *, as_json: bool) -> None:
     """Print the scenarios of the portfolio."""
     folder = portfolio.folder(settings.portfolios_dir, settings.portfolio)
-    _, group = _known(settings, None)
+    group = simulation.population(_package(settings, None)[1])
     known = simulation.scenarios(folder, group.schema).values()
     if as_json:
         print_json(
@@ -219,8 +231,8 @@ def _list(settings: Settings, *, as_json: bool) -> None:
     out.print(table, highlight=False, markup=False)
 
 
-def _known(settings: Settings, version: str | None) -> tuple[str, Population]:
-    """A package's population; of the one shipped as default where that version is not here."""
+def _package(settings: Settings, version: str | None) -> tuple[str, Path]:
+    """A package and its folder; the one shipped as default where that version is not here."""
     from credit_risk.serving.store import Store
 
     store = Store(settings)
@@ -230,13 +242,14 @@ def _known(settings: Settings, version: str | None) -> tuple[str, Population]:
     except PackageNotFound:
         version = store.shipped_default(settings.portfolio)
         path = store.path(settings.portfolio, version)
-    return version, simulation.population(path)
+    return version, path
 
 
 def _source(settings: Settings, name: str, version: str | None = None) -> Source:
     folder = portfolio.folder(settings.portfolios_dir, settings.portfolio)
-    version, group = _known(settings, version)
-    return Source(version, group, simulation.scenario(folder, group.schema, name))
+    version, package = _package(settings, version)
+    group = simulation.population(package)
+    return Source(package, version, group, simulation.scenario(folder, group.schema, name))
 
 
 # To a file
@@ -370,7 +383,13 @@ def _described(source: Source, wanted: Wanted) -> dict[str, Any]:
 
 
 def _send(
-    wanted: Wanted, url: str, pace: Pace, portfolio_name: str | None, *, as_json: bool
+    wanted: Wanted,
+    url: str,
+    pace: Pace,
+    reviews: float,
+    portfolio_name: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     server = traffic.ask(url)
     if portfolio_name not in (None, server.portfolio):
@@ -386,6 +405,7 @@ def _send(
                 traffic.requests(applicants, wanted.seed),
                 tally,
                 *pace,
+                people=traffic.People(reviews, _approvals(source.package)),
                 progress=lambda done: progress(done, wanted.rows),
             )
     finally:
@@ -398,6 +418,12 @@ def _send(
         raise typer.Exit(1)
 
 
+def _approvals(package: Path) -> list[str]:
+    """Codes of the reasons that its policy lets people approve for."""
+    policy = documents.read(Policy, package / "policy.yaml")
+    return [reason.code for reason in policy.review.reasons if reason.decision == "APPROVE"]
+
+
 def _print_sent(told: dict[str, Any]) -> None:
     print_line(
         f"{told['portfolio']} {told['model_version']}, {told['scenario']}: "
@@ -408,6 +434,8 @@ def _print_sent(told: dict[str, Any]) -> None:
         print_line(f"  {name}: {number:,}")
     if told["refused"]:
         print_line(f"  refused: {told['refused']:,}")
+    for name, number in told["reviews"].items():
+        print_line(f"  {name} by people: {number:,}")
     if told["sent_again"]:
         print_line(f"  turned away (503) and sent again: {told['sent_again']:,}")
     for route, found in told["latency_ms"].items():

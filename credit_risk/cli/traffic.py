@@ -1,8 +1,9 @@
 """Traffic: made-up applications sent to a server at a rate, and what it answered.
 
 Like clients of all kinds: most ask about one application, some to have it explained, and some about
-many at once. What is not valid has to be refused, everything else has to be decided; whatever else
-happens is a failure, but that a server may turn a request away a few times.
+many at once. Now and then one is sent again under its idempotency key, and people decide what was
+referred to them. What is not valid has to be refused, everything else has to be decided; whatever
+else happens is a failure, but that a server may turn a request away a few times.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import islice
 from queue import Empty, Queue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import numpy as np
 
 from credit_risk.errors import Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from credit_risk.simulation import Applicant
 
@@ -34,6 +36,14 @@ BATCH_ROUTE = "/predict/batch"
 BATCH_ROWS = 20
 MIX = {"/predict": 0.88, "/explain": 0.08, BATCH_ROUTE: 0.04}
 """Share of the requests that each call gets."""
+KEYED = 0.02
+"""Share of the requests that are sent twice under one idempotency key."""
+APPROVED = 0.6
+"""Share of those referred whom people approve."""
+OVERRIDDEN = 0.02
+"""Of those declined, how many people look at for each one referred that they look at."""
+REVIEWERS = ("made-up-1", "made-up-2")
+"""The second is asked where two people have to agree."""
 ANSWER_SECONDS = 30.0
 IDLE_SECONDS = 20.0
 """A connection not used for so long is opened anew: a server closes idle ones."""
@@ -62,6 +72,23 @@ class Request:
     body: bytes
     applications: int
     wrong: int
+    keyed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Those who decide a ``share`` of what is referred; ``approvals`` are codes of reasons."""
+
+    share: float
+    approvals: Sequence[str]
+
+
+class Answer(NamedTuple):
+    """What came back, and after how many seconds."""
+
+    status: int
+    content: bytes
+    seconds: float
 
 
 class Latencies:
@@ -93,21 +120,44 @@ class Tally:
     applications: int = 0
     refused: int = 0
     again: int = 0
+    repeated: int = 0
+    reviews: Counter[str] = field(default_factory=Counter)
     decisions: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     latencies: defaultdict[str, Latencies] = field(default_factory=lambda: defaultdict(Latencies))
     seconds: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def answered(self, request: Request, status: int, content: bytes, seconds: float) -> None:
-        """A request was answered, rightly or not."""
+    def answered(self, request: Request, answer: Answer) -> list[dict[str, Any]]:
+        """A request was answered, rightly or not; what was decided in it."""
         with self._lock:
             self._sent(request)
-            self.latencies[request.route].add(seconds)
+            self.latencies[request.route].add(answer.seconds)
             try:
-                self._count(request, status, json.loads(content))
+                return self._count(request, answer.status, json.loads(answer.content))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                self.failures[f"{answer.status} with an answer that is none"] += 1
+                return []
+
+    def answered_again(self, first: Answer, second: Answer) -> None:
+        """A request was sent again under its idempotency key; errors of the server are not kept."""
+        with self._lock:
+            self.repeated += 1
+            if first.status < http.HTTPStatus.INTERNAL_SERVER_ERROR and first[:2] != second[:2]:
+                self.failures["another answer to the same idempotency key"] += 1
+
+    def reviewed(self, decision: str, answer: Answer) -> str:
+        """A person decided; the state that the case is in."""
+        with self._lock:
+            try:
+                body = json.loads(answer.content)
+                state = str(body["state"])
             except (ValueError, KeyError, TypeError):
-                self.failures[f"{status} with an answer that is none"] += 1
+                self.failures[f"{answer.status} to a review"] += 1
+                return ""
+            if state == "closed":
+                self.reviews[decision] += 1
+            return state
 
     def turned_away(self) -> None:
         """A request was answered 503, and is sent again."""
@@ -129,6 +179,8 @@ class Tally:
                 "decisions": dict(sorted(self.decisions.items())),
                 "refused": self.refused,
                 "sent_again": self.again,
+                "repeated": self.repeated,
+                "reviews": dict(sorted(self.reviews.items())),
                 "failures": dict(sorted(self.failures.items())),
                 "seconds": round(self.seconds, 3),
                 "latency_ms": {
@@ -144,20 +196,21 @@ class Tally:
         self.requests += 1
         self.applications += request.applications
 
-    def _count(self, request: Request, status: int, answer: Any) -> None:  # noqa: ANN401 - any JSON
+    def _count(self, request: Request, status: int, answer: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON
         alone = request.route != BATCH_ROUTE
         if status != http.HTTPStatus.OK:
             if alone and request.wrong and status == http.HTTPStatus.UNPROCESSABLE_ENTITY:
                 self.refused += 1
             else:
                 self.failures[f"{status} {answer['type'].removeprefix('/problems/')}"] += 1
-            return
+            return []
         results = [answer] if alone else answer["results"]
-        decided = [result["decision"] for result in results if "decision" in result]
-        self.decisions.update(decided)
+        decided = [result for result in results if "decision" in result]
+        self.decisions.update(result["decision"] for result in decided)
         self.refused += len(results) - len(decided)
         if len(results) - len(decided) != request.wrong:
             self.failures["other applications refused than are wrong"] += 1
+        return decided
 
 
 def is_loopback(url: str) -> bool:
@@ -204,7 +257,8 @@ def requests(applicants: Iterator[Applicant], seed: int) -> Iterator[Request]:
         sent = [applicant.application for applicant in some]
         body = {"applications": sent} if route == BATCH_ROUTE else sent[0]
         wrong = sum(not applicant.valid for applicant in some)
-        yield Request(route, json.dumps(body).encode(), len(some), wrong)
+        keyed = bool(generator.random() < KEYED)
+        yield Request(route, json.dumps(body).encode(), len(some), wrong, keyed)
 
 
 def send(
@@ -214,6 +268,7 @@ def send(
     rate: float,
     seconds: float | None = None,
     connections: int = 4,
+    people: People | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Send requests at random moments, ``rate`` a second on average.
@@ -228,11 +283,12 @@ def send(
         rate: requests a second.
         seconds: or it ends after so long.
         connections: requests that may be in hand.
+        people: who decide some of what is referred, at once.
         progress: told of the number of applications sent so far.
     """
     waiting: Queue[Request | None] = Queue(connections)
     threads = [
-        threading.Thread(target=_deliver, args=(server, waiting, tally), daemon=True)
+        threading.Thread(target=_deliver, args=(server, waiting, tally, people), daemon=True)
         for _ in range(connections)
     ]
     for thread in threads:
@@ -260,38 +316,92 @@ def send(
         progress(tally.applications)
 
 
-def _deliver(server: Server, waiting: Queue[Request | None], tally: Tally) -> None:
+class _Client:
+    """One connection to a server, opened anew where it may have been closed."""
+
+    def __init__(self, url: str, tally: Tally) -> None:
+        self._connection = _connection(url)
+        self._path = urlsplit(url).path
+        self._tally = tally
+        self._used = -math.inf
+
+    def post(self, route: str, body: bytes, **headers: str) -> Answer:
+        """The answer; a request turned away is sent again as often as there are `PAUSES`.
+
+        Raises:
+            OSError: the server is not there, or its connection breaks.
+            HTTPException: what it sends is not HTTP, or nothing.
+        """
+        if time.monotonic() - self._used > IDLE_SECONDS:
+            self._connection.close()
+        pauses = iter(PAUSES)
+        while True:
+            began = time.monotonic()
+            try:
+                self._connection.request("POST", self._path + route, body, _JSON | headers)
+                answer = self._connection.getresponse()
+                content = answer.read()
+            except (OSError, http.client.HTTPException):
+                self.close()
+                raise
+            self._used = time.monotonic()
+            pause = next(pauses, None)
+            if answer.status != http.HTTPStatus.SERVICE_UNAVAILABLE or pause is None:
+                return Answer(answer.status, content, self._used - began)
+            self._tally.turned_away()
+            time.sleep(pause)
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        self._connection.close()
+
+
+def _deliver(
+    server: Server, waiting: Queue[Request | None], tally: Tally, people: People | None
+) -> None:
     """Send what is waiting over one connection."""
-    connection = _connection(server.url)
-    path = urlsplit(server.url).path
-    used = -math.inf
+    client = _Client(server.url, tally)
+    generator = np.random.default_rng()
     while (request := waiting.get()) is not None:
-        if time.monotonic() - used > IDLE_SECONDS:
-            connection.close()
+        key = {"Idempotency-Key": str(uuid4())} if request.keyed else {}
         try:
-            tally.answered(request, *_answer(connection, path, request, tally))
+            answer = client.post(request.route, request.body, **key)
         except (OSError, http.client.HTTPException) as error:
-            connection.close()
             tally.failed(request, error)
-        used = time.monotonic()
-    connection.close()
+            continue
+        decided = tally.answered(request, answer)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if request.keyed:
+                tally.answered_again(answer, client.post(request.route, request.body, **key))
+            if people is not None:
+                _review(client, tally, people, decided, generator)
+    client.close()
 
 
-def _answer(
-    connection: http.client.HTTPConnection, path: str, request: Request, tally: Tally
-) -> tuple[int, bytes, float]:
-    """Status, body and seconds of the answer, sent again as often as there are `PAUSES`."""
-    pauses = iter(PAUSES)
-    while True:
-        began = time.monotonic()
-        connection.request("POST", path + request.route, request.body, _JSON)
-        answer = connection.getresponse()
-        content = answer.read()
-        pause = next(pauses, None)
-        if answer.status != http.HTTPStatus.SERVICE_UNAVAILABLE or pause is None:
-            return answer.status, content, time.monotonic() - began
-        tally.turned_away()
-        time.sleep(pause)
+def _review(
+    client: _Client,
+    tally: Tally,
+    people: People,
+    decided: Iterable[Mapping[str, Any]],
+    generator: np.random.Generator,
+) -> None:
+    """Decide some of what was decided: mostly what was referred, now and then a decline."""
+    chance = {"REVIEW": people.share, "DECLINE": OVERRIDDEN * people.share}
+    for result in decided:
+        made = result["decision"]
+        if generator.random() >= chance.get(made, 0.0):
+            continue
+        reasons = result["reasons"]
+        if made == "DECLINE" or not reasons or generator.random() < APPROVED:
+            verdict = {"decision": "APPROVE", "reason": str(generator.choice(people.approvals))}
+        else:
+            verdict = {"decision": "DECLINE", "reason": reasons[0]["code"]}
+        route = f"/decisions/{result['decision_id']}/review"
+        for reviewer in REVIEWERS:
+            step = {"reviewer": reviewer, "note": "Made up.", **verdict}
+            answer = client.post(route, json.dumps(step).encode())
+            if tally.reviewed(verdict["decision"], answer) != "proposed":
+                break
 
 
 def _end(waiting: Queue[Request | None], threads: list[threading.Thread], seconds: float) -> None:

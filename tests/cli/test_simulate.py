@@ -142,6 +142,7 @@ def test_a_file_that_is_interrupted_is_not_there(
         (("--rate", "5/s"), "--rate goes with --url"),
         (("--duration", "1s"), "--duration goes with --url"),
         (("--connections", "1"), "--connections goes with --url"),
+        (("--reviews", "0"), "--reviews goes with --url"),
         (("--allow-remote",), "--allow-remote goes with --url"),
         (("--json",), "--json goes with OUT or --url"),
         (("--format", "parquet"), "a Parquet file needs OUT"),

@@ -11,7 +11,7 @@ import pytest
 
 from credit_risk import simulation
 from credit_risk.cli import traffic
-from credit_risk.cli.traffic import Latencies, Request, Server, Tally
+from credit_risk.cli.traffic import Answer, Latencies, People, Request, Server, Tally
 from credit_risk.errors import Unreachable
 from credit_risk.simulation import Population, Scenario
 from tests import toys
@@ -44,7 +44,7 @@ def counted(*answers: tuple[Request, int, object]) -> dict[str, Any]:
     """What is made of answers."""
     tally = Tally()
     for request, status, body in answers:
-        tally.answered(request, status, json.dumps(body).encode(), 0.01)
+        tally.answered(request, Answer(status, json.dumps(body).encode(), 0.01))
     return tally.to_json()
 
 
@@ -129,15 +129,77 @@ def test_percentiles_are_exact_to_a_hundredth() -> None:
 
 
 def test_every_request_is_sent_once_and_answered() -> None:
-    """Over several connections, none of them twice."""
+    """Over several connections; those with an idempotency key twice."""
     with answering(decided) as asked:
         tally = sent(asked, wanted(600, invalid=0.1))
 
+    expected = [r for request in wanted(600, invalid=0.1) for r in [request] * (1 + request.keyed)]
     bodies = [json.dumps(body).encode() for _, body in asked.got]
-    assert sorted(bodies) == sorted(request.body for request in wanted(600, invalid=0.1))
+    assert sorted(bodies) == sorted(request.body for request in expected)
     assert tally.failures == {}
     assert tally.applications == tally.decisions.total() + tally.refused == 600
     assert tally.refused == sum(request.wrong for request in wanted(600, invalid=0.1))
+    assert tally.repeated == len(expected) - tally.requests > 0
+
+
+def test_an_idempotency_key_is_used_for_one_request_and_gets_one_answer() -> None:
+    """Another answer is a failure, unless the first was an error, which is not kept."""
+    keyed = Request("/predict", b"{}", 1, 0, keyed=True)
+    error = (500, {"type": "/problems/internal-error"})
+    answers = iter([(200, APPROVED)] * 2 + [(200, APPROVED), (200, {"decision": "DECLINE"})])
+    after_error = iter([error, (200, APPROVED)])
+
+    with answering(lambda *_: next(answers)) as asked:
+        tally = sent(asked, iter([keyed, keyed]), connections=1)
+        keys = asked.keys
+    with answering(lambda *_: next(after_error)) as asked:
+        failed = sent(asked, iter([keyed]), connections=1)
+
+    assert tally.failures == {"another answer to the same idempotency key": 1}
+    assert (tally.requests, tally.repeated) == (2, 2)
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+    assert failed.failures == {"500 internal-error": 1}
+
+
+def test_people_decide_a_share_of_what_was_referred() -> None:
+    """A second one where the first only proposes; approved and declined for reasons there are."""
+    referred = {"decision": "REVIEW", "decision_id": "1", "reasons": [{"code": "TOO_DEAR"}]}
+    steps: list[Any] = []
+
+    def answer(route: str, body: Any) -> tuple[int, object]:  # noqa: ANN401 - any JSON
+        if route == "/predict":
+            return 200, referred
+        assert route == "/decisions/1/review"
+        steps.append(body)
+        wants_second = body["decision"] == "DECLINE" and body["reviewer"] == traffic.REVIEWERS[0]
+        return 200, {"state": "proposed" if wants_second else "closed"}
+
+    with answering(answer) as asked:
+        tally = sent(asked, iter([ONE] * 400), people=People(0.5, ["SEEN", "KNOWN"]))
+
+    assert tally.failures == {}
+    assert tally.reviews.total() == pytest.approx(200, abs=50)
+    assert tally.reviews["APPROVE"] > tally.reviews["DECLINE"] > 0
+    given = {(step["decision"], step["reason"]) for step in steps}
+    assert given == {("APPROVE", "SEEN"), ("APPROVE", "KNOWN"), ("DECLINE", "TOO_DEAR")}
+    assert len(steps) == tally.reviews["APPROVE"] + 2 * tally.reviews["DECLINE"]
+
+
+def test_people_override_a_decline_now_and_then() -> None:
+    """And leave alone what was approved; a review refused is a failure."""
+    declined = {"decision": "DECLINE", "decision_id": "1", "reasons": []}
+
+    def answer(route: str, _: object) -> tuple[int, object]:
+        return (200, declined) if route == "/predict" else (409, {"type": "/problems/any"})
+
+    with answering(answer) as asked:
+        tally = sent(asked, iter([ONE] * 400), people=People(1.0, ["SEEN"]))
+    with answering(decided) as approving:
+        sent(approving, wanted(100), people=People(1.0, ["SEEN"]))
+
+    assert 0 < tally.failures["409 to a review"] < 40
+    assert tally.reviews == {}
+    assert {path for path, _ in approving.got} == set(traffic.MIX)
 
 
 def test_it_ends_after_the_time_given() -> None:
@@ -147,7 +209,7 @@ def test_it_ends_after_the_time_given() -> None:
         tally = sent(asked, wanted(), seconds=0.3, progress=done.append)
 
     assert tally.seconds >= 0.3
-    assert tally.requests == len(asked.got) > 0
+    assert tally.requests + tally.repeated == len(asked.got) > 0
     assert done == sorted(done)
     assert done[-1] == tally.applications
 
