@@ -138,6 +138,7 @@ def _control() -> list[panels.Visual]:
                 "lower limit": panels.QUIET,
             },
             dashed=("upper limit", "lower limit"),
+            minimum=None,
         )
 
     return [chart(decision) for decision in OUTCOMES]

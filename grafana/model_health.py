@@ -32,7 +32,7 @@ def _drift() -> list[panels.Visual]:
             "Highest PSI of a field",
             _READING,
             "none",
-            query("max(credit:feature_psi:1d{@drift})", "PSI"),
+            query("topk(1, credit:feature_psi:1d{@drift})", "{{feature}}", instant=True),
             steps=PSI,
             decimals=3,
             height=8,

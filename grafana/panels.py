@@ -112,8 +112,8 @@ OUTCOMES = {"APPROVE": "#56B4E9", "REVIEW": "#E69F00", "DECLINE": "#D55E00"}
 BANDS = {"LOW": "#56B4E9", "MEDIUM": "#009E73", "HIGH": "#E69F00", "VERY_HIGH": "#D55E00"}
 PSI = {0.0: GOOD, 0.1: WARNING, 0.25: BAD}
 
-TRACES = "credit-tempo"
-"""Uid of the data source in grafana/provisioning."""
+SOURCES = {"tempo": "credit-tempo", "loki": "credit-loki"}
+"""Uids of data sources in grafana/provisioning, by their type."""
 TAG = "credit-risk"
 _SAFE = cast("FieldColorModeId", "palette-colorblind")
 """For series that are named by their labels. Of Grafana 13; the library has no name for it yet."""
@@ -142,16 +142,16 @@ def lines(
     *queries: Query,
     width: int = 8,
     stacked: bool = False,
+    minimum: float | None = 0.0,
     maximum: float | None = None,
     steps: Steps | None = None,
     colours: Mapping[str, str] | None = None,
     dashed: Sequence[str] = (),
     links: Sequence[boards.DashboardLink] = (),
 ) -> timeseries.Panel:
-    """Values over time from 0 on; ``steps`` are drawn as lines, ``dashed`` are limits."""
+    """Values over time; ``steps`` are drawn across as lines, and series ``dashed`` are limits."""
     panel = (
         _panel(timeseries.Panel(), title, about, unit, queries, width, 8)
-        .min(0)
         .line_width(2 if not stacked else 1)
         .fill_opacity(60 if stacked else 0)
         .show_points(VisibilityMode.NEVER)
@@ -164,6 +164,8 @@ def lines(
     )
     if stacked:
         panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
+    if minimum is not None:
+        panel.min(minimum)
     if maximum is not None:
         panel.max(maximum)
     if steps is not None:
@@ -345,30 +347,18 @@ def score_distribution() -> barchart.Panel:
 
 def traces_of_route() -> boards.DashboardLink:
     """From a series with the label ``route`` to the slow traces of that route."""
-    selector = (
+    query = (
         '{resource.service.name="credit-risk-server" && kind=server'
         ' && span.http.route="${__field.labels.route}" && duration>50ms}'
     )
-    pane = {
-        "traces": {
-            "datasource": TRACES,
-            "queries": [
-                {
-                    "refId": "A",
-                    "datasource": {"type": "tempo", "uid": TRACES},
-                    "queryType": "traceql",
-                    "query": selector,
-                }
-            ],
-            "range": {"from": "${__from}", "to": "${__to}"},
-        }
-    }
-    panes = quote(json.dumps(pane, separators=(",", ":")), safe="${}.:")
-    return (
-        boards.DashboardLink("Slow traces of ${__field.labels.route}")
-        .url(f"/explore?schemaVersion=1&orgId=1&panes={panes}")
-        .target_blank(target_blank=True)
-    )
+    asked = {"queryType": "traceql", "query": query}
+    return _explored("Slow traces of ${__field.labels.route}", "tempo", asked)
+
+
+def lines_of_problem() -> boards.DashboardLink:
+    """From a series with the label ``problem`` to the log lines of requests that ended so."""
+    query = '{service_name="credit-risk-server"} | json | problem=~".*${__field.labels.problem}"'
+    return _explored("Log lines of ${__field.labels.problem}", "loki", {"expr": query})
 
 
 def instance() -> boards.QueryVariable:
@@ -454,6 +444,22 @@ def dashboard(
             number += 1
             board.with_panel(panel.id(number))
     return board.build()
+
+
+def _explored(title: str, kind: str, asked: Mapping[str, str]) -> boards.DashboardLink:
+    """A link to Explore, with a query to a data source of grafana/provisioning."""
+    uid = SOURCES[kind]
+    pane = {
+        "datasource": uid,
+        "queries": [{"refId": "A", "datasource": {"type": kind, "uid": uid}, **asked}],
+        "range": {"from": "${__from}", "to": "${__to}"},
+    }
+    panes = quote(json.dumps({"pane": pane}, separators=(",", ":")), safe="${}.:")
+    return (
+        boards.DashboardLink(title)
+        .url(f"/explore?schemaVersion=1&orgId=1&panes={panes}")
+        .target_blank(target_blank=True)
+    )
 
 
 def _variable(name: str, label: str, text: str) -> boards.QueryVariable:

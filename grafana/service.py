@@ -139,6 +139,7 @@ def _traffic() -> list[panels.Visual]:
                 rate('credit_http_requests_total{@server,problem!="none"}', "problem"),
                 "{{problem}}",
             ),
+            links=[panels.lines_of_problem()],
         ),
     ]
 

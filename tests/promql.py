@@ -16,6 +16,7 @@ TARGET = frozenset({"job", "instance"})
 OF_COUNTERS = {"rate", "irate", "increase", "resets"}
 """Functions without which a counter says nothing."""
 _SETS = {"and", "or", "unless"}
+_OF_SERIES = {"topk", "bottomk"}
 _WITHOUT_LABELS = {"vector", "time", "scalar"}
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 
@@ -88,7 +89,7 @@ class Reader:
     def _aggregated(self, node: promql.AggregateExpr, *, counted: bool) -> frozenset[str]:
         inner = self._of(node.expr, counted=counted)
         if node.modifier is None:
-            return frozenset()
+            return inner if str(node.op) in _OF_SERIES else frozenset()
         named = frozenset(node.modifier.labels)
         if named - inner:
             raise Mistaken(f"{node.expr.prettify()} has no {', '.join(sorted(named - inner))}")

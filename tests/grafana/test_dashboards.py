@@ -7,6 +7,7 @@ import re
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import promql_parser
 import pytest
@@ -219,7 +220,25 @@ def test_the_way_from_metric_to_trace_to_log_and_back_is_provisioned() -> None:
     assert traces["jsonData"]["serviceMap"]["datasourceUid"] == metrics["uid"]
     (derived,) = logs["jsonData"]["derivedFields"]
     assert derived["datasourceUid"] == traces["uid"]
-    assert traces["uid"] == panels.TRACES
+    assert {"tempo": traces["uid"], "loki": logs["uid"]} == panels.SOURCES
+
+
+@pytest.mark.parametrize("kind", panels.SOURCES)
+def test_a_series_leads_to_its_traces_and_its_lines(kind: str) -> None:
+    """By a link to Explore that is one, and keeps the time looked at."""
+    links = [
+        link["url"]
+        for param in PANELS
+        for link in param.values[0]["fieldConfig"]["defaults"].get("links", ())  # type: ignore[index]
+        if panels.SOURCES[kind] in link["url"]
+    ]
+
+    assert links
+    for link in links:
+        (text,) = parse_qs(urlsplit(link).query)["panes"]
+        (pane,) = json.loads(text).values()
+        assert pane["range"] == {"from": "${__from}", "to": "${__to}"}
+        assert pane["queries"][0]["datasource"] == {"type": kind, "uid": panels.SOURCES[kind]}
 
 
 def test_a_log_line_gives_its_trace_away() -> None:
