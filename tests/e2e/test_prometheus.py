@@ -1,0 +1,267 @@
+"""A real Prometheus that looks at a real server, evaluates the rules and answers the dashboards.
+
+It holds a made-up history besides, of a deployment called ``made-up`` whose ratios are known, and
+of what other programs than the server expose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import yaml
+
+from grafana.__main__ import FOLDER
+from loadtests import applications, prometheus, server
+from loadtests.prometheus import JOB, Prometheus
+from tests.e2e.conftest import ROOT, starting_in
+from tests.promql import filled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+pytestmark = pytest.mark.e2e
+
+RULES = sorted((ROOT / "prometheus" / "rules").glob("*.yaml"))
+PORTFOLIO = "personal-loans"
+PACKAGE = applications.folder(ROOT / "packages", PORTFOLIO, "default")
+ROUNDS = 4
+HISTORY_SECONDS = 6 * 3_600
+STEP_SECONDS = 60
+PER_STEP = {
+    # Of 600 requests a minute 12 fail and 60 are slow: 0.02 and 0.1.
+    'credit_http_requests_total{route="/predict",status_class="2xx",problem="none"}': 588,
+    'credit_http_requests_total{route="/predict",status_class="5xx",problem="overloaded"}': 12,
+    'credit_http_request_duration_seconds_bucket{route="/predict",le="0.05"}': 540,
+    'credit_http_request_duration_seconds_count{route="/predict"}': 600,
+    # A fifth and four fifths, where the reference has half and half.
+    'credit_score_bin_total{portfolio="loans",model_version="a",bin="01"}': 20,
+    'credit_score_bin_total{portfolio="loans",model_version="a",bin="02"}': 80,
+    'credit_feature_bin_total{portfolio="loans",model_version="a",feature="age",bin="01"}': 20,
+    'credit_feature_bin_total{portfolio="loans",model_version="a",feature="age",bin="02"}': 80,
+    # Of other programs, which are not here.
+    'otelcol_exporter_send_failed_spans_total{exporter="otlp/tempo"}': 1,
+    'otelcol_exporter_send_failed_log_records_total{exporter="otlphttp/loki"}': 1,
+    'traces_spanmetrics_latency_bucket{service="credit-risk-server",span_name="POST /predict",'
+    'span_kind="SPAN_KIND_SERVER",le="0.004"}': 9,
+    'traces_spanmetrics_latency_bucket{service="credit-risk-server",span_name="POST /predict",'
+    'span_kind="SPAN_KIND_SERVER",le="+Inf"}': 10,
+}
+CONSTANT = {
+    f'credit_{name}{{portfolio="loans",model_version="a",{feature}bin="{place}"}}': 0.5
+    for name, feature in (
+        ("score_bin_baseline_ratio", ""),
+        ("feature_bin_baseline_ratio", 'feature="age",'),
+    )
+    for place in ("01", "02")
+}
+SHIFTED = (0.2 - 0.5) * math.log(0.2 / 0.5) + (0.8 - 0.5) * math.log(0.8 / 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A server that answered some requests, and the Prometheus that saw it."""
+
+    prometheus: Prometheus
+    version: str
+    at: float
+
+
+def history(until: int) -> str:
+    """The made-up history up to a time, in OpenMetrics' text."""
+    lines = []
+    for series, each in (PER_STEP | CONSTANT).items():
+        labelled = series.replace("{", '{job="made-up",instance="nowhere",')
+        for step in range(HISTORY_SECONDS // STEP_SECONDS):
+            at = until - HISTORY_SECONDS + step * STEP_SECONDS
+            lines.append(f"{labelled} {each if series in CONSTANT else step * each} {at}")
+    return "\n".join([*lines, "# EOF\n"])
+
+
+def quick_rules(folder: Path) -> list[Path]:
+    """The rules, every group evaluated each second."""
+    quick = []
+    for path in RULES:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for group in document["groups"]:
+            group["interval"] = "1s"
+        quick.append(folder / path.name)
+        quick[-1].write_text(yaml.safe_dump(document), encoding="utf-8")
+    return quick
+
+
+class Caller:
+    """Asks a server, each call over one of a few connections in turn, so that both workers work."""
+
+    def __init__(self, clients: Iterable[httpx.Client]) -> None:
+        self._clients = itertools.cycle(clients)
+
+    def get(self, path: str) -> None:
+        """Ask for a page."""
+        next(self._clients).get(path)
+
+    def post(
+        self, path: str, body: object, headers: dict[str, str] | None = None, status: int = 200
+    ) -> Any:  # noqa: ANN401 - JSON
+        """The answer of a call."""
+        answer = next(self._clients).post(path, json=body, headers=headers)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+
+@contextlib.contextmanager
+def calling(url: str) -> Iterator[Caller]:
+    """A caller over four connections."""
+    with contextlib.ExitStack() as stack:
+        yield Caller(
+            [
+                stack.enter_context(httpx.Client(base_url=url, timeout=60, verify=server.TLS))
+                for _ in range(4)
+            ]
+        )
+
+
+def traffic(call: Caller, number: int) -> int:
+    """Some of everything; returns how many decisions it asked for."""
+    drawn = applications.drawn(PACKAGE, 120, seed=number)
+    for application in drawn[:10]:
+        call.post("/predict", application)
+    for application in drawn[10:20]:
+        call.post("/explain", application)
+    batch = call.post("/predict/batch", {"applications": [*drawn[20:], {}]})
+    for _ in range(2):
+        call.post("/predict", drawn[0], {"Idempotency-Key": f"key-{number}"})
+    call.post("/predict", drawn[0] | {"person_age": -1}, status=422)
+    call.get(f"/nowhere/{number}")
+    by_outcome = {row["decision"]: row["decision_id"] for row in batch["results"][:-1]}
+    verdict = {"decision": "APPROVE", "reason": "INFORMATION_VERIFIED", "note": "Seen."}
+    call.post(f"/decisions/{by_outcome['REVIEW']}/review", {"reviewer": "one", **verdict})
+    for reviewer in ("one", "two"):
+        path = f"/decisions/{by_outcome['DECLINE']}/review"
+        call.post(path, {"reviewer": reviewer, **verdict})
+    return 10 + 10 + 100 + 1
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A server of two workers after some minutes' worth of traffic, looked at each second."""
+    try:
+        promtool = Path(prometheus.program()).with_name("promtool")
+    except prometheus.Missing as missing:
+        pytest.skip(str(missing))
+    folder = tmp_path_factory.mktemp("prometheus")
+    seed, storage = folder / "history.om", folder / "storage"
+    seed.write_text(history(int(time.time())), encoding="utf-8")
+    subprocess.run(  # noqa: S603 - Prometheus' own program
+        [promtool, "tsdb", "create-blocks-from", "openmetrics", seed, storage],
+        check=True,
+        capture_output=True,
+    )
+    with starting_in(folder) as starting:
+        serving = starting(checkpoint_seconds="1")
+        target = serving.url.removeprefix("http://")
+        quick = quick_rules(folder)
+        with prometheus.running(
+            folder, [target], rules=quick, storage=storage, retention="100y"
+        ) as running:
+            asked = 0
+            for number in range(ROUNDS):
+                with calling(serving.url) as caller:
+                    asked += traffic(caller, number)
+                until(running, f'sum(credit_decisions_total{{job="{JOB}"}}) >= {asked}')
+            version = server.running(serving.url).version
+            # At a moment when the server was looked at and the rules were evaluated since.
+            fields = f'count(credit:feature_psi:1d{{job="{JOB}"}}) >= 11'
+            at = until(running, f'{fields} and on () up{{job="{JOB}"}} == 1')
+            yield Watched(running, version, at)
+
+
+def until(running: Prometheus, expression: str) -> float:
+    """Wait until an expression gives something; returns a time at which it does."""
+    for _ in range(1_200):
+        at = time.time()
+        if running.query(expression, at):
+            return at
+        time.sleep(0.05)
+    pytest.fail(f"never seen: {expression}")
+
+
+def panels() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each query of each panel, but those of logs."""
+    for path in sorted(FOLDER.glob("*.json")):
+        for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]:
+            for target in panel.get("targets", ()):
+                if panel["type"] != "logs":
+                    yield f"{path.stem}: {panel['title']}: {target['refId']}", target
+
+
+def test_every_panel_shows_something_under_the_names_it_promises(watched: Watched) -> None:
+    """Each query has series, each with all labels of its legend, and no value is NaN."""
+    chosen = {"job": JOB, "instance": ".+", "portfolio": PORTFOLIO, "feature": "person_income"}
+    wrong = {}
+    for name, target in panels():
+        expression = filled(target["expr"], model_version=watched.version, **chosen)
+        found = watched.prometheus.query(expression, watched.at)
+        named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+        if not found:
+            wrong[name] = f"nothing: {expression}"
+        elif any(math.isnan(sample.value) for sample in found):
+            wrong[name] = f"NaN: {expression}"
+        elif any(not sample.labels.get(label) for sample in found for label in named):
+            wrong[name] = f"no {named}: {found[0].labels}"
+
+    assert wrong == {}
+
+
+def test_every_rule_is_evaluated_and_every_recorded_series_has_a_value(watched: Watched) -> None:
+    """Prometheus' own word for it, and a number for the server that it looks at."""
+    answer = httpx.get(
+        f"{watched.prometheus.url}/api/v1/rules", timeout=60, verify=server.TLS
+    ).json()
+    rules = [rule for group in answer["data"]["groups"] for rule in group["rules"]]
+    recorded = {rule["name"] for rule in rules if rule["type"] == "recording"}
+
+    assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"} == {}
+    values = {
+        name: [s.value for s in watched.prometheus.query(f'{name}{{job="{JOB}"}}', watched.at)]
+        for name in recorded
+    }
+    assert {name for name, found in values.items() if not found or math.isnan(sum(found))} == set()
+
+
+def test_a_server_that_is_well_raises_no_alert(watched: Watched) -> None:
+    """While the made-up deployment does. How quick this machine is, is not what this is about."""
+    firing = 'alertstate="firing",alertname!~"CreditLatency.+"'
+
+    assert watched.prometheus.query(f'ALERTS{{job="{JOB}",{firing}}}', watched.at) == []
+    assert watched.prometheus.query(f'ALERTS{{job="made-up",{firing}}}', watched.at)
+
+
+@pytest.mark.parametrize("window", ["5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d"])
+def test_ratios_of_a_known_history_are_what_they_are(watched: Watched, window: str) -> None:
+    """Two of a hundred requests failed, and ten were slow."""
+    made_up = f'ratio_rate{window}{{job="made-up"}}'
+
+    (errors,) = watched.prometheus.query(f"credit:http_errors:{made_up}", watched.at)
+    (slow,) = watched.prometheus.query(f"credit:http_slow:{made_up}", watched.at)
+
+    assert errors.value == pytest.approx(0.02)
+    assert slow.value == pytest.approx(0.1)
+
+
+def test_the_stability_index_of_a_known_history_is_what_it_is(watched: Watched) -> None:
+    """A fifth and four fifths against halves: 0.4159, of a field and of the score."""
+    assert pytest.approx(0.4159, abs=5e-5) == SHIFTED
+    for name in ("feature", "score"):
+        (found,) = watched.prometheus.query(f'credit:{name}_psi:1d{{job="made-up"}}', watched.at)
+        assert found.value == pytest.approx(SHIFTED)
