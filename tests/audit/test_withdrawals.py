@@ -123,7 +123,11 @@ def test_what_was_signed_before_it_was_written_tells_its_age(case: Case) -> None
 
 @pytest.mark.parametrize(
     ("values", "told"),
-    [({"id": "x"}, "an id that no server makes"), ({"kind": "start"}, "of start, which are never")],
+    [
+        ({"id": "x"}, "an id that no server makes"),
+        ({"id": "0193ghij-7c40-7cc3-98c4-dc0c0c07398f"}, "an id that no server makes"),
+        ({"kind": "start"}, "of start, which are never"),
+    ],
 )
 def test_what_is_left_of_a_record_has_to_fit_too(
     sqlite: Case, values: dict[str, str], told: str
