@@ -131,6 +131,10 @@ class Performance(Document):
     ``rows`` have an outcome, of ``accepted``. ``maturity`` is the share of those accepted whose
     vintage is mature, ``months`` the median time from decision to outcome. Without enough rows
     there are no ``figures``, and ``not_enough`` says what is missing.
+
+    ``expected`` is the `estimate` for the same rows: what true PDs would have shown. It is what
+    figures are to be compared with: among those accepted, who all have low PDs, any model ranks
+    worse than among the applicants it was developed on.
     """
 
     rows: int
@@ -140,6 +144,7 @@ class Performance(Document):
     maturity: float
     months: float | None
     figures: Figures | None
+    expected: Figures | None
     not_enough: str | None
     deciles: tuple[Tier, ...]
     bands: tuple[Band, ...]
@@ -195,6 +200,7 @@ def measure(
         maturity=mature / total if total else 0.0,
         months=float(np.median(waited)) * 12.0 / 365.25 if rows else None,
         figures=None if not_enough else _bootstrapped(outcomes.pds, outcomes.defaulted, seed),
+        expected=estimate(outcomes.pds, seed=seed),
         not_enough=not_enough,
         deciles=() if not_enough else _deciles(outcomes.pds, outcomes.defaulted),
         bands=_bands(outcomes.pds, outcomes.defaulted, policy),

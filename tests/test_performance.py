@@ -117,6 +117,19 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert held[2] >= 84
 
 
+def test_what_is_accepted_is_ranked_worse_as_is_to_be_expected() -> None:
+    """By a model whose PDs are true: so its figures are compared with those expected of them."""
+    pds, defaulted = drawn(6_000, seed=10)
+    accepted = pds < 0.15
+
+    found = measured(pds[accepted], defaulted[accepted])
+
+    assert found.figures is not None
+    assert found.expected is not None
+    assert found.figures.auc.high < figures(pds, defaulted).auc.value - 0.05
+    assert found.figures.auc.low < found.expected.auc.value < found.figures.auc.high
+
+
 def test_the_same_outcomes_have_the_same_intervals() -> None:
     """In whatever order they come."""
     pds, defaulted = drawn(500, seed=4)

@@ -16,6 +16,7 @@ from credit_risk import package, scoring
 from credit_risk.documents import Document
 from credit_risk.policy import Policy
 from credit_risk.reasons import ReasonDictionary
+from credit_risk.retraining import MonitoringPolicy
 from credit_risk.schema import Schema
 from credit_risk.simulation import Scenarios
 from credit_risk.training.settings import Training
@@ -29,6 +30,7 @@ FILES = {
     "reasons": ReasonDictionary,
     "training": Training,
     "scenarios": Scenarios,
+    "monitoring": MonitoringPolicy,
 }
 
 
