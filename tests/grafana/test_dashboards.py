@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from itertools import combinations
 from pathlib import Path
@@ -201,6 +202,32 @@ def test_budgets_burn_against_the_objectives_that_alerts_have() -> None:
         limits = re.findall(r"> ([\d.]+) \* ([\d.]+)", pages[f"Credit{alert}BurnPage"])
         assert {float(allowed) for _, allowed in limits} == {round(1.0 - objective, 9)}
         assert {float(times) for times, _ in limits} == set(service.BURNS) - {1.0}
+
+
+def test_lines_are_looked_for_under_names_that_loggers_have() -> None:
+    """And under levels that there are."""
+    sources = [path.read_text("utf-8") for path in (ROOT / "credit_risk").rglob("*.py")]
+    expressions = [
+        target["expr"]
+        for board in DASHBOARDS.values()
+        for panel in board["panels"]
+        for target in panel.get("targets", ())
+        if panel["type"] == "logs"
+    ]
+    named, levels = (
+        {
+            value
+            for expression in expressions
+            for found in re.findall(rf'{label}=~"(.*?)"', expression)
+            for value in found.split("|")
+        }
+        for label in ("logger", "level")
+    )
+
+    assert named
+    assert all(any(f'getLogger("{name}")' in text for text in sources) for name in named)
+    assert levels
+    assert levels <= set(logging.getLevelNamesMapping())
 
 
 def provisioned(name: str) -> Any:  # noqa: ANN401 - YAML

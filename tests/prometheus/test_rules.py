@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from credit_risk.serving import problems
+from credit_risk.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "prometheus" / "rules"
 TESTS = sorted((RULES / "tests").glob("*.yaml"))
@@ -87,6 +90,23 @@ def test_each_alert_says_what_is_wrong_and_where_to_go_on(alert: str) -> None:
     assert said["runbook"] == f"docs/runbook.md#{alert.lower()}"
     for part in ("Means", "First checks", "Mitigate", "Escalate"):
         assert f"**{part}.**" in section(alert)
+
+
+def test_the_runbook_speaks_of_problems_settings_and_loggers_that_there_are() -> None:
+    """What is to be looked for can be found."""
+    problems_named = re.findall(
+        r"^\| (`.*?) \|", section("CreditAvailabilityBurnPage"), re.MULTILINE
+    )
+    slugs = {slug for row in problems_named for slug in re.findall(r"`(.*?)`", row)}
+    settings_named = re.findall(r"`CREDIT_RISK_(\w+)`", RUNBOOK)
+    loggers = re.findall(r'logger="(.*?)"', RUNBOOK)
+    sources = [path.read_text("utf-8") for path in (ROOT / "credit_risk").rglob("*.py")]
+
+    assert slugs
+    assert slugs <= set(problems.KINDS)
+    assert {name.lower() for name in settings_named} <= set(Settings.model_fields)
+    assert loggers
+    assert all(any(f'getLogger("{name}")' in text for text in sources) for name in loggers)
 
 
 def test_the_runbook_knows_no_other_alerts() -> None:
