@@ -44,10 +44,10 @@ def evidence_command(
 
     Exit code 5: the pack is there, and says of what it found that it does not hold.
     """
+    settings, chosen = chosen_portfolio(portfolio_name)
     from credit_risk import casework, evidence
     from credit_risk.audit.log import open_records
 
-    settings, chosen = chosen_portfolio(portfolio_name)
     folder = out or Path(f"evidence-{version}")
     evidence.check_free(folder)
     regime = regimes.load(settings.regimes_dir, settings.regime)

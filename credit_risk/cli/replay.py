@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from credit_risk import kernels
 from credit_risk.audit.records import microseconds, pages
 from credit_risk.cli.exits import OTHERWISE
 from credit_risk.cli.opening import check_file, chosen_portfolio, deciding
@@ -76,6 +77,7 @@ def replay_command(
 
 
 def _replay_one(record_id: str, policy: Path | None, model: str | None, *, as_json: bool) -> None:
+    kernels.keep_compiled(Settings().state_dir)
     from credit_risk import replay
     from credit_risk.audit.log import open_records
 
@@ -114,11 +116,11 @@ class _History:
 def _replay_all(
     history: _History, policy: Path | None, model: str | None, limit: int, *, as_json: bool
 ) -> None:
+    settings, chosen = chosen_portfolio(history.portfolio_name)
     from credit_risk import replay
     from credit_risk.audit.log import open_records
     from credit_risk.audit.records import moment
 
-    settings, chosen = chosen_portfolio(history.portfolio_name)
     load, candidate = deciding(settings, chosen, policy, model)
     name = settings.portfolio
     # What is decided from now on is another replay's.

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import typer
 from rich.table import Table
 
-from credit_risk import documents, portfolio, simulation, stability
+from credit_risk import documents, kernels, portfolio, simulation, stability
 from credit_risk.cli import traffic
 from credit_risk.cli.exits import terminable
 from credit_risk.cli.opening import settings_of, wanted_version
@@ -233,6 +233,7 @@ def _list(settings: Settings, *, as_json: bool) -> None:
 
 def _package(settings: Settings, version: str | None) -> tuple[str, Path]:
     """A package and its folder; the one shipped as default where that version is not here."""
+    kernels.keep_compiled(settings.state_dir)
     from credit_risk.serving.store import Store
 
     store = Store(settings)

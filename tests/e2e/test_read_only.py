@@ -88,16 +88,16 @@ def test_it_serves_where_it_can_write_nothing_but_its_state(root: Path, tmp_path
         found = server.when_ready(process, f"http://127.0.0.1:{port}", log)
         example = httpx.get(f"{found.url}/schema").json()["examples"][0]
         assert httpx.post(f"{found.url}/predict", json=example).status_code == 200
-        activate = [_interpreter(), "-m", "credit_risk.cli", "models", "activate", found.version]
-        subprocess.run(  # noqa: S603 - our own command
-            activate,
-            user=NOBODY,
-            group=NOBODY,
-            extra_groups=[],
-            env=environment,
-            cwd=root,
-            check=True,
-        )
+        for command in (f"models activate {found.version}", "replay --all", "simulate --rows 1"):
+            subprocess.run(  # noqa: S603 - our own command
+                [_interpreter(), "-m", "credit_risk.cli", *command.split()],
+                user=NOBODY,
+                group=NOBODY,
+                extra_groups=[],
+                env=environment,
+                cwd=root,
+                check=True,
+            )
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(STOP_SECONDS)
