@@ -136,7 +136,7 @@ def _traffic() -> list[panels.Visual]:
             "each one means.",
             "reqps",
             query(
-                rate('credit_http_requests_total{@server,problem!="none"}', "problem"),
+                rate('credit_http_requests_total{@server,problem!="none"}', "problem") + " > 0",
                 "{{problem}}",
             ),
             links=[panels.lines_of_problem()],

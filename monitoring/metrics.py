@@ -25,7 +25,7 @@ from credit_risk.policy import DECISIONS, SEVERITY
 from credit_risk.stability import FLOOR
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from credit_risk.audit.checkpoints import Checkpoint
     from credit_risk.package import ModelPackage
@@ -69,6 +69,20 @@ class HttpMetrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
+
+    def expect(self, routes: Iterable[str], failures: Iterable[str]) -> None:
+        """Have what may come of requests at 0: a rise that is a series' first value is not seen.
+
+        Args:
+            routes: those that objectives are about.
+            failures: problems that are faults of ours.
+        """
+        problems = tuple(failures)
+        for route in routes:
+            self.duration.labels(route)
+            self.requests.labels(route, "2xx", "none")
+            for problem in problems:
+                self.requests.labels(route, "5xx", problem)
 
 
 class ScoringMetrics:

@@ -71,6 +71,8 @@ logger = logging.getLogger("credit_risk.serving")
 
 GOLDEN_AT_READINESS = 4
 PING_SECONDS = 2.0
+SCORING = ("/predict", "/predict/batch", "/predict/explain", "/explain")
+"""Routes that decide: what objectives are about."""
 _ALIVE = {"status": "alive"}
 _READY = {"status": "ready"}
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")

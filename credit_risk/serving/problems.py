@@ -7,6 +7,7 @@ is a path of this server, where a page says what it means and what to do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from credit_risk.decisions import Problem
@@ -249,6 +250,11 @@ KINDS: Mapping[str, Kind] = _kinds(
         "Try again after the time that Retry-After names; /health says what is wrong.",
     ),
 )
+
+FAILURES = tuple(
+    slug for slug, kind in KINDS.items() if kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+)
+"""Kinds that are a fault of ours."""
 
 _SPEAKING: tuple[tuple[type[CreditRiskError], str], ...] = (
     (NotAdverse, "not-adverse"),

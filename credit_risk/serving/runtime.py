@@ -18,7 +18,7 @@ from credit_risk.decisions import Desk, start_record
 from credit_risk.idempotency import Answers
 from credit_risk.serving import activation, problems
 from credit_risk.serving.activation import ActivePackage
-from credit_risk.serving.app import Calls, Server
+from credit_risk.serving.app import SCORING, Calls, Server
 from credit_risk.serving.cases import Cases
 from credit_risk.serving.replays import Replays
 from credit_risk.serving.stopping import Stopping
@@ -41,6 +41,7 @@ class Runtime:
         self._registry = CollectorRegistry()
         metrics = Metrics(self._registry)
         metrics.started()
+        metrics.http.expect(SCORING, problems.FAILURES)
         self._traces = Traces(
             settings.trace_ratio,
             exporter(),

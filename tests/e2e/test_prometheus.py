@@ -242,9 +242,11 @@ def test_every_rule_is_evaluated_and_every_recorded_series_has_a_value(watched: 
 def test_a_server_that_is_well_raises_no_alert(watched: Watched) -> None:
     """While the made-up deployment does. How quick this machine is, is not what this is about."""
     firing = 'alertstate="firing",alertname!~"CreditLatency.+"'
+    failures = f'sum(credit_http_requests_total{{job="{JOB}",status_class="5xx"}})'
 
     assert watched.prometheus.query(f'ALERTS{{job="{JOB}",{firing}}}', watched.at) == []
     assert watched.prometheus.query(f'ALERTS{{job="made-up",{firing}}}', watched.at)
+    assert [sample.value for sample in watched.prometheus.query(failures, watched.at)] == [0.0]
 
 
 @pytest.mark.parametrize("window", ["5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d"])

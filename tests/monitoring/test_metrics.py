@@ -23,7 +23,7 @@ from credit_risk.audit.signer import Signer
 from credit_risk.batching import Batched
 from credit_risk.errors import RecordingFailed
 from credit_risk.serving import app
-from credit_risk.serving.problems import KINDS
+from credit_risk.serving.problems import FAILURES, KINDS
 from credit_risk.serving.watch import LAG_SECONDS, Watch
 from monitoring import logs
 from monitoring.exports import Exports
@@ -363,6 +363,20 @@ def test_problems_are_counted_by_type(server: Served) -> None:
 
     for slug, number in (("malformed-json", 2), ("invalid-application", 1), ("not-found", 1)):
         assert server.sample("credit_http_requests_total", problem=slug) == number
+
+
+def test_the_first_failure_is_a_rise_and_no_beginning(server: Served) -> None:
+    """Prometheus does not count what a series begins with, so a failure's is there before."""
+    server.metrics.http.expect(app.SCORING, FAILURES)
+    before = series(server)
+
+    server.active.current = replace(server.active.current, model=Broken(ZeroDivisionError))
+    server.post("/predict", toys.SAFE)
+
+    labels = {"route": "/predict", "status_class": "5xx", "problem": "internal-error"}
+    assert ("credit_http_requests_total", tuple(sorted(labels.items()))) in before
+    assert server.sample("credit_http_requests_total", **labels) == 1.0
+    assert set(app.SCORING) == set(served.SCORING)
 
 
 def test_made_up_requests_add_no_series(server: Served) -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from credit_risk.serving import problems
+from credit_risk.serving.app import SCORING
 from credit_risk.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +91,18 @@ def test_each_alert_says_what_is_wrong_and_where_to_go_on(alert: str) -> None:
     assert said["runbook"] == f"docs/runbook.md#{alert.lower()}"
     for part in ("Means", "First checks", "Mitigate", "Escalate"):
         assert f"**{part}.**" in section(alert)
+
+
+def test_objectives_are_about_the_routes_that_decide() -> None:
+    """Each rule names all of them, or parts them in two by how long they may take."""
+    named = {found for rule in rules() for found in re.findall(r'route=~?"(.*?)"', rule["expr"])}
+
+    routes = {frozenset(found.split("|")) for found in named}
+    assert routes == {
+        frozenset(SCORING),
+        frozenset(SCORING) - {"/predict/batch"},
+        frozenset({"/predict/batch"}),
+    }
 
 
 def test_the_runbook_speaks_of_problems_settings_and_loggers_that_there_are() -> None:
