@@ -12,6 +12,7 @@ from monitoring import logs
 settings = Settings()
 kernels.keep_compiled(settings.state_dir)
 logs.configure(settings.log_level)
+logs.capture()
 
 
 @bentoml.service(

@@ -50,19 +50,33 @@ _REQUEST_STAGES = {"read", "claim", "validate", "wait", "record"}
 class Answered(NamedTuple):
     """One request that was answered; ``seconds`` from its arrival to its answer.
 
-    ``status`` is 0 where no answer could be sent. ``answer`` is what a scoring call was answered,
-    empty for other calls and for problems; ``problem`` is the type of one; ``at`` the time of
-    the answer, seconds since the epoch.
+    ``method`` is None where it could not be read, ``status`` 0 where no answer could be sent.
+    ``answer`` is what a scoring call was answered, empty for other calls and for problems;
+    ``problem`` is the type of one; ``at`` the time of the answer, seconds since the epoch.
     """
 
     call: Call
-    method: str
+    method: str | None
     route: str
     status: int
     seconds: float
     answer: Mapping[str, Any]
     problem: str | None
     at: float
+
+
+_LINE = vars(
+    logging.makeLogRecord(
+        {"name": REQUESTS.name, "levelno": logging.INFO, "levelname": "INFO", "msg": "request"}
+    )
+)
+
+
+def _line(**fields: object) -> logging.LogRecord:
+    """A request's line. The usual way asks for thread, process and the line of code that logs."""
+    record = logging.LogRecord.__new__(logging.LogRecord)
+    record.__dict__.update(_LINE, **fields)
+    return record
 
 
 class _Counted:
@@ -230,24 +244,20 @@ class Accounts:
         if isinstance(trace, Sampled):
             self._traces.request(trace, answered)
         if REQUESTS.isEnabledFor(logging.INFO):
-            # Made from its parts: the usual way looks for the line of code that logs.
-            line = {
-                "name": REQUESTS.name,
-                "levelno": logging.INFO,
-                "levelname": "INFO",
-                "msg": "request",
-                "created": answered.at,
-                "request_id": call.request_id,
-                "trace_id": f"{trace.trace_id:032x}" if isinstance(trace, Continued) else None,
-                "method": answered.method,
-                "route": route,
-                "status": answered.status,
-                "ms": round(answered.seconds * 1_000.0, 3),
-                "decision_id": answered.answer.get("decision_id"),
-                "decision": answered.answer.get("decision"),
-                "problem": answered.problem,
-            }
-            REQUESTS.handle(logging.makeLogRecord(line))
+            REQUESTS.handle(
+                _line(
+                    created=answered.at,
+                    request_id=call.request_id,
+                    trace_id=f"{trace.trace_id:032x}" if isinstance(trace, Continued) else None,
+                    method=answered.method,
+                    route=route,
+                    status=answered.status,
+                    ms=round(answered.seconds * 1_000.0, 3),
+                    decision_id=answered.answer.get("decision_id"),
+                    decision=answered.answer.get("decision"),
+                    problem=answered.problem,
+                )
+            )
 
     def _decided(
         self,

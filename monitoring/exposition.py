@@ -7,7 +7,9 @@ what it said of its present state does not.
 
 from __future__ import annotations
 
+import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prometheus_client import Metric
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _OF_ONE_WORKER = ("credit_build_info", "credit_model_info")
@@ -55,10 +59,25 @@ class _Workers(MultiProcessCollector):
 
 
 def forget_dead(folder: Path) -> None:
-    """Remove what workers that no longer run said of their present state."""
+    """Remove what workers that no longer run said of their present state.
+
+    One that stopped in good order has removed it itself: of any other the log tells.
+    """
+    dead = set()
     for path in folder.glob("gauge_live*_*.db"):
-        if not _runs(int(path.stem.rpartition("_")[2])):
-            path.unlink(missing_ok=True)  # another worker may be at it as well
+        process = int(path.stem.rpartition("_")[2])
+        if not _runs(process):
+            with suppress(FileNotFoundError):  # another worker may be at it as well
+                path.unlink()
+                dead.add(process)
+    for process in sorted(dead):
+        logger.warning("a worker has died", extra={"pid": process})
+
+
+def leave() -> None:
+    """Remove what this worker said of its present state: it stops."""
+    for path in Path(os.environ[FOLDER]).glob(f"gauge_live*_{os.getpid()}.db"):
+        path.unlink(missing_ok=True)
 
 
 def _runs(pid: int) -> bool:

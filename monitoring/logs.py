@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING
 import pydantic_core
 
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import TextIO
+
+logger = logging.getLogger("credit_risk.monitoring")
 
 REQUESTS = logging.getLogger("credit_risk.requests")
 """One line per request."""
@@ -133,3 +136,18 @@ def configure(level: str) -> None:
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("credit_risk").setLevel(level)
     logging.getLogger("bentoml").setLevel(logging.INFO)
+
+
+def capture() -> None:
+    """Log what Python itself would print: warnings, and errors that nobody caught."""
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda told: _uncaught(told.exc_type, told.exc_value, told.exc_traceback)
+
+
+def _uncaught(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    if error is None or issubclass(kind, KeyboardInterrupt | SystemExit):
+        return
+    logger.critical("nobody caught an error", exc_info=(kind, error, trace))

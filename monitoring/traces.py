@@ -94,6 +94,13 @@ class Sampled(Continued):
         return b"00-%032x-%016x-01" % (self.trace_id, self.context.span_id)
 
 
+class _Resource(Resource):
+    """The one resource there is. The library makes a text of it for each span, to sort them by."""
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
 class Traces:
     """Samples requests, and makes and exports their spans.
 
@@ -116,13 +123,14 @@ class Traces:
         self._exports: Exports | None = None
         if exporter is not None:
             self._exports = Exports(exporter, exported=exported, dropped=dropped)
-        self._resource = Resource.create(
+        resource = Resource.create(
             {
                 "service.name": os.environ.get("OTEL_SERVICE_NAME", SERVICE),
                 "service.version": __version__,
                 "service.instance.id": str(uuid.uuid4()),
             }
         )
+        self._resource = _Resource(resource.attributes, resource.schema_url)
 
     def follow(
         self, parents: Sequence[bytes], states: Sequence[bytes], connection: Mapping[str, Any]

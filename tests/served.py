@@ -205,7 +205,7 @@ class Served:
             raise PackageNotFound(f"no package {version}")
         return self.active.current.words
 
-    def _metrics_text(self) -> tuple[bytes, str]:
+    async def _metrics_text(self) -> tuple[bytes, str]:
         return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def get(self, path: str, **headers: str) -> httpx2.Response:

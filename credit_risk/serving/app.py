@@ -88,7 +88,7 @@ class Calls:
         active: ActivePackage,
         desk: Desk,
         answers: Answers,
-        metrics_text: Callable[[], tuple[bytes, str]],
+        metrics_text: Callable[[], Awaitable[tuple[bytes, str]]],
         stopping: Stopping,
         cases: Cases,
         checked: Callable[[Mapping[str, bool]], None],
@@ -207,7 +207,7 @@ class Calls:
 
     async def metrics(self, _: Request) -> Response:
         """GET /metrics."""
-        text, media_type = self._metrics_text()
+        text, media_type = await self._metrics_text()
         return Response(text, headers={"content-type": media_type})
 
     async def _decide(self, request: Request, operation: Operation, seconds: float) -> Response:
@@ -389,6 +389,14 @@ class Server:
             logger.exception("request %s failed", request_id)
         finally:
             self._account(scope, call, status)
+
+    def unread(self, request_id: str, kind: Kind) -> None:
+        """A request was refused before it could be read; no more is known of it than its id."""
+        call = Call("", request_id)
+        self._accounts.arrived()
+        self._accounts.answered(
+            Answered(call, None, UNKNOWN_ROUTE, kind.status, 0.0, _NOTHING, kind.uri, call.at / 1e6)
+        )
 
     def _account(self, scope: Scope, call: Call, status: int) -> None:
         seconds = time.perf_counter() - call.received

@@ -9,7 +9,6 @@ request may be under way on them.
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +26,9 @@ from credit_risk.serving import problems
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
-logger = logging.getLogger("credit_risk.serving")
+    from credit_risk.serving.problems import Kind
 
 HEAD_BYTES_MAX = 16_384
 """Request line and headers; what browsers and proxies allow is 8 to 16 KiB."""
@@ -41,12 +41,20 @@ class Connection(HttpToolsProtocol):
     """One client's connection.
 
     uvicorn makes one for each, with its own arguments, and ``request_seconds``: how long a request
-    may take to arrive, its head and its body each.
+    may take to arrive, its head and its body each; and ``unread``, which is told the id of each
+    request that did not reach the application, and what it was refused as.
     """
 
-    def __init__(self, *, request_seconds: float, **uvicorns: Any) -> None:  # noqa: ANN401 - uvicorn's
+    def __init__(
+        self,
+        *,
+        request_seconds: float,
+        unread: Callable[[str, Kind], None],
+        **uvicorns: Any,  # noqa: ANN401 - uvicorn's
+    ) -> None:
         super().__init__(**uvicorns)
         self._request_seconds = request_seconds
+        self._unread = unread
         self._late: asyncio.TimerHandle | None = None
         self._in_head = True
         self._begun = False
@@ -199,7 +207,6 @@ class Connection(HttpToolsProtocol):
             return
         kind = problems.KINDS[slug]
         request_id = new_id()
-        logger.info("request %s was not read: %s", request_id, slug)
         content = pydantic_core.to_json(kind.problem(kind.advice).to_json(None))
         headers = [
             *self.server_state.default_headers,
@@ -210,6 +217,7 @@ class Connection(HttpToolsProtocol):
         ]
         lines = [b"%b: %b\r\n" % header for header in headers]
         self.transport.write(b"".join((STATUS_LINE[kind.status], *lines, b"\r\n", content)))
+        self._unread(request_id, kind)
         # Closed with something unread, a connection is reset, and the answer with it may be lost.
         self._refused = True
         self._wait_no_longer()

@@ -18,6 +18,8 @@ from credit_risk.settings import Settings
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from credit_risk.serving.app import Server
+
 T = TypeVar("T")
 
 
@@ -35,18 +37,26 @@ class DirectService(Service[T]):  # type: ignore[misc]  # BentoML's SDK is untyp
 
         from credit_risk.serving.connection import Connection  # noqa: PLC0415
 
-        # BentoML lets uvicorn choose, and this is what it chooses from.
-        seconds = Settings().request_seconds
-        protocol: Any = partial(Connection, request_seconds=seconds)
-        HTTP_PROTOCOLS["auto"] = protocol
         self.inject_config()
         factory = ServiceAppFactory(self, is_main=is_main)
         lifecycle: Any = factory()
 
+        def server() -> Server:
+            instance: Any = factory._service_instance  # noqa: SLF001 - it offers no other way
+            found: Server = instance.server
+            return found
+
+        # BentoML lets uvicorn choose, and this is what it chooses from.
+        protocol: Any = partial(
+            Connection,
+            request_seconds=Settings().request_seconds,
+            unread=lambda request_id, kind: server().unread(request_id, kind),
+        )
+        HTTP_PROTOCOLS["auto"] = protocol
+
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "http":
-                instance: Any = factory._service_instance  # noqa: SLF001 - it offers no other way
-                await instance.server(scope, receive, send)
+                await server()(scope, receive, send)
             else:
                 await lifecycle(scope, receive, send)
 

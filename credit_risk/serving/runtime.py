@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,11 +37,14 @@ from monitoring.vitals import Vitals
 if TYPE_CHECKING:
     from credit_risk.settings import Settings
 
+logger = logging.getLogger("credit_risk.serving")
+
 
 class Runtime:
     """The server of one worker process, with its collaborators."""
 
     def __init__(self, settings: Settings) -> None:
+        self._exposing = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self._registry = CollectorRegistry()
         metrics = Metrics(self._registry)
         metrics.started()
@@ -123,6 +130,9 @@ class Runtime:
         gc.collect()
         gc.freeze()
         gc.enable()
+        package = self._active.current
+        serves = {"portfolio": package.portfolio, "model_version": package.version}
+        logger.info("a worker serves", extra={"pid": os.getpid(), **serves})
 
     def close(self) -> None:
         """Stop following, and write what is waiting to be recorded."""
@@ -134,8 +144,17 @@ class Runtime:
         self._audit.close()
         self._accounts.close()
         self._traces.close()
+        exposition.leave()
+        logger.info("a worker stops", extra={"pid": os.getpid()})
 
-    def _metrics_text(self) -> tuple[bytes, str]:
+    async def _metrics_text(self) -> tuple[bytes, str]:
         """The metrics of all workers added up, and their media type."""
+        loop = asyncio.get_running_loop()
+        # A thread of its own: it takes longer than others on the loop should wait, and those that
+        # wait for the database may all be in use.
+        text = await loop.run_in_executor(self._exposing, self._expose)
+        return text, CONTENT_TYPE_PLAIN_0_0_4
+
+    def _expose(self) -> bytes:
         self._accounts.flush()
-        return exposition.text(self._registry), CONTENT_TYPE_PLAIN_0_0_4
+        return exposition.text(self._registry)

@@ -80,8 +80,7 @@ class Watch:
             await asyncio.sleep(max(CHECK_SECONDS, taken / CHECKING_SHARE))
 
     async def _time(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + LAG_SECONDS
+            due = time.perf_counter() + LAG_SECONDS
             await asyncio.sleep(LAG_SECONDS)
-            self._lag.observe(max(loop.time() - due, 0.0))
+            self._lag.observe(max(time.perf_counter() - due, 0.0))

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 WORKER = """
+import logging
 import sys
 from prometheus_client import CollectorRegistry
 from monitoring import exposition
 from monitoring.metrics import Metrics
+logging.basicConfig(format="%(message)s %(pid)s")
 registry = CollectorRegistry()
 metrics = Metrics(registry)
 metrics.packages.model_info.labels("toys", sys.argv[1], "1", "trees").set(1)
@@ -31,6 +33,9 @@ metrics.packages.activation_failures.labels("toys")
 metrics.scoring.batch_queue.set(3)
 metrics.evidence.records.labels("decision").inc(2)
 for line in sys.stdin:
+    if line == "leave\\n":
+        exposition.leave()
+        break
     metrics.evidence.records.labels("decision").inc()
     text = exposition.text(registry)
     print(len(text), flush=True)
@@ -54,6 +59,7 @@ class Workers:
             env={**os.environ, FOLDER: str(self.folder)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self.processes.append(process)
         return process
@@ -98,10 +104,26 @@ def test_a_killed_worker_leaves_its_counts_and_nothing_else(workers: Workers) ->
     killed.wait()
 
     left = samples(living)
+    assert living.stderr is not None
+    assert f"{killed.pid}" in living.stderr.readline().decode()
     assert ("credit_model_info", "before") not in left
     assert left["credit_model_info", "after"] == 1
     assert left["credit_batch_queue_rows", ""] == 3
     assert left["credit_records_written_total", ""] == 7
+
+
+def test_a_worker_that_stops_in_order_is_forgotten_and_not_mourned(workers: Workers) -> None:
+    """It takes what it said of its present state with it, and leaves its counts."""
+    stopped, living = workers.start("before"), workers.start("after")
+    samples(stopped)
+    stopped.communicate(b"leave\n")
+
+    left = samples(living)
+
+    assert ("credit_model_info", "before") not in left
+    assert left["credit_records_written_total", ""] == 6
+    _, said = living.communicate()
+    assert said == b""
 
 
 @pytest.mark.parametrize("made_again", [False, True])

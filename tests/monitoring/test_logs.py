@@ -7,7 +7,9 @@ import io
 import json
 import logging
 import re
+import sys
 import threading
+import warnings
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from credit_risk.audit.log import SqlAuditLog
+from credit_risk.serving.problems import KINDS
 from monitoring import logs
 from tests import served, toys
 from tests.served import BODY_MAX, SCORING, Broken, Full, Served
@@ -131,6 +134,21 @@ def test_every_request_is_one_line_whatever_came_of_it(server: Served, lines: Pr
     ]
 
 
+def test_a_request_that_was_not_read_is_one_line_and_counted(
+    server: Served, lines: Printed
+) -> None:
+    """Of which little is known."""
+    server.server.unread("request-1", KINDS["head-too-large"])
+    server.accounts.flush()
+
+    (line,) = lines()
+    assert (line["request_id"], line["method"], line["route"]) == ("request-1", None, "unknown")
+    assert (line["status"], line["problem"]) == (431, "/problems/head-too-large")
+    labels = {"route": "unknown", "status_class": "4xx", "problem": "head-too-large"}
+    assert server.sample("credit_http_requests_total", **labels) == 1
+    assert server.sample("credit_http_requests_in_flight") == 0
+
+
 def test_a_failure_is_told_whole_in_one_line(server: Served, lines: Printed) -> None:
     """With its traceback, under the request's id; the request's own line follows."""
     server.active.current = replace(server.active.current, model=Broken(ZeroDivisionError))
@@ -243,6 +261,34 @@ def test_configuring_twice_prints_once(lines: Printed) -> None:
     assert [line["message"] for line in lines()] == ["once"]
 
 
+def test_what_nobody_caught_and_warnings_are_lines_too(
+    lines: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the main thread and in others, as of any library; an interrupt is no error."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    logs.capture()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("take care", UserWarning, stacklevel=1)
+    finally:
+        logging.captureWarnings(capture=False)
+    error = ZeroDivisionError("by hand")
+    sys.excepthook(ZeroDivisionError, error, None)
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    thread = threading.Thread(target=lambda: 1 // 0)
+    thread.start()
+    thread.join()
+
+    warned, first, second = lines()
+    assert (warned["logger"], warned["level"]) == ("py.warnings", "WARNING")
+    assert "take care" in warned["message"]
+    assert first["level"] == second["level"] == "CRITICAL"
+    assert first["exc_info"] == "ZeroDivisionError: by hand"
+    assert "Traceback" in second["exc_info"]
+
+
 # Nobody waits for who reads the log
 
 
@@ -276,7 +322,7 @@ def test_who_logs_is_not_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     told = [json.loads(line) for line in pipe.getvalue().splitlines()]
     written = sum(line["message"] == "line" for line in told)
     dropped = sum(int(x["message"].split()[0]) for x in told if x["logger"] == "monitoring.logs")
-    assert dropped > 0
+    assert outlet.dropped == dropped > 0
     assert written + dropped == 101
 
 
@@ -290,3 +336,5 @@ def test_a_reader_that_has_gone_harms_nobody() -> None:
     outlet.emit(logging.makeLogRecord({"msg": "line"}))
     outlet.flush()
     outlet.close()
+
+    assert outlet.dropped == 1

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from credit_risk.serving.problems import Kind
+
 PATIENT = 60.0
 HASTY = 0.05
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -86,9 +88,10 @@ class Client:
 class Serving:
     """A server of the toy application on a port of its own."""
 
-    def __init__(self, server: uvicorn.Server, app: App) -> None:
+    def __init__(self, server: uvicorn.Server, app: App, refused: list[tuple[str, str]]) -> None:
         self.server = server
         self.app = app
+        self.refused = refused
         self.clients: list[Client] = []
 
     async def connect(self) -> Client:
@@ -106,13 +109,18 @@ class Serving:
 async def serving(request_seconds: float = PATIENT) -> AsyncIterator[Serving]:
     """Start a server; clients that are still there at the end go away."""
     app = App()
-    protocol: Any = partial(Connection, request_seconds=request_seconds)
+    refused: list[tuple[str, str]] = []
+
+    def unread(request_id: str, kind: Kind) -> None:
+        refused.append((request_id, kind.slug))
+
+    protocol: Any = partial(Connection, request_seconds=request_seconds, unread=unread)
     config = uvicorn.Config(app, port=0, http=protocol, lifespan="off", log_config=None)
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     await server.startup()
-    running = Serving(server, app)
+    running = Serving(server, app, refused)
     try:
         yield running
     finally:
@@ -154,6 +162,19 @@ def test_half_a_head_is_408(before: bytes) -> None:
                 await client.answer()
             client.send(HALF_A_HEAD)
             assert await client.problem() == "request-timeout"
+
+    run(test())
+
+
+def test_what_does_not_reach_the_application_is_told_once() -> None:
+    """Under the id that the client was answered."""
+
+    async def test() -> None:
+        async with serving() as running:
+            client = await running.connect()
+            client.send(b"?\r\n\r\n")
+            _, headers, _ = await client.answer()
+            assert running.refused == [(headers["x-request-id"], "malformed-request")]
 
     run(test())
 
