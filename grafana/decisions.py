@@ -22,9 +22,7 @@ def _shares(counter: str, label: str, over: str) -> str:
     return share(increase(counter, label, over=over), increase(_DECIDED, over=over))
 
 
-def _in_order(
-    label: str, values: Iterable[str], over: str, *, instant: bool = False
-) -> list[panels.Query]:
+def _in_order(label: str, values: Iterable[str], over: str) -> list[panels.Query]:
     """The share of each value, in the order given rather than by name."""
     every = increase(_DECIDED, over=over)
     return [
@@ -33,7 +31,6 @@ def _in_order(
                 increase(f'credit_decisions_total{{@model,{label}="{value}"}}', over=over), every
             ),
             value,
-            instant=instant,
         )
         for value in values
     ]
@@ -45,14 +42,14 @@ def _outcomes() -> list[panels.Visual]:
             "Decisions",
             "Decisions given in the time shown.",
             "short",
-            query(increase(_DECIDED), "decisions", instant=True),
+            query(increase(_DECIDED), "decisions"),
             decimals=0,
         ),
         figure(
             "Shares",
             "Shares of the decisions given in the time shown.",
             "percentunit",
-            *_in_order("decision", OUTCOMES, RANGE, instant=True),
+            *_in_order("decision", OUTCOMES, RANGE),
             colours=OUTCOMES,
             decimals=1,
             width=12,
@@ -62,22 +59,14 @@ def _outcomes() -> list[panels.Visual]:
             "Share of decisions in the time shown whose PD lies within 0.02 of an edge at which "
             "the decision changes: a slightly other model would have decided otherwise.",
             "percentunit",
-            query(
-                share(increase(_NEAR), increase(_DECIDED)),
-                "near",
-                instant=True,
-            ),
+            query(share(increase(_NEAR), increase(_DECIDED)), "near"),
             decimals=1,
         ),
         figure(
             "Refused",
             "Applications refused in the time shown because they were not valid.",
             "short",
-            query(
-                increase("credit_applications_refused_total{@portfolio}"),
-                "refused",
-                instant=True,
-            ),
+            query(increase("credit_applications_refused_total{@portfolio}"), "refused"),
             decimals=0,
         ),
         lines(
@@ -168,14 +157,14 @@ def _reasons() -> list[panels.Visual]:
             "Share of the decisions in the time shown that have a reason; a decision has up to "
             "four.",
             "percentunit",
-            query(f"sort_desc({_shares(reasons, 'code', RANGE)})", "{{code}}", instant=True),
+            query(f"sort_desc({_shares(reasons, 'code', RANGE)})", "{{code}}"),
         ),
         bars(
             "Rules that decided",
             "Share of the decisions in the time shown that a rule of the policy decided or helped "
             "to decide.",
             "percentunit",
-            query(f"sort_desc({_shares(rules, 'rule', RANGE)})", "{{rule}}", instant=True),
+            query(f"sort_desc({_shares(rules, 'rule', RANGE)})", "{{rule}}"),
         ),
         lines(
             "Rules over time",
@@ -200,7 +189,7 @@ def _people() -> list[panels.Visual]:
             "Reviews closed",
             "What people decided, in the time shown.",
             "none",
-            query(increase(closed, "decision"), "{{decision}}", instant=True),
+            query(increase(closed, "decision"), "{{decision}}"),
             colours=OUTCOMES,
             width=6,
         ),
@@ -209,14 +198,14 @@ def _people() -> list[panels.Visual]:
             "Reviews that went against the server: low-side approves what it declined, high-side "
             "declines what it approved. `none` went along with it.",
             "none",
-            query(increase(closed, "override"), "{{override}}", instant=True),
+            query(increase(closed, "override"), "{{override}}"),
             width=6,
         ),
         bars(
             "Reasons of reviews",
             "The first reason given with each closed review.",
             "none",
-            query(f"sort_desc({increase(closed, 'reason')})", "{{reason}}", instant=True),
+            query(f"sort_desc({increase(closed, 'reason')})", "{{reason}}"),
             width=6,
         ),
     ]

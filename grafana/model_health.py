@@ -32,7 +32,7 @@ def _drift() -> list[panels.Visual]:
             "Highest PSI of a field",
             _READING,
             "none",
-            query("topk(1, credit:feature_psi:1d{@drift})", "{{feature}}", instant=True),
+            query("topk(1, credit:feature_psi:1d{@drift})", "{{feature}}"),
             steps=PSI,
             decimals=3,
             height=8,
@@ -57,7 +57,7 @@ def _drift() -> list[panels.Visual]:
             "PSI by field",
             _READING,
             "none",
-            query("sort_desc(credit:feature_psi:1d{@drift})", "{{feature}}", instant=True),
+            query("sort_desc(credit:feature_psi:1d{@drift})", "{{feature}}"),
             steps=PSI,
         ),
         squares(
@@ -146,7 +146,7 @@ def _quality() -> list[panels.Visual]:
             "Places named in refused applications, in the time shown; `other` is what no schema "
             "names.",
             "none",
-            query(f"sort_desc({at_fault})", "{{field}}", instant=True),
+            query(f"sort_desc({at_fault})", "{{field}}"),
             width=12,
         ),
     ]

@@ -121,18 +121,16 @@ _METRICS = DataSourceRef(type_val="prometheus", uid="${datasource}")
 _LOGS = DataSourceRef(type_val="loki", uid="${logs}")
 
 
-def query(expression: str, legend: str, *, instant: bool = False, exemplars: bool = False) -> Query:
+def query(expression: str, legend: str, *, exemplars: bool = False) -> Query:
     """A query.
 
     Args:
         expression: see `grafana.promql`.
         legend: how a series is called, with labels in double braces.
-        instant: only the value at the end of the time shown.
         exemplars: mark single requests, which lead to their traces.
     """
     made = prometheus.Dataquery().expr(written_out(expression)).legend_format(legend)
-    made = made.instant() if instant else made.range()
-    return made.exemplar(exemplar=exemplars)
+    return made.range().exemplar(exemplar=exemplars)
 
 
 def lines(
@@ -192,12 +190,12 @@ def figure(
     colours: Mapping[str, str] | None = None,
     decimals: int | None = None,
 ) -> stat.Panel:
-    """One number, or one for each series: the newest.
+    """One number, or one for each series, of now: what is no more shows nothing.
 
     ``steps`` colour it, below the first one as `BAD`; ``states`` say it in words.
     """
     panel = (
-        _panel(stat.Panel(), title, about, unit, queries, width, height)
+        _panel(stat.Panel(), title, about, unit, _of_now(queries), width, height)
         .graph_mode(BigValueGraphMode.NONE)
         .color_mode(BigValueColorMode.VALUE)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -222,7 +220,7 @@ def bars(
 ) -> bargauge.Panel:
     """One bar for each series, from the left, at the end of the time shown."""
     panel = (
-        _panel(bargauge.Panel(), title, about, unit, queries, width, 8)
+        _panel(bargauge.Panel(), title, about, unit, _of_now(queries), width, 8)
         .orientation(VizOrientation.HORIZONTAL)
         .display_mode(BarGaugeDisplayMode.BASIC)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -486,8 +484,13 @@ def _panel(  # noqa: PLR0917 - what every panel has
     return panel
 
 
+def _of_now(queries: Sequence[Query]) -> list[Query]:
+    """The values at the end of the time shown."""
+    return [made.instant() for made in queries]
+
+
 def _as_tables(*queries: Query) -> list[Query]:
-    return [made.instant().format(PromQueryFormat.TABLE) for made in queries]
+    return [made.format(PromQueryFormat.TABLE) for made in _of_now(queries)]
 
 
 def _joined(by: str | None, shown: Mapping[str, str]) -> list[DataTransformerConfig]:

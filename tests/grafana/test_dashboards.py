@@ -164,6 +164,18 @@ def test_a_query_is_promql_about_the_deployment_chosen(panel: dict[str, Any]) ->
 
 
 @every_panel
+def test_a_number_is_of_now_and_a_line_of_the_time_shown(panel: dict[str, Any]) -> None:
+    """A server that is gone is not shown ready because it was an hour ago."""
+    if panel["type"] == "logs":
+        pytest.skip("lines have times of their own")
+    of_now = panel["type"] in {"stat", "bargauge", "barchart", "table"}
+
+    assert {(target["instant"], target["range"]) for target in panel["targets"]} == {
+        (of_now, not of_now)
+    }
+
+
+@every_panel
 def test_a_series_has_a_name_that_is_no_set_of_braces(panel: dict[str, Any]) -> None:
     """Tables and columns are named by their labels; everything else has a legend."""
     for target in panel["targets"]:
