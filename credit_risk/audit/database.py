@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from alembic.config import Config
 
-REVISION = "0001"
+REVISION = "0002"
 """The revision this version reads and writes."""
 State = Literal["empty", "current", "earlier", "later", "unmarked", "unchained", "foreign"]
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -38,8 +38,8 @@ _SAYS: dict[State, str] = {
     "earlier": f"is of an earlier version: {_UPGRADE}",
     "later": "is of a newer version: use that one, or a backup from before its upgrade",
     "unmarked": (
-        f"has the tables of revision {REVISION}, but no table that says so (alembic_version): "
-        f"{_UPGRADE}, which writes it down and changes nothing else"
+        "has the tables of a revision, but no table that says of which (alembic_version): "
+        f"{_UPGRADE}, which writes it down, and adds tables that have come since"
     ),
     "unchained": (
         "is from before records were chained and sealed, and what was not chained when it was "
@@ -52,6 +52,8 @@ _UNCHAINED = {
     *("policy_version", "decision", "status", "body"),
 }
 """The columns of records before there was a chain."""
+_SINCE = {"0002": {"outcomes", "groups", "populations", "counted", "monitoring_results"}}
+"""The tables that came with each revision after the first."""
 
 
 class Found(NamedTuple):
@@ -115,12 +117,8 @@ def look(connection: sa.Connection) -> Found:
         return Found("earlier" if revision in _earlier() else "later", revision)
     if not inspector.has_table(RECORDS.name):
         return Found("empty", None)
-    there = set(inspector.get_table_names())
-    columns = {
-        name: {column["name"] for column in inspector.get_columns(name)}
-        for name in there & set(METADATA.tables)
-    }
-    if columns == {name: set(table.columns.keys()) for name, table in METADATA.tables.items()}:
+    columns = _columns(inspector)
+    if _marked(columns) is not None:
         return Found("unmarked", None)
     if columns == {RECORDS.name: _UNCHAINED}:
         return Found("unchained", None)
@@ -141,10 +139,10 @@ def upgrade(connection: sa.Connection) -> None:
     found = look(connection)
     if found.state in {"later", "unchained", "foreign"}:
         raise RecordingFailed(f"the record database {found}")
-    if found.state == "unmarked":
-        command.stamp(_config(connection), REVISION)
-    else:
-        command.upgrade(_config(connection), "head")
+    revision = _marked(_columns(sa.inspect(connection)))
+    if found.state == "unmarked" and revision is not None:
+        command.stamp(_config(connection), revision)
+    command.upgrade(_config(connection), "head")
     if connection.execute(sa.select(HEAD.c.log)).first() is None:
         begin = sa.insert(HEAD).values(log=secrets.token_hex(16), sequence=0, hash=GENESIS)
         connection.execute(begin)
@@ -165,6 +163,25 @@ def as_stored(connection: sa.Connection, statement: sa.Select[Any]) -> Sequence[
             return connection.exec_driver_sql(text).fetchall()
         finally:
             driver.text_factory = str
+
+
+def _columns(inspector: sa.Inspector) -> dict[str, set[str]]:
+    """The columns of those tables that have the names of ours."""
+    return {
+        name: {column["name"] for column in inspector.get_columns(name)}
+        for name in set(inspector.get_table_names()) & set(METADATA.tables)
+    }
+
+
+def _marked(columns: dict[str, set[str]]) -> str | None:
+    """The revision whose tables these are, if they are those of one."""
+    expected = {name: set(table.columns.keys()) for name, table in METADATA.tables.items()}
+    for revision in (REVISION, *sorted(_earlier(), reverse=True)):
+        if columns == expected:
+            return revision
+        for name in _SINCE.get(revision, ()):
+            del expected[name]
+    return None
 
 
 def _earlier() -> set[str]:

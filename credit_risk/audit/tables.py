@@ -98,3 +98,75 @@ IDEMPOTENCY = sa.Table(
     sa.Column("answer", sa.LargeBinary),
     sa.Index("idempotency_by_expiry", "expires"),
 )
+
+OUTCOMES = sa.Table(
+    "outcomes",
+    METADATA,
+    # What became of a decision, as the last record about it says; an index, like the queue.
+    sa.Column("decision_id", sa.Text, primary_key=True),
+    sa.Column("portfolio", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Text, nullable=False),
+    sa.Column("decided", sa.BigInteger, nullable=False),
+    sa.Column("decision", sa.Text, nullable=False),
+    sa.Column("band", sa.Text, nullable=False),
+    sa.Column("pd", sa.Double, nullable=False),
+    sa.Column("defaulted", sa.Integer, nullable=False),
+    sa.Column("observed", sa.Text, nullable=False),
+    sa.Column("recorded", sa.BigInteger, nullable=False),
+    # How many records there are about it.
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Index("outcomes_by_time", "portfolio", "model_version", "decided"),
+)
+
+GROUPS = sa.Table(
+    "groups",
+    METADATA,
+    # What no model may see: not in the chain, so that erasing it leaves nothing.
+    sa.Column("decision_id", sa.Text, primary_key=True),
+    sa.Column("attribute", sa.Text, primary_key=True),
+    sa.Column("portfolio", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Text, nullable=False),
+    sa.Column("decided", sa.BigInteger, nullable=False),
+    sa.Column("decision", sa.Text, nullable=False),
+    sa.Column("pd", sa.Double, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Index("groups_by_time", "portfolio", "attribute", "decided"),
+)
+
+POPULATIONS = sa.Table(
+    "populations",
+    METADATA,
+    # Applicants of an hour, counted: nobody's data. Without counts where the package that decided
+    # was not there to count by.
+    sa.Column("portfolio", sa.Text, primary_key=True),
+    sa.Column("model_version", sa.Text, primary_key=True),
+    sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("approved", sa.BigInteger, nullable=False),
+    sa.Column("referred", sa.BigInteger, nullable=False),
+    sa.Column("declined", sa.BigInteger, nullable=False),
+    sa.Column("counts", sa.LargeBinary),
+)
+
+COUNTED = sa.Table(
+    "counted",
+    METADATA,
+    # The last place in the chain whose decisions are in the populations.
+    sa.Column("portfolio", sa.Text, primary_key=True),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+)
+
+MONITORING_RESULTS = sa.Table(
+    "monitoring_results",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("portfolio", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    # When it was computed, of what window: microseconds since the epoch.
+    sa.Column("time", sa.BigInteger, nullable=False),
+    sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Column("until", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Index("monitoring_results_by_time", "portfolio", "kind", "time"),
+)

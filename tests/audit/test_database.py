@@ -16,10 +16,14 @@ from credit_risk.audit import database
 from credit_risk.audit.log import SqlAuditLog, SqlRecords
 from credit_risk.audit.tables import HEAD, METADATA
 from credit_risk.errors import RecordingFailed
+from tests.audit.test_log import made
 from tests.sealing import SEALING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+SINCE_THE_FIRST = ("outcomes", "groups", "populations", "counted", "monitoring_results")
 
 
 @pytest.fixture
@@ -125,10 +129,43 @@ def test_what_cannot_be_upgraded_is_left_as_it_is_and_told_with_what_to_do(
 
 def test_an_earlier_revision_is_to_be_upgraded(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By command, for other servers may be using it."""
-    monkeypatch.setattr(database, "REVISION", "0002")
+    monkeypatch.setattr(database, "REVISION", "0003")
 
-    with pytest.raises(RecordingFailed, match=r"0001\), and this version needs 0002: .* upgrade`"):
+    with pytest.raises(RecordingFailed, match=r"0002\), and this version needs 0003: .* upgrade`"):
         SqlRecords(url, SEALING)
+
+
+def first(connection: sa.Connection) -> None:
+    """Leave the database as the first revision had it."""
+    for table in SINCE_THE_FIRST:
+        connection.execute(sa.text(f"DROP TABLE {table}"))
+    connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_the_first_revision_is_upgraded_and_its_records_stay(any_url: str, marked: bool) -> None:  # noqa: FBT001 - a case
+    """Also where nothing says that it is the first."""
+    with closing(SqlAuditLog(any_url, SEALING)) as log:
+        log.append([made()]).result()
+    engine = sa.create_engine(sa.make_url(any_url))
+    with engine.begin() as connection:
+        first(connection)
+        if not marked:
+            connection.execute(sa.text("DROP TABLE alembic_version"))
+    with pytest.raises(RecordingFailed, match="database upgrade"):
+        SqlAuditLog(any_url, SEALING)
+
+    with engine.begin() as connection:
+        state = database.look(connection).state
+        database.upgrade(connection)
+        differences = compare_metadata(MigrationContext.configure(connection), METADATA)
+        assert database.look(connection) == ("current", database.REVISION)
+    engine.dispose()
+
+    assert state == ("earlier" if marked else "unmarked")
+    assert differences == []
+    with closing(SqlAuditLog(any_url, SEALING)) as log:
+        assert log.count() == 1
 
 
 def test_tables_that_only_lack_the_mark_get_it(any_url: str) -> None:
