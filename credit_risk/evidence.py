@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from credit_risk import __version__, scoring
 from credit_risk.audit.records import every, moment, pages
-from credit_risk.audit.tables import HEAD, RECORDS
+from credit_risk.audit.tables import HEAD, OUTCOMES, RECORDS
 from credit_risk.errors import ExplanationFailed, OutputRefused, PackageInvalid
 from credit_risk.replay import PAGE_RECORDS, Candidate, Comparison, listings_of, replay
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from credit_risk.audit.findings import Report
     from credit_risk.audit.log import SqlRecords
-    from credit_risk.audit.records import Filters, Records
+    from credit_risk.audit.records import Filters, RecordKind, Records
     from credit_risk.package import ModelPackage
     from credit_risk.regimes import Evidence, Regime
 
@@ -40,6 +40,7 @@ PACKAGE, REGIME = "package", "regime.yaml"
 _FOLDER = Path(__file__).parent
 _CHUNK = 10_000
 _C = RECORDS.c
+_O = OUTCOMES.c
 
 TITLES: dict[Evidence, str] = {
     "model-card": "Model card",
@@ -152,7 +153,7 @@ def pack(
         "record-integrity": _integrity(records, findings.integrity),
         "replay": _replay(package, findings.replayed),
         "drift": Topic(missing="This version of the server watches no drift."),
-        "outcomes": Topic(missing="This version of the server takes no outcomes."),
+        "outcomes": _outcomes(package, records),
         "regime": _regime(regime, regime_sha256),
     }
     asked = dict.fromkeys(name for section in regime.sections for name in section.requires)
@@ -521,11 +522,11 @@ def _digest(hashes: Iterable[bytes]) -> str:
     return total.hexdigest()
 
 
-def _made(package: ModelPackage) -> list[sa.ColumnElement[bool]]:
+def _made(package: ModelPackage, kind: RecordKind = "decision") -> list[sa.ColumnElement[bool]]:
     return [
         _C.portfolio == package.portfolio,
         _C.model_version == package.version,
-        _C.kind == "decision",
+        _C.kind == kind,
     ]
 
 
@@ -573,15 +574,7 @@ def _reviews(
 ) -> Topic:
     if records is None or found is None:
         return Topic(missing=_UNRECORDED)
-    steps = (
-        sa.select(_C.hash)
-        .where(
-            _C.portfolio == package.portfolio,
-            _C.model_version == package.version,
-            _C.kind == "review",
-        )
-        .order_by(_C.sequence)
-    )
+    steps = sa.select(_C.hash).where(*_made(package, "review")).order_by(_C.sequence)
     with records.reading() as connection:
         hashes = [bytes(one) for one in connection.execute(steps).scalars()]
     waiting = found["waiting_now"]
@@ -603,6 +596,33 @@ def _reviews(
     if found["overrides"]:
         names = ["override", "the server said", "number", "of", "share", "reasons"]
         topic.tables.append((names, [_override(one) for one in found["overrides"]]))
+    return topic
+
+
+def _outcomes(package: ModelPackage, records: SqlRecords | None) -> Topic:
+    if records is None:
+        return Topic(missing=_UNRECORDED)
+    said = sa.select(_C.hash).where(*_made(package, "outcome")).order_by(_C.sequence)
+    of_package = (_O.portfolio == package.portfolio, _O.model_version == package.version)
+    known = sa.select(
+        sa.func.count(), sa.func.sum(_O.defaulted), sa.func.min(_O.observed)
+    ).add_columns(sa.func.max(_O.observed))
+    with records.reading() as connection:
+        hashes = [bytes(one) for one in connection.execute(said).scalars()]
+        number, defaults, first, last = connection.execute(known.where(*of_package)).one()
+    if not number:
+        return Topic(missing="No outcome of a decision of the package is on record.")
+    topic = Topic(figures={"outcomes on record": f"{number:,}"})
+    topic.say(
+        Rests(
+            f"{len(hashes):,} records of outcomes of the package's decisions, in the order of "
+            "recording",
+            _digest(hashes),
+        ),
+        f"Outcomes known of {number:,} decisions, observed from {first} to {last}: "
+        f"{defaults:,} defaulted, {defaults / number:.2%}.",
+        f"Corrections on record: {len(hashes) - number:,}.",
+    )
     return topic
 
 

@@ -15,12 +15,12 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from credit_risk import casework, evidence, package, regimes
+from credit_risk import casework, evidence, outcomes, package, regimes
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.audit.records import Record, moment
 from credit_risk.audit.tables import RECORDS
 from credit_risk.audit.verification import verify
-from credit_risk.decisions import new_id, start_record
+from credit_risk.decisions import Call, new_id, start_record
 from credit_risk.errors import OutputRefused
 from tests import toys
 from tests.recorded import NOON, decided
@@ -121,6 +121,27 @@ def test_decisions_are_counted_and_their_hashes_digested(
     assert statement["sha256"] == hashlib.sha256(b"".join(hashes)).hexdigest()
     assert len(hashes) == 40
     assert sum(int(row[2]) for row in topic["tables"][0]["rows"]) == 40
+
+
+def test_outcomes_are_counted_as_they_stand(made: ModelPackage, log: SqlAuditLog) -> None:
+    """And their corrections beside them; without one, the topic is missing."""
+    records = decided(made, toys.applications(4))
+    log.append(records).result()
+    assert "No outcome" in pack(made, log)["topics"]["outcomes"]["missing"]
+    told = [
+        {"decision_id": record.id, "defaulted": i == 0, "observed": f"2024-11-{i + 1:02}"}
+        for i, record in enumerate(records[:3])
+    ]
+    call = Call("/outcomes", "r-1")
+    outcomes.add(log, toys.NAME, told, call)
+    outcomes.add(log, toys.NAME, [told[1] | {"observed": "2024-12-31"}], call)
+
+    topic = pack(made, log)["topics"]["outcomes"]
+    known, corrected = (statement["text"] for statement in topic["statements"])
+    assert known.startswith("Outcomes known of 3 decisions, observed from 2024-11-01 to 2024-12-31")
+    assert known.endswith(": 1 defaulted, 33.33%.")
+    assert corrected == "Corrections on record: 1."
+    assert "4 records of outcomes" in topic["statements"][0]["rests_on"]
 
 
 def test_activations_are_listed_with_their_hashes(

@@ -1,12 +1,13 @@
 """Erasure: a person's data on record made unreadable for good, and the chain as it was.
 
 What is erased of a record is its data key. The ciphertext stays, so the chain verifies, and nobody
-reads it again. The answer kept for a request with an idempotency key goes with it. An erasure is
-itself on record: one of kind "erasure" ``about`` the record that was asked for, in the same
-transaction, whose body names every record that lost its key:
-``{"by": ..., "reason": ..., "records": [id, ...]}``.
+reads it again. The answer kept for a request with an idempotency key goes with it, and so does what
+is known of the applicant's groups. An erasure is itself on record: one of kind "erasure" ``about``
+the record that was asked for, in the same transaction, whose body names every record that lost its
+key: ``{"by": ..., "reason": ..., "records": [id, ...]}``.
 
-What came of the application (PD, band, decision, reasons) stays: without it, it names nobody.
+What came of the application (PD, band, decision, reasons, outcome) stays: without it, it names
+nobody.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sqlalchemy as sa
 
 from credit_risk import idempotency
 from credit_risk.audit.records import Record
-from credit_risk.audit.tables import RECORDS
+from credit_risk.audit.tables import GROUPS, RECORDS
 from credit_risk.decisions import new_id
 from credit_risk.errors import Conflict, RecordNotFound
 
@@ -179,10 +180,12 @@ def _destroy(findings: list[Finding], connection: sa.Connection) -> None:
     named = list(dict.fromkeys(i for finding in findings for i in finding.records))
     for chunk in _chunks(named):
         idempotency.forget(connection, chunk)
+    erased = [finding.id for finding in findings]
+    connection.execute(sa.delete(GROUPS).where(GROUPS.c.decision_id.in_(erased)))
     destroyed = sum(
         connection.execute(_DESTROY, {"ids": chunk}).rowcount for chunk in _chunks(named)
     )
-    left = connection.execute(_ABOUT, {"ids": [finding.id for finding in findings]}).first()
+    left = connection.execute(_ABOUT, {"ids": erased}).first()
     if destroyed != len(named) or left is not None:
         raise Conflict("records about those being erased came or went meanwhile")
 

@@ -35,6 +35,9 @@ RecordKind = Literal[
     "erasure",
     "retention",
     "acknowledgement",
+    "outcome",
+    "retraining-check",
+    "retraining-decision",
 ]
 Withheld = Literal["sealed", "erased"]
 Alongside: TypeAlias = "Callable[[sa.Connection], None]"
@@ -89,7 +92,7 @@ class Record:
     it is ``withheld``, the reader has not the key ("sealed"), or nobody has any more ("erased"),
     and it is None.
 
-    ``about`` is the id of the decision that a record is about, such as a review.
+    ``about`` is the id of the decision that a record is about, such as a review or an outcome.
     """
 
     id: str

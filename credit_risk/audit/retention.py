@@ -13,8 +13,9 @@ were to stay whatever their age; ``held_sequences`` are those of them that were 
 Every row that has lost its body is within one of these ranges, both ends included, of a retention
 record behind it in the chain; and every row within one has lost it. A case is taken as a whole, a
 decision with all records about it, and only when the last of these is old enough: the law counts
-from when the applicant was told. What says how the server came to decide as it did, activations and
-starts, is never taken, nor are erasures and retention's own records.
+from when the applicant was told, and an outcome proves nothing without its decision. What says how
+the server came to decide as it did, activations, starts and checks of whether to retrain, is never
+taken, nor are erasures and retention's own records.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import sqlalchemy as sa
 
 from credit_risk import idempotency
 from credit_risk.audit.records import Record, RecordKind, instant
-from credit_risk.audit.tables import RECORDS, REVIEWS
+from credit_risk.audit.tables import GROUPS, OUTCOMES, RECORDS, REVIEWS
 from credit_risk.decisions import new_id
 from credit_risk.errors import Conflict, DataInvalid, RecordNotFound
 
@@ -50,6 +51,8 @@ NEVER: tuple[RecordKind, ...] = (
     "erasure",
     "retention",
     "acknowledgement",
+    "retraining-check",
+    "retraining-decision",
 )
 MONTHS = 25
 """How long records are kept where neither settings nor regime say."""
@@ -61,7 +64,7 @@ HELD_MOST = 10_000
 """Records that can be held at a time."""
 _IDS_AT_ONCE = 500
 
-State = Literal["due", "open review", "reviewed since", "held"]
+State = Literal["due", "open review", "reviewed since", "outcome since", "held"]
 _Place: TypeAlias = tuple[int, int]
 """Time and sequence of a record: after it, another page begins."""
 
@@ -334,7 +337,8 @@ def _take(
         or connection.execute(left).first() is not None
     ):
         raise Conflict("somebody worked on the records being taken")
-    connection.execute(sa.delete(REVIEWS).where(REVIEWS.c.decision_id.in_(ids)))
+    for table in (REVIEWS, OUTCOMES, GROUPS):
+        connection.execute(sa.delete(table).where(table.c.decision_id.in_(ids)))
 
 
 def _old(terms: Terms, portfolio: str, kind: RecordKind) -> list[sa.ColumnElement[bool]]:
@@ -348,11 +352,12 @@ def _due(terms: Terms, portfolio: str, kind: RecordKind) -> list[sa.ColumnElemen
 def _state(terms: Terms) -> sa.ColumnElement[str]:
     """The `State` of a record that is old."""
     other = _OTHER.c
-    since = sa.exists().where(
-        other.about == _C.id, other.time >= terms.before, other.kind.not_in(NEVER)
-    )
+    since = (other.about == _C.id, other.time >= terms.before, other.kind.not_in(NEVER))
     waiting = sa.exists().where(REVIEWS.c.decision_id == _C.id)
-    reasons: dict[State, sa.ColumnElement[bool]] = {"reviewed since": since}
+    reasons: dict[State, sa.ColumnElement[bool]] = {
+        "reviewed since": sa.exists().where(*since, other.kind != "outcome"),
+        "outcome since": sa.exists().where(*since),
+    }
     if not terms.open_reviews:
         reasons = {"open review": waiting, **reasons}
     if terms.held:

@@ -6,7 +6,8 @@ error, an error as one line.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 the record database could
 not be read or written, 5 a replay came out otherwise or records are not as they were written, 6 the
-queue of reviews is not what the records say, 130 interrupted, 143 terminated.
+queue of reviews or the table of outcomes is not what the records say, 130 interrupted, 143
+terminated.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from credit_risk.cli import (
     evidence,
     keys,
     models,
+    outcomes,
     replay,
     retention,
     reviews,
@@ -62,6 +64,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="database")
 app.add_typer(reviews.app, name="reviews")
+app.add_typer(outcomes.app, name="outcomes")
 
 
 def main() -> None:

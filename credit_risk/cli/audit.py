@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 from rich.table import Table
@@ -20,11 +21,15 @@ from credit_risk.errors import EvidenceInvalid, KeysInvalid, RecordNotFound
 from credit_risk.settings import Settings
 
 if TYPE_CHECKING:
-    from credit_risk.audit.checkpoints import Checkpoint
+    from credit_risk.audit.checkpoints import Checkpoint, Reading
     from credit_risk.audit.findings import Report
     from credit_risk.audit.log import SqlRecords
     from credit_risk.audit.queue import Difference
+    from credit_risk.audit.records import AuditLog
     from credit_risk.audit.signer import Signer
+
+_SHOWN = 100
+"""Rows named one by one."""
 
 app = typer.Typer(
     no_args_is_help=True, help="Whether records are as they were written, and proof of it."
@@ -185,17 +190,9 @@ def queue(
 
     Servers may run meanwhile. Exit code 6: the queue is not what the records say.
     """
-    settings = Settings()
     from credit_risk.audit import queue as waiting
-    from credit_risk.audit.log import open_log, open_records
 
-    with contextlib.ExitStack() as opened:
-        records = opened.enter_context(contextlib.closing(open_records(settings)))
-        mended = 0
-        if rebuild:
-            log = opened.enter_context(contextlib.closing(open_log(settings)))
-            mended = waiting.rebuild(records, log).total()
-        found = list(waiting.differences(records.reading))
+    mended, found = _held(waiting, rebuild=rebuild)
     if as_json:
         cases = [difference._asdict() for difference in found]
         print_json({"mended": mended, "differences": len(found), "cases": cases})
@@ -207,6 +204,60 @@ def queue(
         _print_queue(found, len(found))
     if found:
         raise typer.Exit(MISQUEUED)
+
+
+@app.command()
+def outcomes(
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Make the table what the records say.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hold the table of outcomes against the records, and with --rebuild make it anew from them.
+
+    Servers may run meanwhile. Exit code 6: the table is not what the records say.
+    """
+    from credit_risk import outcomes as known
+
+    mended, found = _held(known, rebuild=rebuild)
+    if as_json:
+        rows = [difference._asdict() for difference in found]
+        print_json({"mended": mended, "differences": len(found), "rows": rows})
+    else:
+        if mended:
+            print_line(f"outcomes: mended {mended:,} rows")
+        if not found:
+            print_line("outcomes: as the records say")
+        for difference in found[:_SHOWN]:
+            print_line(f"outcomes: {difference}")
+        if len(found) > _SHOWN:
+            print_line(f"outcomes: and {len(found) - _SHOWN:,} more")
+    if found:
+        raise typer.Exit(MISQUEUED)
+
+
+class _Table(Protocol):
+    """A table beside the chain, such as `credit_risk.outcomes`."""
+
+    def differences(self, reading: Reading) -> Iterator[Difference]:
+        """What it says otherwise than the chain."""
+
+    def rebuild(self, records: SqlRecords, log: AuditLog) -> Counter[str]:
+        """Make it what the chain says."""
+
+
+def _held(table: _Table, *, rebuild: bool) -> tuple[int, list[Difference]]:
+    """How many rows were mended, if they were to be, and what differs then."""
+    settings = Settings()
+    from credit_risk.audit.log import open_log, open_records
+
+    with contextlib.ExitStack() as opened:
+        records = opened.enter_context(contextlib.closing(open_records(settings)))
+        mended = 0
+        if rebuild:
+            log = opened.enter_context(contextlib.closing(open_log(settings)))
+            mended = table.rebuild(records, log).total()
+        return mended, list(table.differences(records.reading))
 
 
 @app.command()

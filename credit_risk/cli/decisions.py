@@ -38,6 +38,9 @@ KindFilter = Literal[
     "erasure",
     "retention",
     "acknowledgement",
+    "outcome",
+    "retraining-check",
+    "retraining-decision",
 ]
 _LEFT = {
     "erased": "nothing: erased before",

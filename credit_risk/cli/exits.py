@@ -19,7 +19,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 OTHERWISE = 5
 """How a replay or a verification ends that did not show what it was to show."""
 MISQUEUED = 6
-"""How a verification ends that found records whole, and the queue of reviews otherwise."""
+"""How a verification ends that found records whole, and a table beside them otherwise."""
 
 
 @contextlib.contextmanager
