@@ -10,6 +10,8 @@ LOCK_FLAGS ?=
 SOAK_SECONDS ?= 300
 DEMO_SECONDS ?= 110
 KILLS ?= 20
+BACKEND ?= docker
+IMAGE_FLAGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -18,7 +20,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve demo test test-spark lint types loadtest soak torture bench-peers bench-scorers dashboards packages lock clean
+.PHONY: help install serve demo test test-spark lint types loadtest soak torture bench-peers bench-scorers dashboards image secrets packages lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +74,19 @@ bench-scorers: $(INSTALLED) ## one model's trees in our kernels, XGBoost and ONN
 
 dashboards: $(INSTALLED) ## write grafana/dashboards from their code
 	$(BIN)/python -m grafana
+
+# The bento lies in .tools. BentoML reads its Dockerfile's template again from a temporary folder, and
+# refuses to where that is not below the folder it runs in.
+image: VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+image: export BENTOML_HOME = $(CURDIR)/.tools/bentoml
+image: export BENTOML_DO_NOT_TRACK = True
+image: $(INSTALLED) ## the server's image, credit-risk-server:VERSION: BACKEND=docker or podman
+	$(BIN)/bentoml build
+	cd / && $(CURDIR)/$(BIN)/bentoml containerize credit-risk-server:latest \
+		--backend $(BACKEND) --image-tag credit-risk-server:$(VERSION) $(IMAGE_FLAGS)
+
+secrets: ## what docker-compose.yml needs in compose/secrets, where it is missing
+	compose/make-secrets
 
 packages: $(INSTALLED) ## retrain the shipped packages: PERSONAL_LOANS=file.csv CREDIT_CARDS=file.csv
 	$(if $(PERSONAL_LOANS)$(CREDIT_CARDS),,$(error name the data: PERSONAL_LOANS=FILE, CREDIT_CARDS=FILE or both))
