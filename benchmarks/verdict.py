@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 OURS = "this-server"
 WITHOUT_REASONS = "this-server-without-reasons"
 WITHOUT_RECORDS = "this-server-without-records"
+WITHOUT_INSTRUMENTS = "this-server-without-instruments"
 EMPTY = "bentoml-empty"
 USUAL = "fastapi"
 
@@ -68,6 +69,9 @@ def judge(
             rate(WITHOUT_REASONS, "declined"),
         ),
         _at_least(f"{busy}, records on against off", 0.75, rate(OURS), rate(WITHOUT_RECORDS)),
+        _at_least(
+            f"{busy}, instrumentation on against off", 0.8, rate(OURS), rate(WITHOUT_INSTRUMENTS)
+        ),
         _at_least(
             "exact reasons of one row, times faster than shap",
             40.0,

@@ -30,9 +30,10 @@ def decided(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         applications: Sequence[Application],
         *,
         explain: bool | Sequence[bool] = False,
+        stages: list[tuple[str, float]] | None = None,
     ) -> list[Decision]:
         numbers.append(len(applications))
-        return decide(package, applications, explain=explain)
+        return decide(package, applications, explain=explain, stages=stages)
 
     monkeypatch.setattr(scoring, "decide", noting)
     return numbers
