@@ -20,7 +20,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve demo test test-spark lint types loadtest soak torture bench-peers bench-scorers dashboards image secrets packages lock clean
+.PHONY: help install serve demo test test-spark install-drift test-drift lint types loadtest soak torture bench-peers bench-scorers dashboards image secrets packages lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,14 @@ test-spark: $(INSTALLED) ## test scoring on Spark; needs Java 17, fetches pyspar
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .tools/spark --no-deps \
 		--require-hashes -r requirements/spark.txt
 	PYTHONPATH=$(CURDIR)/.tools/spark $(BIN)/pytest tests/test_bulk_spark.py
+
+# Beside the environment and not in it, too: its licence allows no production use without paying.
+install-drift: $(INSTALLED) ## fetch alibi-detect, for multivariate drift; mind its licence
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .tools/drift --no-deps \
+		--require-hashes -r requirements/drift.txt
+
+test-drift: install-drift ## test multivariate drift, and ours against alibi-detect's
+	PYTHONPATH=$(CURDIR)/.tools/drift $(BIN)/pytest tests/monitoring/test_multivariate.py
 
 lint: $(INSTALLED) ## ruff: rules and format
 	$(BIN)/ruff check
@@ -99,6 +107,9 @@ lock: $(INSTALLED) ## renew requirements/*.txt; LOCK_FLAGS=--upgrade for newer v
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
 	$(COMPILE) --group spark -c requirements/dev.txt -o requirements/spark.txt
 	$(COMPILE) --group scorers -c requirements/dev.txt -o requirements/scorers.txt
+	$(COMPILE) --group drift -c requirements/dev.txt --override requirements/drift-overrides.txt \
+		$$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements/dev.txt) \
+		-o requirements/drift.txt
 	$(COMPILE) --group bootstrap -c requirements/dev.txt -o requirements/uv.txt
 	set -e; for peer in $(patsubst %/requirements.in,%,$(wildcard benchmarks/peers/*/requirements.in)); do \
 		grep -E '^(bentoml|joblib|numpy|pandas|scikit-learn|scipy|xgboost-cpu)==' requirements/dev.txt \
