@@ -277,7 +277,7 @@ def _rise(evidence: Evidence, shares: Callable[[Comparison], Shares | None]) -> 
         return None
     found = [(s, c) for c in evidence.drift.fields if (s := shares(c)) is not None]
     if not found:
-        return None
+        return _Measured(0.0, beyond_chance=False, detail="no field can have any")
     worst, field = max(found, key=lambda pair: pair[0].share - pair[0].reference)
     rise = worst.share - worst.reference
     # Three standard errors, for the largest of several.

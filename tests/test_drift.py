@@ -390,6 +390,22 @@ def test_a_field_that_nobody_gives_any_more_has_drifted_and_no_distribution() ->
     assert (years.statistic, years.p_value, years.p_corrected) == (None, None, None)
 
 
+def test_a_field_that_nobody_gave_in_development_can_only_drift() -> None:
+    """There is one bin, and nothing to compare a distribution with."""
+    development = DEVELOPMENT.copy()
+    development[:, YEARS] = np.nan
+    reference = Reference(profiling.describe(development, SCHEMA, "lessees", PDS), SCHEMA)
+
+    never, now = (
+        reference.compare(reference.count(rows, PDS[:500])).fields[YEARS]
+        for rows in (development[:500], DEVELOPMENT[:500])
+    )
+
+    assert (never.verdict, now.verdict) == ("stable", "major")
+    assert [b.label for b in never.bins] == ["all", "missing"]
+    assert now.leading == "all"
+
+
 def test_a_profile_without_scores_has_none_to_compare() -> None:
     """The fields are compared all the same."""
     unscored = toys.population().model_copy(update={"score_edges": (), "score_bins": ()})
@@ -399,6 +415,7 @@ def test_a_profile_without_scores_has_none_to_compare() -> None:
     found = reference.compare(reference.count(rows, np.full(200, 0.5)))
 
     assert found.score is None
+    assert [len(part) for part in reference.scores(reference.empty)] == [0, 0]
     assert [c.field for c in found.fields] == list(SCHEMA.names)
 
 

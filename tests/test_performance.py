@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
@@ -54,6 +54,7 @@ def figures(pds: Floats, defaulted: Ints) -> Figures:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(200, 600), st.sampled_from([2, 12]))
+@settings(max_examples=20)
 def test_figures_are_scikit_learns(seed: int, rows: int, decimals: int) -> None:
     """ROC-AUC and Brier score, and the ROC curve's greatest height; with ties and without."""
     pds, defaulted = drawn(rows, seed, decimals=decimals)
@@ -76,7 +77,7 @@ def test_intervals_of_many_rows_are_those_of_each_row_resampled() -> None:
     pds, defaulted = drawn(6_000, seed=1)
     generator = np.random.default_rng(2)
     resampled = []
-    for _ in range(300):
+    for _ in range(200):
         places = generator.integers(0, 6_000, 6_000)
         resampled.append(
             (

@@ -214,6 +214,15 @@ def test_windows_of_too_few_decisions_do_not_break_a_row() -> None:
     assert criterion(checked(history=("major", "moderate")), "major_windows").value == 0
 
 
+def test_a_portfolio_without_categories_has_no_unseen_ones() -> None:
+    """Which is known."""
+    numbers = tuple(c for c in drift().fields if c.unseen is None)
+
+    found = criterion(checked(drift=drift().model_copy(update={"fields": numbers})), "unseen")
+
+    assert (found.value, found.state) == (0.0, "fine")
+
+
 def test_a_measure_without_limits_is_not_looked_at() -> None:
     """The rest is as before."""
     without = documents.parse(
