@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import os
 import socket
 import struct
 import threading
@@ -61,6 +62,8 @@ class _Handler(BaseHTTPRequestHandler):
         collector.received += 1
         if collector.behaviour == "resets":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            # Under the hands of who would end the connection in good order.
+            os.close(self.connection.detach())
             self.close_connection = True
             return
         if collector.behaviour == "slow":
