@@ -193,13 +193,18 @@ class SqlRecords:
             if data_key is None:
                 withheld = "erased"
             else:
-                personal = self._opened(content.id, content.sealed, data_key)
+                personal = self.opened(content.id, content.sealed, data_key)
                 withheld = "sealed" if personal is None else None
         given = content._asdict() | {"body": pydantic_core.from_json(content.body)}
         del given["sealed"]
         return Record(**given, personal=personal, withheld=withheld)
 
-    def _opened(self, record_id: str, sealed: bytes, data_key: bytes) -> dict[str, Any] | None:
+    def opened(self, record_id: str, sealed: bytes, data_key: bytes) -> dict[str, Any] | None:
+        """What was sealed of a record; None where its reader has not the key.
+
+        Raises:
+            EvidenceInvalid: it was altered.
+        """
         opened = self._sealing and self._sealing.open(record_id, sealed, data_key)
         personal: dict[str, Any] | None = pydantic_core.from_json(opened) if opened else None
         return personal

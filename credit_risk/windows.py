@@ -1,0 +1,325 @@
+"""Windows of recorded decisions: applicants counted by hour and package, each of them once.
+
+What is asked of a window is answered from counts, see `credit_risk.drift`, which add up and are
+nobody's data. They are made of the records by place in the chain, not by time: all up to a place
+that is noted are counted, and those behind it are not, whatever clocks said and however late a
+record came. So nothing is read twice, and a window costs its hours and not its decisions.
+
+Counting is reading, decrypting and arithmetic, and takes what time it has. Writing what was counted
+is short, and apart from it (`Batch`, `keep`): whoever holds the database's lock must not be a
+process that anything else goes before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pydantic_core
+import sqlalchemy as sa
+
+from credit_risk.audit.tables import COUNTED, HEAD, POPULATIONS, RECORDS
+from credit_risk.errors import Conflict, EvidenceInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from credit_risk.audit.log import SqlRecords
+    from credit_risk.audit.records import Alongside
+    from credit_risk.drift import Counts, Reference
+    from credit_risk.package import ModelPackage
+    from credit_risk.schema import Schema
+
+HOUR = 3_600_000_000
+"""Microseconds; windows begin and end with one."""
+DAYS_MOST = 400
+"""Length of the longest window: thirteen months, to hold a month against that of a year ago."""
+PERIOD = r"^[1-9][0-9]{0,3}[hd]$"
+"""A period up to now: hours or days."""
+
+_CHUNK = 4_000
+"""Records read at a time: about 16 MB."""
+_RECORDS_MOST = 40_000
+"""Records in a batch, which takes up to a second to count."""
+_HOURS_MOST = 48
+"""Hours in a batch, of up to 50 kB each: decisions wait while they are written."""
+
+_P = POPULATIONS.c
+_C = RECORDS.c
+# By place and by nothing else: to a planner, the index of a portfolio's decisions looks as good,
+# and would be read whole, and sorted, for each few thousand of them.
+_READ = (
+    sa.select(*(_C.sequence, _C.id, _C.time, _C.model_version, _C.decision, _C.body))
+    .add_columns(_C.sealed, _C.data_key)
+    .where(_C.sequence > sa.bindparam("after"), _C.sequence <= sa.bindparam("upto"))
+    .where(_C.portfolio.concat("") == sa.bindparam("of"))
+    .where(_C.kind == "decision", _C.body.is_not(None))
+    .order_by(_C.sequence)
+)
+_MADE = {"APPROVE": "approved", "REVIEW": "referred", "DECLINE": "declined"}
+
+
+class Window(NamedTuple):
+    """From ``since`` on and before ``until``: microseconds since the epoch, whole hours."""
+
+    since: int
+    until: int
+
+
+class Known(NamedTuple):
+    """What counting needs of a package."""
+
+    schema: Schema
+    reference: Reference
+
+
+class Hour(NamedTuple):
+    """The decisions of a package in an hour, which begins at ``hour``.
+
+    ``counts`` are `Counts.to_bytes` of those that could be counted: not the erased ones, nor those
+    of a package that was not there to count by; None where there are none.
+    """
+
+    model_version: str
+    hour: int
+    rows: int
+    approved: int
+    referred: int
+    declined: int
+    counts: bytes | None
+
+
+class Batch(NamedTuple):
+    """What was counted behind the place ``after`` (None: nothing was) up to ``upto``.
+
+    ``hours`` are as they are with it. ``done`` if there was nothing more when it was counted.
+    """
+
+    portfolio: str
+    after: int | None
+    upto: int
+    hours: tuple[Hour, ...]
+    done: bool
+
+
+def last(period: str, now: int) -> Window:
+    """The hours or days up to now, such as ``7d``; the hour that has begun is in it.
+
+    Raises:
+        ValueError: it is no such period, or longer than `DAYS_MOST`.
+    """
+    if not re.fullmatch(PERIOD, period):
+        raise ValueError("give a period in hours or days, such as 24h or 7d")
+    hours = int(period[:-1]) * (24 if period.endswith("d") else 1)
+    return between(now - hours * HOUR, now)
+
+
+def between(since: int, until: int) -> Window:
+    """The hours that two times, microseconds since the epoch, are in, and those between.
+
+    Raises:
+        ValueError: the second is not after the first, or they are more than `DAYS_MOST` apart.
+    """
+    if until <= since:
+        raise ValueError("the end is not after the beginning")
+    if until - since > DAYS_MOST * 24 * HOUR:
+        raise ValueError(f"a window is {DAYS_MOST} days at most")
+    return Window(since // HOUR * HOUR, -(-until // HOUR) * HOUR)
+
+
+def known(package: ModelPackage) -> Known:
+    """What counting needs of it."""
+    # Here and not above: nobody but who counts needs the statistics.
+    from credit_risk.drift import Reference  # noqa: PLC0415
+
+    return Known(package.schema, Reference.of(package))
+
+
+def count(records: SqlRecords, portfolio: str, look: Callable[[str], Known | None]) -> Batch:
+    """Count decisions that were not counted yet, a bounded number of them.
+
+    Args:
+        records: where they are read; with keys, for without them nothing is counted.
+        portfolio: whose decisions.
+        look: what is known of a package, by its version; None where it is not here.
+
+    Raises:
+        RecordingFailed: the database fails.
+        EvidenceInvalid: what was counted before is not on the package's grid; see `forget`.
+    """
+    with records.reading() as connection:
+        after = connection.execute(_cursor(portfolio)).scalar_one_or_none()
+        end = connection.execute(sa.select(sa.func.max(HEAD.c.sequence))).scalar_one() or 0
+    found: dict[tuple[str, int], _Found] = {}
+    place = after or 0
+    limit = min(end, place + _RECORDS_MOST)
+    is_full = False
+    while place < limit and not is_full:
+        upto = min(place + _CHUNK, limit)
+        with records.reading() as connection:
+            rows = connection.execute(_READ, {"after": place, "upto": upto, "of": portfolio}).all()
+        place, is_full = _sorted(records, rows, upto, found)
+        for (version, _), one in found.items():
+            one.count(look(version))
+    hours = _merged(records, portfolio, found, look)
+    return Batch(portfolio, after, place, hours, done=place == end)
+
+
+def keep(batch: Batch) -> Alongside:
+    """What writes a batch; it raises `Conflict` where somebody else counted meanwhile."""
+    return partial(_keep, batch)
+
+
+def hours(records: SqlRecords, portfolio: str, version: str, window: Window) -> list[Hour]:
+    """The hours of a window in which a package decided, in order, as far as they are counted."""
+    within = (_P.hour >= window.since, _P.hour < window.until)
+    found = sa.select(*(_P[name] for name in Hour._fields)).where(
+        _P.portfolio == portfolio, _P.model_version == version, *within
+    )
+    with records.reading() as connection:
+        return [Hour(*row) for row in connection.execute(found.order_by(_P.hour))]
+
+
+def versions(records: SqlRecords, portfolio: str, window: Window) -> dict[str, int]:
+    """How many decisions each package made in a window, as far as they are counted."""
+    total = sa.select(_P.model_version, sa.func.sum(_P.rows)).where(
+        _P.portfolio == portfolio, _P.hour >= window.since, _P.hour < window.until
+    )
+    with records.reading() as connection:
+        rows = connection.execute(total.group_by(_P.model_version).order_by(_P.model_version))
+        return {version: int(number) for version, number in rows}
+
+
+def total(reference: Reference, counted: Iterable[Hour]) -> Counts:
+    """The applicants of these hours.
+
+    Raises:
+        EvidenceInvalid: they are not on the reference's grid; see `forget`.
+    """
+    return reference.total(reference.read(hour.counts) for hour in counted if hour.counts)
+
+
+def forget(portfolio: str) -> Alongside:
+    """What takes all that was counted of a portfolio, so that it is counted anew.
+
+    For decisions of a package that was not installed, or of a program that counted otherwise. What
+    retention has taken since is not counted again.
+    """
+
+    def alongside(connection: sa.Connection) -> None:
+        for table in (POPULATIONS, COUNTED):
+            connection.execute(sa.delete(table).where(table.c.portfolio == portfolio))
+
+    return alongside
+
+
+class _Found:
+    """What was found of a package's decisions in an hour."""
+
+    def __init__(self) -> None:
+        self.made: Counter[str] = Counter()
+        self.applications: list[dict[str, Any]] = []
+        self.pds: list[float] = []
+        self.counts: Counts | None = None
+
+    def count(self, package: Known | None) -> None:
+        """Count the applications, if there are any and their package is known, and let them go."""
+        if self.applications and package is not None:
+            rows, pds = package.schema.matrix(self.applications), np.array(self.pds)
+            counts = package.reference.count(rows, pds)
+            self.counts = counts if self.counts is None else self.counts + counts
+        self.applications, self.pds = [], []
+
+
+def _cursor(portfolio: str) -> sa.Select[int]:
+    return sa.select(COUNTED.c.sequence).where(COUNTED.c.portfolio == portfolio)
+
+
+def _sorted(
+    records: SqlRecords,
+    rows: Sequence[Any],
+    upto: int,
+    found: dict[tuple[str, int], _Found],
+) -> tuple[int, bool]:
+    """Put rows into their hours; the place of the last, and whether the next was one too many."""
+    for sequence, record_id, time, version, decision, body, sealed, data_key in rows:
+        key = (version, time // HOUR * HOUR)
+        one = found.get(key)
+        if one is None:
+            if len(found) >= _HOURS_MOST:
+                return sequence - 1, True
+            one = found[key] = _Found()
+        one.made[decision] += 1
+        application = _opened(records, record_id, sealed, data_key)
+        if application is not None:
+            one.applications.append(application)
+            one.pds.append(pydantic_core.from_json(body)["probability_of_default"])
+    return upto, False
+
+
+def _opened(
+    records: SqlRecords, record_id: str, sealed: bytes | None, data_key: bytes | None
+) -> dict[str, Any] | None:
+    """The application; None where it is withheld, or was altered, which is the chain's to say."""
+    if sealed is None or data_key is None:
+        return None
+    try:
+        personal = records.opened(record_id, sealed, data_key)
+    except EvidenceInvalid:
+        return None
+    return None if personal is None else personal["input"]
+
+
+def _merged(
+    records: SqlRecords,
+    portfolio: str,
+    found: dict[tuple[str, int], _Found],
+    look: Callable[[str], Known | None],
+) -> tuple[Hour, ...]:
+    """These hours, with what was counted of them before."""
+    if not found:
+        return ()
+    before = sa.select(*(_P[name] for name in Hour._fields)).where(*_these(portfolio, list(found)))
+    with records.reading() as connection:
+        there = {(row.model_version, row.hour): row for row in connection.execute(before)}
+    merged = []
+    for (version, hour), one in found.items():
+        made = {_MADE[decision]: number for decision, number in one.made.items()}
+        row, content = there.get((version, hour)), None
+        package = None if one.counts is None else look(version)
+        if row is not None:
+            made = {name: made.get(name, 0) + getattr(row, name) for name in _MADE.values()}
+            content = row.counts
+        if one.counts is not None and package is not None:
+            counts = one.counts
+            if content is not None:
+                counts += package.reference.read(content)
+            content = counts.to_bytes()
+        approved, referred, declined = (made.get(name, 0) for name in _MADE.values())
+        rows = approved + referred + declined
+        merged.append(Hour(version, hour, rows, approved, referred, declined, content))
+    return tuple(merged)
+
+
+def _these(portfolio: str, keys: Sequence[tuple[str, int]]) -> list[sa.ColumnElement[bool]]:
+    return [_P.portfolio == portfolio, sa.tuple_(_P.model_version, _P.hour).in_(keys)]
+
+
+def _keep(batch: Batch, connection: sa.Connection) -> None:
+    place: int | None = connection.execute(_cursor(batch.portfolio)).scalar_one_or_none()
+    if place != batch.after:
+        raise Conflict("somebody else counted these decisions meanwhile")
+    if batch.hours:
+        keys = [(hour.model_version, hour.hour) for hour in batch.hours]
+        connection.execute(sa.delete(POPULATIONS).where(*_these(batch.portfolio, keys)))
+        rows = [{"portfolio": batch.portfolio, **hour._asdict()} for hour in batch.hours]
+        connection.execute(sa.insert(POPULATIONS), rows)
+    row = {"portfolio": batch.portfolio, "sequence": batch.upto}
+    if batch.after is None:
+        connection.execute(sa.insert(COUNTED).values(row))
+    else:
+        here = COUNTED.c.portfolio == batch.portfolio
+        connection.execute(sa.update(COUNTED).where(here).values(row))
