@@ -18,7 +18,7 @@ from tests.commands import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 def test_score_decides_about_each_row_of_a_file(place: Place, run: Callable[..., Outcome]) -> None:
@@ -70,14 +70,6 @@ def test_score_without_a_row_scored_has_failed(place: Place, run: Callable[..., 
     assert "out.csv.errors.jsonl" in done.err
     source.write_text(f"{header}\n", encoding="utf-8")
     assert run("score", str(source), str(place.folder / "none.csv")).code == 0
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Ctrl-C interrupts, also where the tests were started in the background, deaf to it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -42,6 +42,7 @@ def test_every_setting_is_shown_with_a_variable_that_sets_it(
         "regime": "eu-consumer-credit",
         "retention_months": 72,
         "database_url": "sqlite:////srv/records.db",
+        "database_url_file": "/srv/database-url",
         "body_bytes_max": 2_048,
         "drain_seconds": 15.0,
         "log_level": "DEBUG",
