@@ -24,9 +24,11 @@ def is_number(value: object) -> bool:
 
 
 def test_every_setting_is_shown_with_a_variable_that_sets_it(
-    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Outcome], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The variable shown is one that works, and it wins over the short name."""
+    url_file = place.folder / "database-url"
+    url_file.write_text("sqlite:////srv/records.db", encoding="utf-8")
     lines = run("settings").out.splitlines()
     before = run("settings", "--json").json()
     other: dict[str, object] = {
@@ -42,7 +44,7 @@ def test_every_setting_is_shown_with_a_variable_that_sets_it(
         "regime": "eu-consumer-credit",
         "retention_months": 72,
         "database_url": "sqlite:////srv/records.db",
-        "database_url_file": "/srv/database-url",
+        "database_url_file": str(url_file),
         "body_bytes_max": 2_048,
         "drain_seconds": 15.0,
         "log_level": "DEBUG",
