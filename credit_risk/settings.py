@@ -158,6 +158,17 @@ class Settings(BaseSettings):
         Path | None,
         Field(description="File with that key. Neither set: as with encryption keys."),
     ] = None
+    groups_keys: Annotated[
+        SecretStr | None,
+        Field(
+            description="What seals the groups that applicants belong to, and nothing else: as "
+            "encryption keys."
+        ),
+    ] = None
+    groups_keys_file: Annotated[
+        Path | None,
+        Field(description="File with these keys. Neither set: as with encryption keys."),
+    ] = None
     checkpoint_seconds: Annotated[
         float,
         Field(

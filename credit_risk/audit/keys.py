@@ -187,20 +187,18 @@ def sealing(settings: Settings, *, make: bool = False) -> Sealing | None:
         KeysInvalid: keys are malformed, a file that is named is missing, or records in another
             database than SQLite have no keys given, which all of its servers share.
     """
-    text = _text(
-        settings,
-        settings.encryption_keys,
-        settings.encryption_keys_file,
-        "ENCRYPTION_KEYS",
-        make=make,
-    )
-    if text is None:
-        return None
-    try:
-        keys = [base64.b64decode(line, validate=True) for line in text.split()]
-    except binascii.Error as error:
-        raise KeysInvalid("an encryption key is not base64") from error
-    return Sealing(keys)
+    given, named = settings.encryption_keys, settings.encryption_keys_file
+    return _sealing(_text(settings, given, named, "ENCRYPTION_KEYS", make=make))
+
+
+@overload
+def groups_sealing(settings: Settings, *, make: Literal[True]) -> Sealing: ...
+@overload
+def groups_sealing(settings: Settings) -> Sealing | None: ...
+def groups_sealing(settings: Settings, *, make: bool = False) -> Sealing | None:
+    """What seals and opens applicants' groups; see `sealing`, whose keys it never shares."""
+    given, named = settings.groups_keys, settings.groups_keys_file
+    return _sealing(_text(settings, given, named, "GROUPS_KEYS", make=make))
 
 
 @overload
@@ -279,7 +277,20 @@ def new_signing_key() -> str:
     return text.decode()
 
 
-_NEW = {"ENCRYPTION_KEYS": new_encryption_key, "SIGNING_KEY": new_signing_key}
+_NEW = {
+    "ENCRYPTION_KEYS": new_encryption_key,
+    "GROUPS_KEYS": new_encryption_key,
+    "SIGNING_KEY": new_signing_key,
+}
+
+
+def _sealing(text: str | None) -> Sealing | None:
+    if text is None:
+        return None
+    try:
+        return Sealing([base64.b64decode(line, validate=True) for line in text.split()])
+    except binascii.Error as error:
+        raise KeysInvalid("an encryption key is not base64") from error
 
 
 def _text(

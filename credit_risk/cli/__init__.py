@@ -23,6 +23,7 @@ from credit_risk.cli import (
     database,
     decisions,
     evidence,
+    groups,
     keys,
     models,
     outcomes,
@@ -65,6 +66,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="database")
 app.add_typer(reviews.app, name="reviews")
 app.add_typer(outcomes.app, name="outcomes")
+app.add_typer(groups.app, name="groups")
 
 
 def main() -> None:

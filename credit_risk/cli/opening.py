@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import csv
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from credit_risk.replay import Candidate, Load
     from credit_risk.serving.store import Store
 
+ROWS_MAX = 200_000
+"""Rows of a CSV file that is read whole."""
 _PACKAGES_AT_ONCE = 4
 """Packages that a replay keeps loaded: history seldom goes to and fro between more."""
 
@@ -138,6 +141,29 @@ def ids_in(path: Path) -> list[str]:
     except ValueError as error:
         raise DataInvalid(f"{path}: ids are in ASCII, one a line") from error
     return [line.strip() for line in lines if line.strip()]
+
+
+def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file with exactly these columns.
+
+    Raises:
+        FileNotFound: it is not there.
+        DataInvalid: it is no such file, or has more than `ROWS_MAX` rows.
+    """
+    check_file(path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.DictReader(opened, strict=True)
+            if sorted(reader.fieldnames or ()) != sorted(columns):
+                raise DataInvalid(f"{path}: the columns are {', '.join(columns)}, and no others")
+            for number, row in enumerate(reader, 1):
+                if number > ROWS_MAX:
+                    raise DataInvalid(f"{path}: more than {ROWS_MAX:,} rows; split it")
+                if None in row or None in row.values():
+                    raise DataInvalid(f"{path}: row {number} has too few or too many values")
+                yield row
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataInvalid(f"{path}: not a CSV file in UTF-8") from error
 
 
 def text_of(path: Path) -> str:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from credit_risk.audit.records import microseconds
-from credit_risk.cli.opening import check_file, read_records, settings_of
+from credit_risk.cli.opening import csv_rows, read_records, settings_of
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, wide
-from credit_risk.errors import DataInvalid
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 app = typer.Typer(no_args_is_help=True, help="What became of decisions, months later.")
 
 COLUMNS = ("decision_id", "defaulted", "observed")
-ROWS_MAX = 200_000
-"""Rows of one file."""
 _YES_OR_NO = {
     **dict.fromkeys(("1", "true", "yes"), True),
     **dict.fromkeys(("0", "false", "no"), False),
@@ -65,7 +58,7 @@ def add(
         raise typer.BadParameter(
             "give a FILE, or --decision with --defaulted or --paid and --observed"
         )
-    rows: list[object] = [one] if file is None else list(_rows_of(file))
+    rows: list[object] = [one] if file is None else [_read(row) for row in csv_rows(file, COLUMNS)]
     settings = settings_of(portfolio_name)
     from credit_risk import environment, outcomes
     from credit_risk.audit.log import open_log, open_records
@@ -137,20 +130,7 @@ def _told(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _rows_of(file: Path) -> Iterator[dict[str, object]]:
-    """The rows of a CSV file; a cell that is neither yes nor no stays as it is, to be refused."""
-    check_file(file)
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            reader = csv.DictReader(opened, strict=True)
-            if set(reader.fieldnames or ()) != set(COLUMNS):
-                raise DataInvalid(f"{file}: the columns are {', '.join(COLUMNS)}, and no others")
-            for number, row in enumerate(reader, 1):
-                if number > ROWS_MAX:
-                    raise DataInvalid(f"{file}: more than {ROWS_MAX:,} rows; split it")
-                if None in row or None in row.values():
-                    raise DataInvalid(f"{file}: row {number} has too few or too many values")
-                said = row["defaulted"]
-                yield {**row, "defaulted": _YES_OR_NO.get(said.lower(), said)}
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataInvalid(f"{file}: not a CSV file in UTF-8") from error
+def _read(row: dict[str, str]) -> dict[str, object]:
+    """A row of a file; a cell that is neither yes nor no stays as it is, to be refused."""
+    said = row["defaulted"]
+    return {**row, "defaulted": _YES_OR_NO.get(said.lower(), said)}

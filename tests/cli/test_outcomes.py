@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from credit_risk.cli import outcomes
+from credit_risk.cli import opening
 from tests import toys
 from tests.commands import Outcome, Place, decide, refused
 
@@ -101,7 +101,7 @@ def test_a_file_that_is_none_of_outcomes_is_refused(
     refused(run(*add, file(place, whole, header="id,defaulted,observed")), 1, "the columns are")
     refused(run(*add, file(place, whole, f"{one},0")), 1, "row 2 has too few or too many")
     refused(run(*add, file(place, f'{one},"0,{TODAY}')), 1, "not a CSV file")
-    monkeypatch.setattr(outcomes, "ROWS_MAX", 1)
+    monkeypatch.setattr(opening, "ROWS_MAX", 1)
     refused(run(*add, file(place, whole, whole)), 1, "more than 1 rows")
     assert run("outcomes", "list", "--json").json() == []
     assert run("outcomes", "list").out.strip() == ""
