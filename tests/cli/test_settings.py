@@ -50,6 +50,8 @@ def test_every_setting_is_shown_with_a_variable_that_sets_it(
         "log_level": "DEBUG",
         "encryption_keys": "made-up",
         "encryption_keys_file": "/srv/encryption-keys",
+        "groups_keys": "made-up",
+        "groups_keys_file": "/srv/groups-keys",
         "signing_key": "made-up",
         "signing_key_file": "/srv/signing-key",
     }
