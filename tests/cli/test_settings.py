@@ -64,7 +64,7 @@ def test_every_setting_is_shown_with_a_variable_that_sets_it(
         assert before[name] != value
         monkeypatch.setenv(variable, str(value))
 
-    secrets = dict.fromkeys(("encryption_keys", "signing_key"), "**********")
+    secrets = dict.fromkeys(("encryption_keys", "groups_keys", "signing_key"), "**********")
     assert run("settings", "--json").json() == other | secrets
 
 
