@@ -23,6 +23,7 @@
     ├── NotAdverse             a notice was asked for of what is no adverse decision
     ├── NoticeImpossible       what a notice needs of the package that decided is not there
     ├── Unreachable            a server that made-up applications were to go to does not answer
+    ├── MonitoringFailed       what was asked about a window of decisions could not be worked out
     ├── CannotServe            the port or the state directory is taken by another server
     └── NotFound               something is not there that was asked for by its name
         ├── FileNotFound           no data or pipeline file is there
@@ -142,6 +143,10 @@ class NotAdverse(CreditRiskError):
 
 class NoticeImpossible(CreditRiskError):
     """A notice's reasons cannot be given in the wording approved for the decision."""
+
+
+class MonitoringFailed(CreditRiskError):
+    """The process that works out what is asked about many decisions failed, or took too long."""
 
 
 class CannotServe(CreditRiskError):

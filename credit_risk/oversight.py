@@ -62,14 +62,12 @@ _G = GROUPS.c
 class Oversight:
     """Answers about one package, with the records it was given; see the module's text.
 
-    ``policy`` is how its portfolio is watched. Methods raise `RecordingFailed` where the database
-    fails, and `EvidenceInvalid` where applicants were counted on another grid, see
-    `credit_risk.windows.forget`.
+    Methods raise `RecordingFailed` where the database fails, and `EvidenceInvalid` where applicants
+    were counted on another grid, see `credit_risk.windows.forget`.
     """
 
     records: SqlRecords
     package: ModelPackage
-    policy: MonitoringPolicy
 
     @cached_property
     def reference(self) -> Reference:
@@ -112,14 +110,15 @@ class Oversight:
             **found.model_dump(mode="json"),
         }
 
-    def performance(self, window: Window, now: int) -> dict[str, Any]:
+    def performance(self, window: Window, now: int, months: int) -> dict[str, Any]:
         """How right PDs were, as outcomes show, and what is expected without them, as JSON.
 
         Args:
             window: when the decisions were made.
             now: when it is asked, microseconds since the epoch.
+            months: the outcome period, see `credit_risk.retraining.MonitoringPolicy`.
         """
-        found = self._performance(window, now)
+        found = self._performance(window, now, months)
         expected = self._expected(window)
         return {
             **self._about(window),
@@ -182,7 +181,7 @@ class Oversight:
             **found.model_dump(mode="json"),
         }
 
-    def retraining(self, now: int) -> dict[str, Any]:
+    def retraining(self, policy: MonitoringPolicy, now: int) -> dict[str, Any]:
         """Whether it is time to think of retraining, and what that rests on, as JSON."""
         weeks = [
             Window(end - RECENT_DAYS * _DAY, end)
@@ -199,17 +198,17 @@ class Oversight:
         evidence = retraining.Evidence(
             drift=history[-1],
             history=[found.verdict for found in history],
-            performance=self._performance(past, now),
+            performance=self._performance(past, now, policy.outcome_months),
             expected=self._expected(recent),
             development_auc=self._development_auc,
             age_days=None if first is None else (now - first) / _DAY,
         )
-        checked = retraining.check(self.policy, evidence)
+        checked = retraining.check(policy, evidence)
         return {
             **self._about(weeks[-1]),
             "monitoring_policy": {
-                "version": self.policy.version,
-                "sha256": documents.digest(self.policy),
+                "version": policy.version,
+                "sha256": documents.digest(policy),
             },
             **checked.model_dump(mode="json"),
             "windows": [
@@ -242,7 +241,7 @@ class Oversight:
     def _expected(self, window: Window) -> Figures | None:
         return performance.estimate(*self.reference.scores(self._counts(window)))
 
-    def _performance(self, window: Window, now: int) -> Performance:
+    def _performance(self, window: Window, now: int, months: int) -> Performance:
         decided = sa.select(_O.pd, _O.defaulted, _O.decided, _O.observed).where(
             *(_O.portfolio == self.package.portfolio, _O.model_version == self.package.version),
             *(_O.decided >= window.since, _O.decided < window.until),
@@ -261,7 +260,7 @@ class Oversight:
             self._accepted(window),
             self.package.policy,
             today=np.datetime64(instant(now).date(), "D"),
-            months=self.policy.outcome_months,
+            months=months,
         )
 
     def _accepted(self, window: Window) -> dict[str, int]:

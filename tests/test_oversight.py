@@ -52,7 +52,7 @@ class Watched:
         self.log = log
         self.package = package
         self.records = decided(package, toys.applications(ROWS))
-        self.oversight = Oversight(log, package, WATCHED)
+        self.oversight = Oversight(log, package)
         self.put(*self.records)
 
     def put(self, *records: Record) -> None:
@@ -161,7 +161,7 @@ def test_performance_is_of_the_outcomes_of_the_window(watched: Watched) -> None:
     ]
     outcomes.add(watched.log, toys.NAME, told, Call("/outcomes", "r", at=now))
 
-    found = watched.oversight.performance(WINDOW, now)
+    found = watched.oversight.performance(WINDOW, now, 12)
     assert (found["rows"], found["defaults"]) == (150, 50)
     assert found["accepted"] == max(len(approved) + 1, 150)
     assert found["vintages"][0]["month"] == "2023-11"
@@ -169,7 +169,7 @@ def test_performance_is_of_the_outcomes_of_the_window(watched: Watched) -> None:
     assert found["figures"]["default_rate"]["value"] == pytest.approx(1 / 3)
     assert found["expected_of_all"]["auc"]["value"] > 0.5
     assert is_json(found)
-    nothing = watched.oversight.performance(Window(FIRST + DAY, FIRST + 2 * DAY), now)
+    nothing = watched.oversight.performance(Window(FIRST + DAY, FIRST + 2 * DAY), now, 12)
     assert (nothing["rows"], nothing["accepted"], nothing["figures"]) == (0, 0, None)
 
 
@@ -214,7 +214,7 @@ def test_an_attribute_of_too_many_values_is_none_of_groups(
 def test_a_check_of_retraining_compares_the_last_weeks(watched: Watched) -> None:
     """With the policy it went by; a year after the first decision, age is a reason."""
     now = watched.records[-1].time + 1
-    found = watched.oversight.retraining(now)
+    found = watched.oversight.retraining(WATCHED, now)
 
     assert [window["rows"] for window in found["windows"]] == [0] * 7 + [ROWS]
     assert found["windows"][-1]["to"] == "2023-11-14T23:00:00.000000Z"
@@ -223,7 +223,7 @@ def test_a_check_of_retraining_compares_the_last_weeks(watched: Watched) -> None
     assert found["verdict"] == "NOT_NEEDED"
     assert found["monitoring_policy"]["version"] == "1.0.0"
     assert is_json(found)
-    later = watched.oversight.retraining(now + 366 * DAY)
+    later = watched.oversight.retraining(WATCHED, now + 366 * DAY)
     assert later["verdict"] == "WATCH"
     assert any("Age of the model" in reason for reason in later["reasons"])
 
