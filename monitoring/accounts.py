@@ -1,6 +1,6 @@
 """Counting and telling what happened, beside the event loop that it happened on.
 
-The event loop only notes that something happened. A thread looks a hundred times a second at what
+The event loop only notes that something happened. A thread looks fifty times a second at what
 was noted, logs one line for each request and makes the spans of those that are sampled; it adds up
 what is alike and moves the metrics ten times a second, so that neither a metrics file nor a full
 pipe behind the log keeps an answer waiting. What a process that is killed had noted in its last
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     Labels: TypeAlias = tuple[str, ...]
 
-INTERVAL_SECONDS = 0.01
+INTERVAL_SECONDS = 0.02
 """Short, so that little is noted and the event loop gets its turn back soon."""
-MOVES_EVERY = 10
+MOVES_EVERY = 5
 """Intervals from one time that metrics are moved to the next: what is alike is moved once."""
 _REQUEST_STAGES = {"read", "claim", "validate", "wait", "record"}
 

@@ -27,7 +27,7 @@ logger = logging.getLogger("credit_risk.monitoring")
 REQUESTS = logging.getLogger("credit_risk.requests")
 """One line per request."""
 WAITING_MAX = 10_000
-INTERVAL_SECONDS = 0.01
+INTERVAL_SECONDS = 0.02
 
 _OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 

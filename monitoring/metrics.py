@@ -65,7 +65,7 @@ class HttpMetrics:
         )
         self.in_flight = Gauge(
             "credit_http_requests_in_flight",
-            "Requests that have no answer yet.",
+            "Requests that have no answer yet, the one for these metrics among them.",
             multiprocess_mode="livesum",
             registry=registry,
         )
