@@ -206,15 +206,16 @@ class Accounts:
 
     def _move(self) -> None:
         """Move the metrics by what was added up."""
-        counts, self._counts = self._counts, Counter()
-        for (counter, labels), number in counts.items():
-            self._child(counter, labels).inc(number)
+        for counted in self._packages.values():
+            counted.move()
         for (histogram, labels), values in self._values.items():
             if values:
                 observe_all(self._child(histogram, labels), values)
                 values.clear()
-        for counted in self._packages.values():
-            counted.move()
+        # Requests last: whoever finds a request counted finds all that came of it.
+        counts, self._counts = self._counts, Counter()
+        for (counter, labels), number in counts.items():
+            self._child(counter, labels).inc(number)
         self._metrics.http.in_flight.set(self._in_flight)
         for reading in self._readings:
             reading()

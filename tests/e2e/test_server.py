@@ -87,7 +87,7 @@ def _settled(server: RunningServer, requests: int) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("portfolio", ["personal-loans", "credit-cards"])
-def test_every_answered_decision_is_recorded_and_counted_by_two_workers(
+def test_every_answered_decision_is_recorded_and_counted_by_two_workers(  # noqa: PLR0915 - one story
     start: Callable[..., RunningServer], portfolio: str
 ) -> None:
     """Answers, records and metrics agree to the last one, over both workers and all calls."""
@@ -124,10 +124,15 @@ def test_every_answered_decision_is_recorded_and_counted_by_two_workers(
     assert _total(samples, "credit_records_written_total", kind="decision") == len(decided)
     assert _total(samples, "credit_records_written_total", kind="refusal") == len(refused)
     assert _total(samples, "credit_records_written_total", kind="start") == 2
-    assert (
-        _total(samples, "credit_http_requests_total", route="/predict", status_class="2xx") == 400
-    )
-    assert _total(samples, "credit_http_requests_total", route="/predict", status_class="4xx") == 40
+    assert _total(samples, "credit_applications_refused_total") == len(refused)
+    assert _total(samples, "credit_invalid_fields_total", field="other") == len(refused)
+    assert _total(samples, "credit_score_bin_total") == len(decided)
+    by_field = [_total(samples, "credit_feature_bin_total", feature=name) for name in applicants[0]]
+    assert set(by_field) == {len(decided)}
+    assert _total(samples, "credit_workers") == 2
+    for status_class, number in (("2xx", 400), ("4xx", 40)):
+        labels = {"route": "/predict", "status_class": status_class}
+        assert _total(samples, "credit_http_requests_total", **labels) == number
     assert _total(samples, "credit_http_request_duration_seconds_count", route="/explain") == 80
 
     assert server.stop() == 0
