@@ -201,8 +201,9 @@ class _Cells:
             places = present.astype(np.intp) + _FIRST
             places[present < 0] = _UNSEEN
         else:
-            place = np.searchsorted(self.points, present, side="left")
-            reached = self.points[np.minimum(place, len(self.points) - 1)] == present
+            place = np.searchsorted(self.points, stability.lowered(present), side="left")
+            point = self.points[np.minimum(place, len(self.points) - 1)]
+            reached = np.abs(point - present) <= np.abs(present) * stability.PRECISION
             places = 2 * place + reached + _FIRST
         counts = np.bincount(places, minlength=self.stop - self.start)
         counts[_MISSING] = len(values) - len(present)

@@ -96,7 +96,8 @@ class Population:
         if self._score.labels:
             places.append(self._score.places(pds))
         binned = np.bincount(np.concatenate(places), minlength=self._binned)
-        outside = (rows < self._lowest) | (rows > self._highest)
+        below = -stability.lowered(-rows) < self._lowest
+        outside = below | (stability.lowered(rows) > self._highest)
         near = (np.abs(pds[:, np.newaxis] - self._cut_offs) <= NEAR_CUT_OFF).any(axis=1)
         of_numbers = outside.sum(axis=0)[self._numbers]
         return np.concatenate((binned, of_numbers, [near.sum()])).astype(np.int64)

@@ -28,6 +28,8 @@ MISSING = "missing"
 SCORE = "score"
 FLOOR = 1e-4
 """Least share that a bin counts with: an empty bin that was left out would hide the worst drift."""
+PRECISION = 1e-11
+"""Relative difference of numbers that is none: a profile's have twelve digits (a third is one)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Bins:
         Args:
             column: shape (n,), as in `Schema.vector`: NaN is missing, a category is its code.
         """
-        places = np.searchsorted(self.edges, column, side="left")
+        places = np.searchsorted(self.edges, lowered(column), side="left")
         places[np.isnan(column)] = len(self.edges) + 1
         return places
 
@@ -71,6 +73,11 @@ def score_bins(profile: Profile) -> Bins:
     """The bins of the PD, none of which is for missing ones; without labels if it has none."""
     shares = profile.score_bins
     return Bins(SCORE, _numbered(len(shares)), shares, np.array(profile.score_edges))
+
+
+def lowered(values: Floats) -> Floats:
+    """Values, shape as given, of which none is above the edge that its first twelve digits are."""
+    return values - np.abs(values) * PRECISION
 
 
 def psi(counts: Sequence[float] | Counts, shares: Sequence[float] | Floats) -> float:

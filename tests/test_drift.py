@@ -16,8 +16,9 @@ from credit_risk import package, portfolio, simulation, stability
 from credit_risk.drift import Counts, Reference
 from credit_risk.errors import EvidenceInvalid
 from credit_risk.model import probability
-from credit_risk.profile import Marginal
+from credit_risk.profile import Marginal, Profile
 from credit_risk.training import preparation, profiling, settings
+from credit_risk.training.rounding import rounded
 from tests import toys
 
 if TYPE_CHECKING:
@@ -226,6 +227,20 @@ def test_kolmogorov_smirnov_sees_what_moved_between_round_numbers() -> None:
     )
     assert expected.statistic > 0.1
     assert found.statistic == pytest.approx(expected.statistic, abs=0.0011)
+
+
+def test_a_third_is_the_third_of_the_profile() -> None:
+    """Packages have twelve digits of numbers, and applicants all of them: nobody has moved."""
+    development = DEVELOPMENT.copy()
+    development[:, YEARS] = np.nan_to_num(development[:, YEARS]) / 6.0
+    described = profiling.describe(development, SCHEMA, "lessees", PDS)
+    packaged = Profile.model_validate(rounded(described.model_dump(mode="json")))
+    reference = Reference(packaged, SCHEMA)
+
+    years = reference.compare(reference.count(development, PDS)).fields[YEARS]
+
+    assert years.psi == pytest.approx(0.0, abs=1e-9)
+    assert years.statistic == pytest.approx(0.0, abs=1e-3)
 
 
 def test_chi_square_is_scipys() -> None:

@@ -34,6 +34,15 @@ def test_a_value_belongs_to_the_bin_whose_upper_edge_it_is() -> None:
     assert AGE.count(ages).tolist() == [2, 2, 2, 1]
 
 
+def test_a_value_belongs_to_the_bin_whose_upper_edge_its_first_twelve_digits_are() -> None:
+    """A profile has no more of a third, and an applicant has all of them."""
+    bins = stability.Bins(
+        "delay", ("01", "02", "missing"), (0.5, 0.5, 0.0), np.array([2.33333333333])
+    )
+
+    assert bins.places(np.array([7 / 3, 2.3333333334])).tolist() == [0, 1]
+
+
 def test_a_category_is_counted_under_its_name() -> None:
     """By the code that it has in a row of numbers."""
     assert HISTORY.count(np.array([0.0, 2, 2, 1, np.nan])).tolist() == [1, 1, 2, 1]
