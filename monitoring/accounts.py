@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
     Labels: TypeAlias = tuple[str, ...]
 
+logger = logging.getLogger(__name__)
+
 INTERVAL_SECONDS = 0.02
 """Short, so that little is noted and the event loop gets its turn back soon."""
 MOVES_EVERY = 5
@@ -186,13 +188,21 @@ class Accounts:
             self._move()
 
     def _run(self) -> None:
+        failed = -MOVES_EVERY
         for turn in itertools.count(1):
             if self._stop.wait(INTERVAL_SECONDS):
                 return
-            with self._lock:
-                self._look()
-                if turn % MOVES_EVERY == 0:
-                    self._move()
+            try:
+                with self._lock:
+                    self._look()
+                    if turn % MOVES_EVERY == 0:
+                        self._move()
+            except Exception:
+                # What cannot be counted is lost, and told of once; what is noted later is not to
+                # pile up behind it.
+                if turn - failed > MOVES_EVERY:
+                    logger.exception("something could not be counted")
+                failed = turn
 
     def _look(self) -> None:
         """Tell of what was noted, and add it up."""

@@ -142,3 +142,29 @@ def test_a_started_one_counts_by_itself_and_to_the_last(
     accounts.close()
     assert registry.get_sample_value("credit_records_written_total", labels) == 3
     assert threading.active_count() == before
+
+
+def test_what_cannot_be_counted_is_told_once_and_holds_nothing_up(
+    accounts: Accounts, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A thread that ended would let everything that is noted later pile up."""
+    times = 0
+
+    def failing() -> None:
+        nonlocal times
+        times += 1
+        raise ZeroDivisionError
+
+    accounts.read(failing)
+    accounts.start()
+    for _ in range(1_000):
+        accounts.recorded("refusal", 1)
+        if times >= 3:
+            break
+        time.sleep(0.01)
+    with pytest.raises(ZeroDivisionError):
+        accounts.close()
+
+    assert registry.get_sample_value("credit_records_written_total", {"kind": "refusal"})
+    told = [record for record in caplog.records if record.name == "monitoring.accounts"]
+    assert (times >= 3, len(told)) == (True, 1)
