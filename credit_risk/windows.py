@@ -92,6 +92,16 @@ class Hour(NamedTuple):
     counts: bytes | None
 
 
+class Day(NamedTuple):
+    """The decisions of a package on a day (UTC), which begins at ``day``: as `Hour` has them."""
+
+    day: int
+    rows: int
+    approved: int
+    referred: int
+    declined: int
+
+
 class Batch(NamedTuple):
     """What was counted behind the place ``after`` (None: nothing was) up to ``upto``.
 
@@ -181,6 +191,23 @@ def hours(records: SqlRecords, portfolio: str, version: str, window: Window) -> 
     )
     with records.reading() as connection:
         return [Hour(*row) for row in connection.execute(found.order_by(_P.hour))]
+
+
+def days(records: SqlRecords, portfolio: str, version: str, window: Window) -> list[Day]:
+    """The days of a window on which a package decided, in order, as far as they are counted."""
+    day = (_P.hour // (24 * HOUR)).label("day")
+    found = (
+        sa.select(day, *(sa.func.sum(_P[name]) for name in Day._fields[1:]))
+        .where(
+            *(_P.portfolio == portfolio, _P.model_version == version),
+            *(_P.hour >= window.since, _P.hour < window.until),
+        )
+        .group_by("day")
+        .order_by("day")
+    )
+    with records.reading() as connection:
+        rows = connection.execute(found).all()
+    return [Day(int(row[0]) * 24 * HOUR, *map(int, row[1:])) for row in rows]
 
 
 def versions(records: SqlRecords, portfolio: str, window: Window) -> dict[str, int]:

@@ -16,7 +16,7 @@ from credit_risk.audit.log import SqlAuditLog, SqlRecords
 from credit_risk.audit.tables import POPULATIONS, RECORDS
 from credit_risk.decisions import new_id
 from credit_risk.errors import Conflict, EvidenceInvalid
-from credit_risk.windows import HOUR, Hour, Known, Window, between, last
+from credit_risk.windows import HOUR, Day, Hour, Known, Window, between, last
 from tests import toys
 from tests.audit.test_checkpoints import altered
 from tests.recorded import NOON, decided
@@ -109,6 +109,31 @@ def test_decisions_are_counted_by_hour_each_of_them_once(
         assert windows.versions(log, toys.NAME, Window(FIRST + HOUR, FIRST + 2 * HOUR)) == {
             trees_package.version: 30
         }
+
+
+def test_hours_add_up_to_days(any_url: str, trees_package: ModelPackage) -> None:
+    """Of UTC, in order; a window cuts one where it begins or ends within it."""
+    with closing(SqlAuditLog(any_url, SEALING)) as log:
+        counting = Counting(log, trees_package)
+        midnight = NOON // (24 * HOUR) * 24 * HOUR
+        made = counting.decide(20, midnight - 3_000_000) + counting.decide(10, midnight + 5 * HOUR)
+        counting.count()
+
+        whole = Window(midnight - 24 * HOUR, midnight + 24 * HOUR)
+        found = windows.days(log, toys.NAME, trees_package.version, whole)
+        before, after = made[:3], made[3:]
+        assert found == [
+            Day(
+                day,
+                len(records),
+                *(sum(r.decision == d for r in records) for d in ("APPROVE", "REVIEW", "DECLINE")),
+            )
+            for day, records in ((midnight - 24 * HOUR, before), (midnight, after))
+        ]
+        late = Window(midnight + HOUR, midnight + 10 * HOUR)
+        (cut,) = windows.days(log, toys.NAME, trees_package.version, late)
+        assert (cut.day, cut.rows) == (midnight, 10)
+        assert windows.days(log, toys.NAME, "0" * 12, whole) == []
 
 
 def test_what_is_no_decision_of_the_portfolio_is_not_counted(counting: Counting) -> None:
