@@ -1,0 +1,144 @@
+"""The report: one page about one model package, to look at; it needs no other file and no network.
+
+On top, in words, whether somebody has to do something. Then what that rests on, drawn: drift day by
+day, who applies against the reference, outcomes against PDs, groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from monitoring import charts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from credit_risk.drift import Drift
+    from credit_risk.fairness import Fairness
+    from credit_risk.performance import Figures, Performance
+    from credit_risk.retraining import Check
+    from monitoring.charts import Day
+
+INDEX = "index.html"
+HEADLINES = {
+    "NOT_NEEDED": "Nothing speaks for retraining",
+    "WATCH": "Keep an eye on it",
+    "RECOMMENDED": "Consider retraining",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Monitored:
+    """What monitoring knows of a package.
+
+    ``days`` are those on which it decided, in order; ``window`` is the drift of the last ones,
+    together, which were ``window_days``. ``estimate`` is what its PDs let expect of the applicants
+    of that window. Names are for people: ``titles`` of fields.
+    """
+
+    portfolio: str
+    version: str
+    decides: bool
+    made: datetime
+    titles: Mapping[str, str]
+    days: Sequence[Day]
+    window_days: int
+    window: Drift | None
+    estimate: Figures | None
+    performance: Performance | None
+    fairness: Sequence[Fairness]
+    check: Check
+
+    @property
+    def name(self) -> str:
+        """The page's file."""
+        return f"{self.portfolio}-{self.version}.html"
+
+
+def page(known: Monitored) -> str:
+    """The report as HTML."""
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            known=known,
+            headline=HEADLINES[known.check.verdict],
+            tiles=_tiles(known),
+            heat=_heat(known),
+            legend=[(f"{psi:g}", charts.heat(psi)) for psi in (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)],
+            fields=[] if known.window is None else charts.compared(known.window),
+            charts=charts,
+        )
+    )
+
+
+def write(folder: Path, pages: Sequence[Monitored]) -> Path:
+    """Write the reports into a folder, with a page that leads to each; returns that one.
+
+    Each is replaced whole: who reads one meanwhile has the old one or the new one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for known in pages:
+        _replace(folder / known.name, page(known))
+    template = _environment().get_template("reports.html.j2")
+    _replace(folder / INDEX, template.render(pages=pages, headlines=HEADLINES))
+    return folder / INDEX
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _heat(known: Monitored) -> object:
+    compared = [day for day in known.days if day.drift is not None]
+    if not compared:
+        return None
+    latest = known.window or compared[-1].drift
+    order = [] if latest is None else [found.field for found in charts.compared(latest)]
+    return charts.heat_map(known.days, order, known.titles)
+
+
+def _tiles(known: Monitored) -> list[tuple[str, str, str]]:
+    """Figures that sum it up: the value, what it is, and how it is meant."""
+    days = known.days[-known.window_days :]
+    rows, approved = sum(day.rows for day in days), sum(day.approved for day in days)
+    tiles = [(f"{rows:,}", f"decisions in {len(days)} days", "")]
+    if rows:
+        tiles.append((f"{approved / rows:.0%}", "approved by the server", ""))
+    if known.window is not None:
+        if known.window.score is not None:
+            score = known.window.score
+            tiles.append((f"{score.psi:.3f}", "PSI of the score", score.verdict))
+        number, of = len(known.window.drifted), len(charts.compared(known.window))
+        tiles.append((str(number), f"of {of} drifted", known.window.verdict))
+    figures = None if known.performance is None else known.performance.figures
+    if figures is not None:
+        auc, ratio = figures.auc, figures.calibration
+        tiles.append((f"{auc.value:.3f}", f"AUC of outcomes, {auc.low:.3f} to {auc.high:.3f}", ""))
+        tiles.append((f"{ratio.value:.2f}", "defaults for each expected", ""))
+    elif known.estimate is not None:
+        auc = known.estimate.auc
+        tiles.append((f"{auc.value:.3f}", "AUC that PDs let expect", ""))
+    return tiles
+
+
+def now() -> datetime:
+    """The time of a report."""
+    return datetime.now(UTC)
