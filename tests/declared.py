@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from monitoring.gauges import JobMetrics
 from monitoring.metrics import Metrics
 
 
@@ -22,11 +23,21 @@ class Declared(NamedTuple):
 
 
 def metrics() -> list[Declared]:
-    """Every metric, in the order of `monitoring.metrics`."""
+    """Every metric, of servers and of the monitoring job."""
+    return of_servers() + of_the_job()
+
+
+def of_servers() -> list[Declared]:
+    """Those of servers, in the order of `monitoring.metrics`."""
     return [_declared(metric) for metric in collectors(Metrics(CollectorRegistry()))]
 
 
-def collectors(declared: Metrics) -> list[Counter | Gauge | Histogram]:
+def of_the_job() -> list[Declared]:
+    """Those of the monitoring job, in the order of `monitoring.gauges`."""
+    return [_declared(metric) for metric in collectors(JobMetrics(CollectorRegistry()))]
+
+
+def collectors(declared: Metrics | JobMetrics) -> list[Counter | Gauge | Histogram]:
     """The metrics themselves."""
     return [metric for group in vars(declared).values() for metric in vars(group).values()]
 

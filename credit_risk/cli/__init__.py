@@ -69,11 +69,11 @@ app.add_typer(outcomes.app, name="outcomes")
 app.add_typer(groups.app, name="groups")
 
 
-def main() -> None:
-    """Run the command line; errors of ours become one line and an exit code."""
+def main(command: typer.Typer | None = None) -> None:
+    """Run a command line, this one or another; errors of ours become one line and an exit code."""
     try:
         try:
-            app()
+            (command or app)()
         finally:
             sys.stdout.flush()  # so that a reader who has gone is met here, and not at the exit
     except ValidationError as error:

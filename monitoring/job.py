@@ -1,0 +1,231 @@
+"""The job: everything that monitoring has to say about a portfolio, computed and put on record.
+
+A run counts the decisions that nobody has counted yet, and never reads one twice; then it looks at
+each package that decided lately. Results of days that are over stay as they are, unless decisions
+of them came late. What was found goes into the table of results, and makes metrics and reports.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+
+from credit_risk import stability, windows
+from credit_risk.audit.records import instant
+from credit_risk.audit.tables import GROUPS, HEAD
+from credit_risk.drift import Drift
+from credit_risk.errors import Conflict
+from credit_risk.fairness import Fairness
+from credit_risk.oversight import Oversight
+from credit_risk.performance import Figures, Performance
+from credit_risk.retraining import Check
+from credit_risk.windows import DAYS_MOST, HOUR, Window
+from monitoring import results
+from monitoring.charts import Day
+from monitoring.report import Monitored
+from monitoring.results import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from credit_risk.audit.keys import Sealing
+    from credit_risk.audit.log import SqlAuditLog, SqlRecords
+    from credit_risk.documents import Document
+    from credit_risk.package import ModelPackage
+    from credit_risk.retraining import MonitoringPolicy
+    from credit_risk.windows import Known
+
+    Look = Callable[[str], ModelPackage | None]
+    Told = Callable[[int, int], None]
+
+    D = TypeVar("D", bound=Document)
+
+DAY = 24 * HOUR
+SHOWN_DAYS = 90
+"""Days that a report goes back; packages that decided in none of them are not looked at."""
+WINDOW_DAYS = 7
+"""Days that are compared with the reference together, today among them."""
+_NICEST = 19
+
+
+@dataclass(frozen=True)
+class Portfolio:
+    """A portfolio to look at.
+
+    Args:
+        name: its name.
+        policy: how it is watched.
+        look: its packages, by version; None where one is not installed.
+        deciding: the version that decides now, None where none does.
+        groups: what opens the groups of its applicants, None where there are no keys.
+    """
+
+    name: str
+    policy: MonitoringPolicy
+    look: Look
+    deciding: str | None = None
+    groups: Sealing | None = None
+
+
+def run(log: SqlAuditLog, portfolio: Portfolio, now: int, told: Told) -> list[Monitored]:
+    """Look at a portfolio once.
+
+    Args:
+        log: its records, which the results go beside.
+        portfolio: whose packages.
+        now: microseconds since the epoch.
+        told: is told how many records were gone through, and of how many.
+
+    Returns:
+        What is known of each package that decided within `SHOWN_DAYS` and is installed; the one
+        that decides is the first.
+
+    Raises:
+        RecordingFailed: the database fails; what was counted by then stays so.
+        EvidenceInvalid: applicants were counted by another program; see `windows.forget`.
+    """
+    count(log, portfolio, told)
+    today = now // DAY * DAY + DAY
+    shown = Window(today - SHOWN_DAYS * DAY, today)
+    versions = windows.versions(log, portfolio.name, shown)
+    found = []
+    for version in sorted(versions, key=lambda name: (name != portfolio.deciding, name)):
+        package = portfolio.look(version)
+        if package is not None:
+            found.append(_look(log, portfolio, package, shown, now))
+    return found
+
+
+def count(log: SqlAuditLog, portfolio: Portfolio, told: Told) -> None:
+    """Count the decisions that nobody counted yet, however many jobs do so at once.
+
+    Raises:
+        RecordingFailed: see `run`.
+        EvidenceInvalid: see `run`.
+    """
+    known: dict[str, Known | None] = {}
+
+    def look(version: str) -> Known | None:
+        if version not in known:
+            package = portfolio.look(version)
+            known[version] = None if package is None else windows.known(package)
+        return known[version]
+
+    first: int | None = None
+    while True:
+        batch = windows.count(log, portfolio.name, look)
+        try:
+            log.append((), alongside=windows.keep(batch)).result()
+        except Conflict:
+            continue  # somebody else has counted these
+        first = batch.after or 0 if first is None else first
+        told(batch.upto - first, max(_last(log), batch.upto) - first)
+        if batch.done:
+            return
+
+
+def forget(log: SqlAuditLog, portfolio: str) -> None:
+    """Have everything counted anew by the next run; see `windows.forget`."""
+    log.append((), alongside=windows.forget(portfolio)).result()
+
+
+def give_way() -> None:
+    """Have the calling thread, and no other one, work only while nobody else has to.
+
+    For who computes; whoever writes must not be kept waiting, as others wait for the lock then.
+    The priority of a process is that of its threads, one by one (Linux, sched(7)).
+    """
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICEST)
+
+
+def _look(
+    log: SqlAuditLog, portfolio: Portfolio, package: ModelPackage, shown: Window, now: int
+) -> Monitored:
+    """What is known of a package; what was not known before is on record."""
+    oversight = Oversight(log, package)
+    found: list[Result] = []
+
+    def keep(kind: str, window: Window, body: dict[str, Any]) -> dict[str, Any]:
+        found.append(Result(package.portfolio, package.version, kind, *window, now, body))
+        return body
+
+    days = _days(log, oversight, shown, keep)
+    recent = Window(shown.until - WINDOW_DAYS * DAY, shown.until)
+    past = Window(shown.until - DAYS_MOST * DAY, shown.until)
+    window = keep("drift", recent, oversight.drift(recent))
+    performance = keep(
+        "performance", past, oversight.performance(past, now, portfolio.policy.outcome_months)
+    )
+    checked = keep("retraining", recent, oversight.retraining(portfolio.policy, now))
+    fairness = []
+    if portfolio.groups is not None:
+        for attribute in _attributes(log, portfolio.name):
+            body = oversight.fairness(past, portfolio.groups, attribute)
+            if body["rows"]:
+                fairness.append(keep(f"fairness:{attribute}", past, body))
+    log.append((), alongside=results.keep(found)).result()
+    expected = performance["expected_of_all"]
+    titles = {spec.name: spec.title for spec in package.schema.fields}
+    return Monitored(
+        portfolio=package.portfolio,
+        version=package.version,
+        decides=package.version == portfolio.deciding,
+        made=instant(now),
+        titles=titles | {stability.SCORE: "Score (PD)"},
+        days=days,
+        window_days=WINDOW_DAYS,
+        window=_read(Drift, window) if window["rows"] else None,
+        estimate=None if expected is None else Figures.model_validate(expected),
+        performance=_read(Performance, performance),
+        fairness=[_read(Fairness, body) for body in fairness],
+        check=_read(Check, checked),
+    )
+
+
+def _days(
+    log: SqlRecords,
+    oversight: Oversight,
+    shown: Window,
+    keep: Callable[[str, Window, dict[str, Any]], dict[str, Any]],
+) -> list[Day]:
+    """The days on which a package decided: those on record as they are, the others computed."""
+    package = oversight.package
+    of_package = (log, package.portfolio, package.version)
+    before = {
+        (result.since, result.until): result.body
+        for result in results.find(*of_package, "drift", shown)
+    }
+    days = []
+    for day in windows.days(*of_package, shown):
+        window = Window(day.day, day.day + DAY)
+        body = before.get(window)
+        if body is None or body["decisions"] != day.rows or body["not_counted"]:
+            now = oversight.drift(window)
+            body = keep("drift", window, now) if now != body else now
+        date = datetime.fromtimestamp(day.day / 1e6, UTC).date()
+        drift = _read(Drift, body) if body["rows"] else None
+        days.append(Day(date, day.rows, day.approved, drift))
+    return days
+
+
+def _attributes(records: SqlRecords, portfolio: str) -> Sequence[str]:
+    """What applicants are grouped by."""
+    known = sa.select(GROUPS.c.attribute).where(GROUPS.c.portfolio == portfolio).distinct()
+    with records.reading() as connection:
+        return connection.execute(known.order_by(GROUPS.c.attribute)).scalars().all()
+
+
+def _last(records: SqlRecords) -> int:
+    """The place of the last record."""
+    with records.reading() as connection:
+        return connection.execute(sa.select(sa.func.max(HEAD.c.sequence))).scalar_one() or 0
+
+
+def _read(kind: type[D], body: dict[str, Any]) -> D:
+    """What was put on record as JSON, and says besides what it is of."""
+    return kind.model_validate({name: body[name] for name in kind.model_fields})
