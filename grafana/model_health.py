@@ -1,11 +1,11 @@
-"""*Model health*: whether applicants are those the model was made for, and their data is sound."""
+"""*Model health*: whether applicants are those the model was made for, and PDs come true."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from grafana import panels
-from grafana.panels import PSI, bars, figure, lines, listing, query, squares
+from grafana.panels import PSI, WARNING, bars, figure, lines, listing, query, squares
 from grafana.promql import increase, rate, share
 
 if TYPE_CHECKING:
@@ -97,6 +97,155 @@ def _reference() -> list[panels.Visual]:
     ]
 
 
+def _outcomes() -> list[panels.Visual]:
+    of = "credit_monitor_performance{@monitor"
+    return [
+        figure(
+            "Retraining",
+            "What the evidence on record says, held against the portfolio's monitoring.yaml. It "
+            "starts nothing: a person decides.",
+            "none",
+            query("credit_monitor_retraining{@monitor}", "verdict"),
+            states={
+                0: ("not needed", panels.GOOD),
+                1: ("watch", panels.WARNING),
+                2: ("recommended", panels.BAD),
+            },
+        ),
+        figure(
+            "Outcomes known",
+            "Decisions of the last 400 days whose outcome is on record.",
+            "short",
+            query("credit_monitor_outcomes{@monitor}", "outcomes"),
+            decimals=0,
+        ),
+        figure(
+            "Coverage",
+            "Share of the applications accepted in the last 400 days that have an outcome.",
+            "percentunit",
+            query("credit_monitor_outcome_coverage_ratio{@monitor}", "coverage"),
+            steps={0.0: WARNING, 0.5: panels.GOOD},
+            decimals=0,
+        ),
+        figure(
+            "Maturity",
+            "Share of them that had the whole outcome period. Before, defaults are known and those "
+            "who will pay are not.",
+            "percentunit",
+            query("credit_monitor_outcome_maturity_ratio{@monitor}", "maturity"),
+            steps={0.0: WARNING, 0.8: panels.GOOD},
+            decimals=0,
+        ),
+        bars(
+            "Least approval-rate ratio",
+            "Approval rate of the group least approved over that of the reference group, by "
+            "attribute. Below 0.8 regulators ask why.",
+            "none",
+            query("credit_monitor_approval_ratio_least{@monitor}", "{{attribute}}"),
+            steps={0.0: panels.BAD, 0.8: panels.GOOD},
+        ),
+        lines(
+            "AUC",
+            "As outcomes show; as was to be expected of the same applications if PDs are true; and "
+            "as is to be expected of all applicants.",
+            "none",
+            query(f'{of},figure="auc",source="outcomes",bound="value"}}', "outcomes"),
+            query(f'{of},figure="auc",source="outcomes",bound="low"}}', "low"),
+            query(f'{of},figure="auc",source="outcomes",bound="high"}}', "high"),
+            query(f'{of},figure="auc",source="expected",bound="value"}}', "expected"),
+            query(f'{of},figure="auc",source="estimate",bound="value"}}', "all applicants"),
+            minimum=0.5,
+            maximum=1.0,
+            dashed=("low", "high"),
+        ),
+        lines(
+            "Defaults for each expected",
+            "1 if PDs are true, with the bounds of its interval.",
+            "none",
+            query(f'{of},figure="calibration",source="outcomes",bound="value"}}', "outcomes"),
+            query(f'{of},figure="calibration",source="outcomes",bound="low"}}', "low"),
+            query(f'{of},figure="calibration",source="outcomes",bound="high"}}', "high"),
+            dashed=("low", "high"),
+        ),
+        listing(
+            "Figures of outcomes",
+            "With the bounds of their intervals at 95 %.",
+            query(f'{of},source="outcomes",bound="value"}}', ""),
+            query(f'{of},source="outcomes",bound="low"}}', ""),
+            query(f'{of},source="outcomes",bound="high"}}', ""),
+            columns={
+                "figure": "figure",
+                "Value #A": "value",
+                "Value #B": "low",
+                "Value #C": "high",
+            },
+            by="figure",
+        ),
+        panels.columns(
+            "Default rate by decile of PD",
+            "Of each tenth of the outcomes, from low PDs to high: the default rate beside the mean "
+            "PD, which it should be.",
+            "percentunit",
+            observed=query("max by (decile) (credit_monitor_decile_default_ratio{@monitor})", ""),
+            reference=query("max by (decile) (credit_monitor_decile_pd_ratio{@monitor})", ""),
+            by="decile",
+        ),
+        listing(
+            "PSI of a week beside chance",
+            "Of each field and of the score over the last seven days, and what chance alone makes "
+            "of it once in a hundred checks.",
+            query("credit_monitor_psi{@monitor}", ""),
+            query("credit_monitor_psi_critical{@monitor}", ""),
+            columns={"feature": "field", "Value #A": "PSI", "Value #B": "by chance"},
+            by="feature",
+            width=12,
+        ),
+    ]
+
+
+def _job() -> list[panels.Visual]:
+    return [
+        figure(
+            "Results are so old",
+            "Time since the monitoring job was last done with the portfolio.",
+            "s",
+            query("time() - credit_monitor_done_timestamp_seconds{@watched}", "age"),
+            steps={0.0: panels.GOOD, 93_600.0: panels.BAD},
+            height=8,
+        ),
+        figure(
+            "A run takes",
+            "How long the last run took that was done.",
+            "s",
+            query("credit_monitor_run_seconds{@watched}", "run"),
+            height=8,
+        ),
+        figure(
+            "Applicants of a week",
+            "Those that were compared with the reference.",
+            "short",
+            query("credit_monitor_window_rows{@monitor}", "applicants"),
+            decimals=0,
+            height=8,
+        ),
+        lines(
+            "Runs",
+            "How the monitoring job's runs end.",
+            "none",
+            query(increase("credit_monitor_runs_total{@watched}", "outcome"), "{{outcome}}"),
+            colours={"done": panels.GOOD, "failed": panels.BAD},
+            width=6,
+        ),
+        lines(
+            "Records gone through",
+            "By the monitoring job, for decisions to count, each once.",
+            "cps",
+            query(rate("credit_monitor_records_counted_total{@watched}"), "records"),
+            width=6,
+        ),
+    ]
+
+
 def _quality() -> list[panels.Visual]:
     refused = rate("credit_applications_refused_total{@portfolio}")
     decided = rate("credit_decisions_total{@portfolio}")
@@ -179,12 +328,14 @@ def dashboard() -> Dashboard:
     return panels.dashboard(
         "credit-model-health",
         "Credit risk: model health",
-        "Drift of applicants and scores against the package's reference, and the quality of their "
-        "data.",
+        "Drift of applicants and scores against the package's reference, the quality of their "
+        "data, outcomes against PDs, and whether to think of retraining.",
         {
             "Drift": _drift(),
             "Against the reference": _reference(),
             "Quality of data": _quality(),
+            "Outcomes and retraining": _outcomes(),
+            "Monitoring job": _job(),
             "What decides": _model(),
         },
         variables=[

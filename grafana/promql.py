@@ -7,6 +7,9 @@ One dashboard never mixes two deployments:
 - ``@portfolio``: and the portfolio,
 - ``@model``: and the model version,
 - ``@drift``: deployment, portfolio and model version, for recorded series that have no instance,
+- ``@monitor``: as ``@drift``, of the job that watches the deployment, which is scraped under the
+  deployment's name with ``-monitor`` behind it,
+- ``@watched``: of that job, and of the portfolio,
 - ``@scoring``: the routes that objectives are about.
 
 Nothing is divided by zero, and a quantile of nothing is left out, so that no panel shows NaN.
@@ -17,6 +20,8 @@ from __future__ import annotations
 # In this order: longer ones lead to shorter ones.
 _SHORTHANDS = {
     "@scoring": 'route=~"/predict|/predict/batch|/predict/explain|/explain"',
+    "@monitor": '@watched,model_version="$model_version"',
+    "@watched": 'job="${job}-monitor",portfolio="$portfolio"',
     "@portfolio": '@server,portfolio="$portfolio"',
     "@model": '@server,portfolio="$portfolio",model_version="$model_version"',
     "@drift": '@job,portfolio="$portfolio",model_version="$model_version"',

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 JOB = "credit-risk-server"
+MONITOR = f"{JOB}-monitor"
+"""Where dashboards look for the monitoring job of that deployment."""
 START_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
 
@@ -77,6 +79,7 @@ def running(
     folder: Path,
     targets: Sequence[str] = (),
     *,
+    monitors: Sequence[str] = (),
     rules: Sequence[Path] = (),
     seconds: int = 1,
     storage: Path | None = None,
@@ -87,6 +90,7 @@ def running(
     Args:
         folder: for its configuration, its log and, unless ``storage`` is given, what it collects.
         targets: servers to look at, ``host:port``.
+        monitors: monitoring jobs to look at.
         rules: files of rules to evaluate.
         seconds: how often it does either.
         storage: what it has collected, or has had made for it.
@@ -105,7 +109,10 @@ def running(
             "evaluation_interval": every,
         },
         "rule_files": [str(path) for path in rules],
-        "scrape_configs": [{"job_name": JOB, "static_configs": [{"targets": list(targets)}]}],
+        "scrape_configs": [
+            {"job_name": name, "static_configs": [{"targets": list(looked_at)}]}
+            for name, looked_at in ((JOB, targets), (MONITOR, monitors))
+        ],
     }
     file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
     address = f"127.0.0.1:{free_port()}"

@@ -76,10 +76,12 @@ def starting_in(folder: Path) -> Iterator[Callable[..., RunningServer]]:
         server.when_ready(process, running.url, log)
         return running
 
-    yield starting
-    for running in started:
-        if running.process.poll() is None:
-            running.stop()
+    try:
+        yield starting
+    finally:
+        for running in started:
+            if running.process.poll() is None:
+                running.stop()
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ import json
 import math
 import re
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +23,17 @@ import httpx
 import pytest
 import yaml
 
+from credit_risk import simulation
 from grafana.__main__ import FOLDER
 from loadtests import applications, prometheus, server
-from loadtests.prometheus import JOB, Prometheus
+from loadtests.prometheus import JOB, MONITOR, Prometheus
 from tests.e2e.conftest import ROOT, starting_in
 from tests.promql import filled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from tests.e2e.conftest import RunningServer
 
 pytestmark = pytest.mark.e2e
 
@@ -36,6 +41,7 @@ RULES = sorted((ROOT / "prometheus" / "rules").glob("*.yaml"))
 PORTFOLIO = "personal-loans"
 PACKAGE = applications.folder(ROOT / "packages", PORTFOLIO, "default")
 ROUNDS = 4
+DECISIONS = 10 + 10 + 100 + 1
 HISTORY_SECONDS = 6 * 3_600
 STEP_SECONDS = 60
 PER_STEP = {
@@ -70,9 +76,10 @@ SHIFTED = (0.2 - 0.5) * math.log(0.2 / 0.5) + (0.8 - 0.5) * math.log(0.8 / 0.5)
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A server that answered some requests, and the Prometheus that saw it."""
+    """A server that answered some requests, and the Prometheus that saw it and who monitors it."""
 
     prometheus: Prometheus
+    url: str
     version: str
     at: float
 
@@ -89,12 +96,15 @@ def history(until: int) -> str:
 
 
 def quick_rules(folder: Path) -> list[Path]:
-    """The rules, every group evaluated each second."""
+    """The rules, every group evaluated each second; drift that lasts a second is told."""
     quick = []
     for path in RULES:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         for group in document["groups"]:
             group["interval"] = "1s"
+            for rule in group["rules"]:
+                if rule.get("alert") == "CreditDriftMajor":
+                    rule["for"] = "1s"
         quick.append(folder / path.name)
         quick[-1].write_text(yaml.safe_dump(document), encoding="utf-8")
     return quick
@@ -131,8 +141,8 @@ def calling(url: str) -> Iterator[Caller]:
         )
 
 
-def traffic(call: Caller, number: int) -> int:
-    """Some of everything; returns how many decisions it asked for."""
+def traffic(call: Caller, number: int) -> list[str]:
+    """Some of everything, `DECISIONS` of them decisions; returns the ids of those approved."""
     drawn = applications.drawn(PACKAGE, 120, seed=number)
     for application in drawn[:10]:
         call.post("/predict", application)
@@ -149,7 +159,43 @@ def traffic(call: Caller, number: int) -> int:
     for reviewer in ("one", "two"):
         path = f"/decisions/{by_outcome['DECLINE']}/review"
         call.post(path, {"reviewer": reviewer, **verdict})
-    return 10 + 10 + 100 + 1
+    return [row["decision_id"] for row in batch["results"][:-1] if row["decision"] == "APPROVE"]
+
+
+@contextlib.contextmanager
+def monitoring(environment: dict[str, str], port: int, log: Path) -> Iterator[None]:
+    """The monitoring job, every three seconds."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            [
+                *("setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "monitoring", "run"),
+                *("--every", "0.05", "--portfolio", PORTFOLIO, "--metrics-port", str(port)),
+            ],
+            env=environment,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def known_later(serving: RunningServer, folder: Path, decisions: list[str]) -> None:
+    """What becomes known of decisions afterwards: outcomes, and the applicants' groups."""
+    today = datetime.now(UTC).date()
+    outcomes, groups = folder / "outcomes.csv", folder / "groups.csv"
+    rows = [f"{one},{int(i % 6 == 0)},{today}" for i, one in enumerate(decisions)]
+    outcomes.write_text("\n".join(["decision_id,defaulted,observed", *rows]), encoding="utf-8")
+    rows = [f"{one},{'north' if i % 3 else 'south'}" for i, one in enumerate(decisions)]
+    groups.write_text("\n".join(["decision_id,value", *rows]), encoding="utf-8")
+    for told in (
+        serving.command("outcomes", "add", str(outcomes)),
+        serving.command("groups", "add", str(groups), "--attribute", "region"),
+    ):
+        assert told.returncode == 0, told.stderr + told.stdout
 
 
 @pytest.fixture(scope="module")
@@ -169,21 +215,32 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     )
     with starting_in(folder) as starting:
         serving = starting(checkpoint_seconds="1")
-        target = serving.url.removeprefix("http://")
-        quick = quick_rules(folder)
-        with prometheus.running(
-            folder, [target], rules=quick, storage=storage, retention="100y"
-        ) as running:
-            asked = 0
+        port = server.free_port()
+        with (
+            prometheus.running(
+                folder,
+                [serving.url.removeprefix("http://")],
+                monitors=[f"127.0.0.1:{port}"],
+                rules=quick_rules(folder),
+                storage=storage,
+                retention="100y",
+            ) as running,
+            contextlib.ExitStack() as started,
+        ):
+            approved: list[str] = []
             for number in range(ROUNDS):
                 with calling(serving.url) as caller:
-                    asked += traffic(caller, number)
+                    approved += traffic(caller, number)
+                asked = DECISIONS * (number + 1)
                 until(running, f'sum(credit_decisions_total{{job="{JOB}"}}) >= {asked}')
+            known_later(serving, folder, approved)
+            started.enter_context(monitoring(serving.environment, port, folder / "monitoring.log"))
             version = server.running(serving.url).version
             # At a moment when the server was looked at and the rules were evaluated since.
             fields = f'count(credit:feature_psi:1d{{job="{JOB}"}}) >= 11'
-            at = until(running, f'{fields} and on () up{{job="{JOB}"}} == 1')
-            yield Watched(running, version, at)
+            found = f'increase(credit_monitor_runs_total{{job="{MONITOR}",outcome="done"}}[5m]) > 0'
+            at = until(running, f'{fields} and on () up{{job="{JOB}"}} == 1 and on () {found}')
+            yield Watched(running, serving.url, version, at)
 
 
 def until(running: Prometheus, expression: str) -> float:
@@ -267,3 +324,62 @@ def test_the_stability_index_of_a_known_history_is_what_it_is(watched: Watched) 
     for name in ("feature", "score"):
         (found,) = watched.prometheus.query(f'credit:{name}_psi:1d{{job="made-up"}}', watched.at)
         assert found.value == pytest.approx(SHIFTED)
+
+
+SHOCK = "income-shock"
+
+
+@pytest.fixture(scope="module")
+def shifted(watched: Watched) -> float:
+    """Incomes fall; a time at which the rules and the monitoring job have seen it."""
+    group = simulation.population(PACKAGE)
+    shock = simulation.scenario(ROOT / "portfolios" / PORTFOLIO, group.schema, SHOCK)
+    rows = simulation.blocks(group, shock, seed=5, rows=3_000)
+    drawn = [one.application for one in simulation.applicants(group.schema, rows, 0.0, seed=5)]
+    with calling(watched.url) as caller:
+        for start in range(0, len(drawn), 500):
+            caller.post("/predict/batch", {"applications": drawn[start : start + 500]})
+    alert = f'ALERTS{{alertname="CreditDriftMajor",job="{JOB}",alertstate="firing"}}'
+    seen = f'credit_monitor_psi{{job="{MONITOR}",feature="person_income"}} > 0.25'
+    return until(watched.prometheus, f"{alert} and on () {seen}")
+
+
+@pytest.mark.parametrize(
+    "psi", [f'credit:feature_psi:1d{{job="{JOB}"}}', f'credit_monitor_psi{{job="{MONITOR}"}}']
+)
+def test_applicants_whose_incomes_fall_are_seen_as_such(
+    watched: Watched, shifted: float, psi: str
+) -> None:
+    """In the field and in what follows from it, in no other; before, in none."""
+    schema = simulation.population(PACKAGE).schema
+    shock = simulation.scenario(ROOT / "portfolios" / PORTFOLIO, schema, SHOCK)
+
+    def found(at: float) -> dict[str, float]:
+        samples = watched.prometheus.query(psi, at)
+        return {s.labels["feature"]: s.value for s in samples if s.labels["feature"] != "score"}
+
+    before, after = found(watched.at), found(shifted)
+    assert set(before) == set(after) == set(schema.names)
+    assert max(before.values()) < 0.1
+    assert {name for name, value in after.items() if value > 0.1} == set(shock.moves(schema))
+    assert after["person_income"] > 0.25
+
+
+def test_the_alert_of_drift_fires_for_what_drifted(watched: Watched, shifted: float) -> None:
+    """Its delay of half an hour is a second here, as elsewhere in this file."""
+    firing = f'ALERTS{{alertname="CreditDriftMajor",job="{JOB}",alertstate="firing"}}'
+
+    assert watched.prometheus.query(firing, watched.at) == []
+    alerts = [sample.labels for sample in watched.prometheus.query(firing, shifted)]
+    assert "person_income" in {alert.get("feature") for alert in alerts}
+    assert {alert["model_version"] for alert in alerts} == {watched.version}
+
+
+def test_the_monitoring_job_says_to_watch_the_model(watched: Watched, shifted: float) -> None:
+    """Before, nothing spoke for retraining it."""
+    verdict = f'credit_monitor_retraining{{job="{MONITOR}"}}'
+
+    (before,) = watched.prometheus.query(verdict, watched.at)
+    (after,) = watched.prometheus.query(verdict, shifted)
+    assert before.value == 0
+    assert after.value >= 1

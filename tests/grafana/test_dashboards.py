@@ -159,7 +159,8 @@ def test_a_query_is_promql_about_the_deployment_chosen(panel: dict[str, Any]) ->
             matched = {m.name: m.value for m in selector.matchers.matchers}
             name = selector.name or matched["__name__"]
             if not name.startswith(("otelcol_", "traces_spanmetrics_", "ALERTS")):
-                assert matched["job"] == "job"
+                of_the_job = name.startswith("credit_monitor_")
+                assert matched["job"] == ("job-monitor" if of_the_job else "job")
         assert not re.search(r"\[\d", target["expr"])
 
 
