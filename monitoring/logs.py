@@ -85,7 +85,7 @@ class Outlet(logging.Handler):
         with self._writing:
             lines = []
             while self._waiting:
-                lines.append(self.format(self._waiting.popleft()))
+                lines.append(self._line(self._waiting.popleft()))
             dropped, self._dropped = self._dropped, 0
             self.dropped += dropped
             if dropped:
@@ -100,6 +100,15 @@ class Outlet(logging.Handler):
             except (OSError, ValueError):
                 # Nobody reads any more, or the stream is closed: there is nowhere to tell it.
                 self.dropped += len(lines)
+
+    def _line(self, record: logging.LogRecord) -> str:
+        try:
+            return self.format(record)
+        except Exception:  # noqa: BLE001 - told in place of the line
+            # As logging has it: a line that somebody wrote wrongly costs no other one.
+            about = {"name": record.name, "levelname": "ERROR", "levelno": logging.ERROR}
+            told = f"a line of {record.filename}:{record.lineno} could not be formatted"
+            return self.format(logging.makeLogRecord({**about, "msg": told}))
 
     def close(self) -> None:
         """End the thread, and write what is left."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import sqlite3
 import threading
 import time
@@ -27,6 +28,7 @@ from sqlalchemy import exc
 
 from credit_risk.audit import database, keys, sqlite
 from credit_risk.audit.chain import Content, Form, form
+from credit_risk.audit.merkle import HASH_BYTES
 from credit_risk.audit.records import Record
 from credit_risk.audit.tables import HEAD, RECORDS, REVIEWS
 from credit_risk.errors import Conflict, RecordExpired, RecordingFailed, RecordNotFound
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from credit_risk.audit.records import Alongside, Filters, RecordKind, Withheld
     from credit_risk.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 _C = RECORDS.c
 _READ = [_C[name] for name in Content._fields] + [_C.data_key]
 _WRITTEN = [_C.sequence, *_READ, _C.previous, _C.hash]
@@ -45,7 +49,9 @@ _WRITTEN = [_C.sequence, *_READ, _C.previous, _C.hash]
 # has a lock for each row; SQLite's one lock is taken when the transaction begins.
 _TAKE_HEAD = sa.select(HEAD.c.sequence, HEAD.c.hash).with_for_update()
 # What an append reads; a database that has become read-only refuses to lock.
-_PROBE = sa.select(HEAD.c.sequence, sa.exists(sa.select(_C.sequence))).with_for_update(of=HEAD)
+_PROBE = sa.select(HEAD.c.sequence, HEAD.c.hash, sa.exists(sa.select(_C.sequence))).with_for_update(
+    of=HEAD
+)
 _SET_HEAD = sa.update(HEAD).values(sequence=sa.bindparam("to"), hash=sa.bindparam("of"))
 
 # What drivers raise, whether SQLAlchemy wraps it or not.
@@ -54,7 +60,7 @@ _FAULTS = (exc.SQLAlchemyError, sqlite3.Error, OSError, ValueError, OverflowErro
 # the neighbours in the transaction can do better.
 _FAULTS_OF_A_GROUP = {
     *("IntegrityError", "DataError", "ProgrammingError"),
-    *("Conflict", "ValueError", "OverflowError"),
+    *("Conflict", "ValueError", "OverflowError", "_UnforeseenError"),
 }
 
 _TURN_RECORDS = 64
@@ -71,6 +77,10 @@ class _Entry(NamedTuple):
     content: Content
     data_key: bytes | None
     form: Form
+
+
+class _UnforeseenError(Exception):
+    """What nobody knows to expect of a database: of one group, until its neighbours fail too."""
 
 
 class LogObserver(Protocol):
@@ -265,7 +275,7 @@ class SqlAuditLog(SqlRecords):
         self._take_head = str(_TAKE_HEAD.compile(self._writing))
         self._set_head = str(_SET_HEAD.compile(self._writing))
         self._driver: Any = self._writing.dialect.loaded_dbapi
-        self._faults = (*_FAULTS, Conflict, self._driver.Error)
+        self._faults = (*_FAULTS, Conflict, RecordingFailed, self._driver.Error)
         self._keeper = sqlite.LogKeeper(self._writing)
         self._lock = threading.Lock()
         self._waiting = 0
@@ -397,10 +407,14 @@ class SqlAuditLog(SqlRecords):
         batch: list[_Group] = []
         try:
             while batch := self._take():
-                self._write_batch(batch)
+                try:
+                    self._write_batch(batch)
+                except Exception:
+                    # What became of the records is told by then; it is who counts that failed.
+                    logger.exception("a commit could not be told of")
         finally:
-            # Something is left only where a driver raised what no driver should. It ends the
-            # thread, and with it the log, but nobody waits for ever.
+            # Something is left only where the interpreter itself ends the thread, and with it the
+            # log; but nobody waits for ever.
             self._stop_accepting()
             while (groups := self._queue.get()) is not None:
                 batch += groups
@@ -464,7 +478,7 @@ class SqlAuditLog(SqlRecords):
         try:
             with self._writing.begin() as connection:
                 if not entries and not hooks:
-                    connection.execute(_PROBE)
+                    _one_head(connection.execute(_PROBE).all())
                     return None
                 if entries:
                     self._chain(connection, entries)
@@ -473,10 +487,17 @@ class SqlAuditLog(SqlRecords):
                     # order, would wait for each other.
                     with self._cursor(connection) as cursor:
                         cursor.execute(self._take_head)
+                        _one_head(cursor.fetchall())
                 for hook in hooks:
                     hook(connection)
         except self._faults as error:
             return error
+        except Exception as error:
+            # Whatever it was, the thread goes on: without it nothing is recorded any more.
+            logger.exception("records could not be written")
+            unforeseen = _UnforeseenError(type(error).__name__)
+            unforeseen.__cause__ = error
+            return unforeseen
         self._keeper.are_due()
         return None
 
@@ -484,7 +505,7 @@ class SqlAuditLog(SqlRecords):
         """Insert records behind the head of the chain, which the last of them becomes."""
         with self._cursor(connection) as cursor:
             cursor.execute(self._take_head)
-            sequence, last = cursor.fetchone()
+            sequence, last = _one_head(cursor.fetchall())
             rows: list[tuple[_Value, ...]] = []
             for content, data_key, canonical in entries:
                 sequence += 1
@@ -593,6 +614,21 @@ def _reason(error: BaseException) -> str:
     """What the driver said, in a line, without the statement."""
     said = str(error.orig if isinstance(error, exc.DBAPIError) else error)
     return said.partition("\n")[0]
+
+
+def _one_head(rows: Sequence[Any]) -> tuple[int, bytes]:
+    """The head of the chain, of all rows that there are of it.
+
+    Raises:
+        RecordingFailed: there is not one, as while a backup is put in, or it is none. Nobody may
+            write behind it then, and on PostgreSQL nobody has the lock that it is.
+    """
+    if len(rows) != 1:
+        raise RecordingFailed(f"the chain of records has {len(rows)} heads, and must have one")
+    sequence, last = rows[0][:2]
+    if type(sequence) is not int or type(last) is not bytes or len(last) != HASH_BYTES:
+        raise RecordingFailed("the head of the chain of records is none that a server writes")
+    return sequence, last
 
 
 def _is_outage(error: Exception | None) -> bool:

@@ -137,7 +137,7 @@ class Signer:
             if last is None:
                 return 0.0
             age = time.time() - Statement.read(last.statement).time / 1e6
-        except CreditRiskError as error:
+        except Exception as error:  # noqa: BLE001 - `_fail` logs it
             self._fail(error)
             return self._seconds
         return min(max(self._seconds - age, 0.0), self._seconds)
@@ -145,17 +145,20 @@ class Signer:
     def _try(self, step: Callable[[], None]) -> None:
         try:
             step()
-        except CreditRiskError as error:
+        except Exception as error:  # noqa: BLE001 - `_fail` logs it
             self._fail(error)
         else:
             self._failing = False
 
-    def _fail(self, error: CreditRiskError) -> None:
+    def _fail(self, error: Exception) -> None:
         # Records go on without: the next checkpoint is about these as well.
         self._failing = True
         self._failed()
         if isinstance(error, EvidenceInvalid):
             self._checked(False)
             logger.error("the chain of records is broken, no checkpoint: %s", error)
-        else:
+        elif isinstance(error, CreditRiskError):
             logger.error("no checkpoint: %s", error)
+        else:
+            # What nobody foresaw is no reason to sign nothing from now on.
+            logger.error("no checkpoint", exc_info=error)

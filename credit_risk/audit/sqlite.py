@@ -179,6 +179,9 @@ class LogKeeper:
             except (exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
                 # Commits meet the same fault and tell their callers; here nothing is lost.
                 logger.warning("no checkpoint of the record database: %s", error)
+            except Exception:
+                # Without this thread the write-ahead log would grow for ever.
+                logger.exception("no checkpoint of the record database")
 
     def _checkpoint(self) -> None:
         with closing(self._writing.raw_connection()) as connection:

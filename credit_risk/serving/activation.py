@@ -225,4 +225,8 @@ class ActivePackage:
 
     def _follow(self) -> None:
         while not self._stop.wait(self._settings.activation_poll_seconds):
-            self.refresh()
+            try:
+                self.refresh()
+            except Exception:
+                # What nobody foresaw is no reason not to look again.
+                logger.exception("activations could not be followed")

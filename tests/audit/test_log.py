@@ -713,19 +713,82 @@ def test_closing_writes_what_is_waiting(url: str, store: Store) -> None:
     assert store.run("SELECT count(*) FROM records") == [(20,)]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_unforeseen_error_leaves_nobody_waiting(url: str, store: Store) -> None:
-    """It ends the log; those in hand, those behind and those to come all fail."""
+def test_an_unforeseen_error_fails_its_group_and_nobody_else(
+    url: str, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told to who waits and in the log; neighbours and those to come are recorded."""
 
-    class Breaking(SqlAuditLog):
-        def _chain(self, connection: sa.Connection, entries: list[Any]) -> None:
-            raise LookupError(f"{len(entries)} records for {connection}")
+    def broken(_: sa.Connection) -> None:
+        raise LookupError
 
-    with closing(Breaking(url, SEALING, batch_most=1)) as log:
+    with closing(SqlAuditLog(url, SEALING)) as log:
         with store.locked():
-            futures = [log.append([made()]) for _ in range(10)]
-        for future in [*futures, log.append([made()]), log.ping()]:
-            assert isinstance(future.exception(), RecordingFailed)
+            neighbours = [log.append([made()])]
+            bad = log.append([made()], alongside=broken)
+            neighbours.append(log.append([made()]))
+        error = bad.exception()
+        assert isinstance(error, RecordingFailed)
+        assert isinstance(error.__cause__.__cause__ if error.__cause__ else None, LookupError)
+        for future in (*neighbours, log.append([made()]), log.ping()):
+            future.result()
+        assert log.count() == 3
+    assert "records could not be written" in caplog.text
+
+
+def test_who_counts_and_fails_ends_no_log(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The records are as durable as they were, and the next ones are written."""
+
+    class Failing:
+        def settled(self, seconds: Sequence[float], lost: int) -> None:
+            raise LookupError(f"{seconds} and {lost}")
+
+    with closing(SqlAuditLog(url, SEALING, observer=Failing())) as log:
+        for _ in range(2):
+            log.append([made()]).result()
+        assert log.count() == 2
+    assert "a commit could not be told of" in caplog.text
+
+
+NO_HEAD = ("DELETE FROM head", "INSERT INTO head SELECT * FROM kept")
+
+
+@pytest.mark.parametrize(
+    ("harm", "undo", "told"),
+    [
+        (*NO_HEAD, "has 0 heads"),
+        (
+            "INSERT INTO head SELECT 'another', sequence, hash FROM head",
+            "DELETE FROM head WHERE log = 'another'",
+            "has 2 heads",
+        ),
+        (
+            "UPDATE head SET hash = substr(hash, 2)",
+            "UPDATE head SET hash = kept.hash FROM kept",
+            "",
+        ),
+    ],
+    ids=["none", "two", "cut short"],
+)
+def test_a_chain_without_its_head_fails_records_until_it_is_back(
+    log: AuditLog, store: Store, harm: str, undo: str, told: str
+) -> None:
+    """As while a backup is put in: what goes behind the head waits for it, and needs no restart."""
+    log.append([made()]).result()
+    store.run("CREATE TABLE kept AS SELECT * FROM head")
+    store.run(harm)
+    for future in (
+        log.append([made()]),
+        log.append((), alongside=lambda _: None),
+        log.ping(),
+    ):
+        error = future.exception()
+        assert isinstance(error, RecordingFailed)
+        assert "head" in str(error)
+        assert told in str(error)
+    store.run(undo)
+    log.ping().result()
+    log.append([made()]).result()
+    assert log.count() == 2
 
 
 def test_a_ping_writes_nothing(log: AuditLog) -> None:

@@ -178,3 +178,32 @@ def test_a_failure_is_told_and_the_next_one_makes_up_for_it(
     assert set(told) == {"failed"}
     assert "no checkpoint: record 2 is not the head of the chain" in caplog.text
     assert kept(log) == []
+
+
+def test_what_nobody_foresaw_does_not_end_the_signer(
+    log: SqlAuditLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does a head that is away for a moment: it signs as soon as it can again."""
+    fill(log, 2)
+    with log.reading() as connection:
+        head = connection.execute(sa.select(HEAD)).one()
+    altered(log, sa.delete(HEAD))
+    whole: list[Checkpoint] = []
+    failures: list[str] = []
+
+    def tell(checkpoint: Checkpoint) -> None:
+        whole.append(checkpoint)
+        if len(whole) == 1:
+            raise LookupError
+
+    made = Signer(log, KEY, 0.02, made=tell, failed=lambda: failures.append("failed"))
+    made.start()
+    assert eventually(lambda: bool(failures))
+    altered(log, sa.insert(HEAD).values(**head._asdict()))
+    assert eventually(lambda: len(kept(log)) == 1)
+    fill(log, 1)
+    assert eventually(lambda: len(kept(log)) == 2)
+    made.close()
+
+    assert [checkpoint.last for checkpoint in whole] == [2, 3]
+    assert "LookupError" in caplog.text

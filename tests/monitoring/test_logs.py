@@ -214,6 +214,20 @@ def test_a_line_stays_one_line(lines: Printed) -> None:
     assert line["message"] == 'two\nlines, "quotes", \u2028 and \x1b[31m'
 
 
+def test_a_line_that_cannot_be_formatted_costs_no_other_one(lines: Printed) -> None:
+    """Its place in the program is told, and nothing of what it was to say."""
+    outlet = logging.getLogger().handlers[0]
+    for message, argument in (("%d applicants", SENTINEL), ("%s one", "the next")):
+        about = ("credit_risk", logging.INFO, __file__, 1, message, (argument,), None)
+        outlet.emit(logging.LogRecord(*about))
+
+    wrong, following = lines()
+    assert "test_logs.py:" in wrong["message"]
+    assert (wrong["level"], wrong["logger"]) == ("ERROR", "credit_risk")
+    assert SENTINEL not in json.dumps(wrong)
+    assert following["message"] == "the next one"
+
+
 def test_other_libraries_lines_are_json_too(lines: Printed) -> None:
     """BentoML's and uvicorn's own handlers would print theirs beside ours."""
     logging.getLogger("bentoml").handlers[:] = [logging.StreamHandler(lines.output)]

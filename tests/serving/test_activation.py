@@ -499,6 +499,25 @@ def test_whatever_a_package_raises_the_server_goes_on_looking(
     active.close()
 
 
+def test_whatever_the_records_raise_the_server_goes_on_looking(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Something that nobody foresaw is logged, and the next activation is still noticed."""
+    active = place.active()
+
+    def fail(*_: object) -> tuple[str, str | None]:
+        raise LookupError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(activation, "_wanted", fail)
+        active.follow()
+        until(lambda: "activations could not be followed" in caplog.text)
+    place.activate(place.b)
+
+    until(lambda: active.current.version == place.b)
+    active.close()
+
+
 def test_a_database_that_cannot_be_read_changes_nothing(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
