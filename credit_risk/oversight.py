@@ -9,6 +9,7 @@ All of it takes long by the measure of a decision: it is for processes that deci
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import sqlalchemy as sa
 
-from credit_risk import documents, fairness, groups, performance, retraining, windows
+from credit_risk import bodies, documents, fairness, groups, performance, retraining, windows
 from credit_risk.audit.records import instant, moment
 from credit_risk.audit.tables import GROUPS, OUTCOMES, POPULATIONS, RECORDS
 from credit_risk.drift import Reference
 from credit_risk.errors import FieldError, RequestInvalid
 from credit_risk.model import probability
-from credit_risk.schema import UNSEEN, pointer
+from credit_risk.schema import UNSEEN, given_again, pointer
 from credit_risk.windows import HOUR, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -300,6 +301,33 @@ class Oversight:
         return at
 
 
+def posted(document: object, version: str) -> tuple[object, str]:
+    """The applicants that somebody gives, and the version to compare them with.
+
+    Args:
+        document: ``{"applications": [...], "model_version": ...}``, the latter if it is another.
+        version: that of the package which decides.
+
+    Raises:
+        RequestInvalid: it is no such document.
+    """
+    if isinstance(document, bodies.Repeating):
+        raise RequestInvalid(tuple(given_again(document.repeated)))
+    if not isinstance(document, dict):
+        raise RequestInvalid((FieldError("", "Input should be an object"),))
+    names = ("applications", "model_version")
+    faults = [FieldError(pointer((n,)), "Unknown field") for n in document if n not in names]
+    if "applications" not in document:
+        faults.append(FieldError("/applications", "Field required"))
+    wanted = document.get("model_version", version)
+    if not isinstance(wanted, str) or not re.fullmatch("[0-9a-f]{12}", wanted):
+        faults.append(FieldError("/model_version", "Input should be 12 hexadecimal digits"))
+        wanted = version
+    if faults:
+        raise RequestInvalid(tuple(faults[:_FAULTS_MOST]))
+    return document.get("applications"), wanted
+
+
 def sample(schema: Schema, rows: object) -> Floats:
     """Applicants that somebody gives, as numbers: see `Schema.matrix`.
 
@@ -325,24 +353,11 @@ def sample(schema: Schema, rows: object) -> Floats:
     matrix = np.full((len(rows), len(schema.fields)), np.nan)
     specs = {spec.name: (place, spec) for place, spec in enumerate(schema.fields)}
     for number, row in enumerate(rows):
+        faults += _read(row, specs, matrix[number], number)
         if len(faults) >= _FAULTS_MOST:
             break
-        if not isinstance(row, dict):
-            faults.append(_fault(number, (), "Input should be an object"))
-            continue
-        for name, value in row.items():
-            if name not in specs:
-                faults.append(_fault(number, (name,), "Unknown field"))
-                continue
-            place, spec = specs[name]
-            code = _code(spec, value)
-            if code is None:
-                kind = "a string" if spec.is_category else "a number"
-                faults.append(_fault(number, (name,), f"Input should be {kind} or null"))
-            else:
-                matrix[number, place] = code
     if faults:
-        raise RequestInvalid(tuple(faults))
+        raise RequestInvalid(tuple(faults[:_FAULTS_MOST]))
     return matrix
 
 
@@ -359,6 +374,28 @@ def allowed(schema: Schema, rows: Floats) -> npt.NDArray[np.bool_]:
                 inside &= column == np.round(column)
         valid &= (missing & spec.nullable) | (~missing & inside)
     return valid
+
+
+def _read(
+    row: object, specs: dict[str, tuple[int, FieldSpec]], into: Floats, number: int
+) -> Iterator[FieldError]:
+    """Read an applicant into a row of the matrix; what is wrong with it."""
+    if not isinstance(row, dict):
+        again = isinstance(row, bodies.Repeating)
+        told = "A field is given more than once" if again else "Input should be an object"
+        yield _fault(number, (), told)
+        return
+    for name, value in row.items():
+        if name not in specs:
+            yield _fault(number, (name,), "Unknown field")
+            continue
+        place, spec = specs[name]
+        code = _code(spec, value)
+        if code is None:
+            kind = "a string" if spec.is_category else "a number"
+            yield _fault(number, (name,), f"Input should be {kind} or null")
+        else:
+            into[place] = code
 
 
 def _code(spec: FieldSpec, value: object) -> float | None:

@@ -37,8 +37,10 @@ HOUR = 3_600_000_000
 """Microseconds; windows begin and end with one."""
 DAYS_MOST = 400
 """Length of the longest window: thirteen months, to hold a month against that of a year ago."""
-PERIOD = r"^[1-9][0-9]{0,3}[hd]$"
-"""A period up to now: hours or days."""
+PERIOD = (
+    r"^(([1-9][0-9]?|[1-3][0-9]{2}|400)d|([1-9][0-9]{0,2}|[1-8][0-9]{3}|9[0-5][0-9]{2}|9600)h)$"
+)
+"""A period up to now: 1 to 400 days, or 1 to 9600 hours."""
 
 _CHUNK = 4_000
 """Records read at a time: about 16 MB."""
@@ -119,10 +121,10 @@ def last(period: str, now: int) -> Window:
     """The hours or days up to now, such as ``7d``; the hour that has begun is in it.
 
     Raises:
-        ValueError: it is no such period, or longer than `DAYS_MOST`.
+        ValueError: it is no such period.
     """
     if not re.fullmatch(PERIOD, period):
-        raise ValueError("give a period in hours or days, such as 24h or 7d")
+        raise ValueError("give a period up to 9600h or 400d, such as 24h or 7d")
     hours = int(period[:-1]) * (24 if period.endswith("d") else 1)
     return between(now - hours * HOUR, now)
 

@@ -7,7 +7,7 @@ nothing: while it held a lock there, decisions would wait for a process that wai
 What it has counted goes back to the worker, which writes it.
 
 It is started by the first question, and ends when none has come for a while. Questions are the
-names and arguments of functions in `_Desk`.
+names and arguments of functions in `Clerk`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from credit_risk.errors import (
+    ApplicationInvalid,
     CreditRiskError,
     FieldError,
     KeysInvalid,
     MonitoringFailed,
     Overloaded,
     PackageInvalid,
+    PackageNotFound,
     RequestInvalid,
 )
 
@@ -153,12 +155,12 @@ class Analyst:
             if found is not None:
                 fault, answer = found
                 if fault:
-                    question.answer.set_exception(_raised(answer))
+                    question.answer.set_exception(raised(answer))
                 else:
                     question.answer.set_result(answer)
 
     def _tried(self, question: _Question) -> tuple[bool, Any]:
-        """See `_Desk.answer`."""
+        """See `Clerk.answer`."""
         try:
             return self._answered(question)
         except Exception as error:
@@ -216,8 +218,9 @@ class _Told(NamedTuple):
     errors: tuple[FieldError, ...] = ()
 
 
-def _raised(told: _Told) -> CreditRiskError:
-    if issubclass(told.kind, RequestInvalid):
+def raised(told: _Told) -> CreditRiskError:
+    """The error that was told."""
+    if issubclass(told.kind, ApplicationInvalid | RequestInvalid):
         return told.kind(told.errors)
     return told.kind(told.text)
 
@@ -227,7 +230,7 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; whoever asks has the say
     give_way()
     with Connection(descriptor) as line, suppress(EOFError, OSError):
-        desk = _Desk(line.recv())
+        desk = Clerk(line.recv())
         while True:
             name, arguments = line.recv()
             line.send(desk.answer(name, arguments))
@@ -241,7 +244,7 @@ def give_way() -> None:
         os.nice(19)
 
 
-class _Desk:
+class Clerk:
     """Where questions are answered, in the process itself."""
 
     def __init__(self, settings: Settings) -> None:
@@ -257,7 +260,7 @@ class _Desk:
         """Whether it came to an error, and the answer or the error."""
         try:
             return False, getattr(self, name)(*arguments)
-        except RequestInvalid as error:
+        except (ApplicationInvalid, RequestInvalid) as error:
             return True, _Told(type(error), "", error.errors)
         except CreditRiskError as error:
             return True, _Told(type(error), str(error))
@@ -284,13 +287,16 @@ class _Desk:
         return self._oversight(packages).drift(window)
 
     def drift_of(self, packages: Packages, body: bytes) -> dict[str, Any]:
-        """Drift of the applicants in the body of a request."""
+        """Drift of the applicants in the body of a request, which is read here: it may be large."""
         from credit_risk import bodies, oversight  # noqa: PLC0415
 
-        found = self._oversight(packages)
-        document = bodies.parse(body)
-        rows = oversight.sample(found.package.schema, document["applications"])
-        return found.drift_of(rows)
+        try:
+            document = bodies.parse(body)
+        except ValueError as error:
+            raise ApplicationInvalid((FieldError("", bodies.fault(str(error))),)) from None
+        rows, version = oversight.posted(document, packages.version)
+        found = self._oversight(packages._replace(version=version))
+        return found.drift_of(oversight.sample(found.package.schema, rows))
 
     def performance(self, packages: Packages, window: Window, now: int) -> dict[str, Any]:
         """How right PDs were."""
@@ -322,8 +328,10 @@ class _Desk:
     def _oversight(self, packages: Packages) -> Oversight:
         from credit_risk.oversight import Oversight  # noqa: PLC0415
 
-        found = self._package(packages.folders[packages.version], packages.version)
-        return Oversight(self._opened(), found)
+        folder = packages.folders.get(packages.version)
+        if folder is None:
+            raise PackageNotFound("no package of that version is installed")
+        return Oversight(self._opened(), self._package(folder, packages.version))
 
     def _policy(self, packages: Packages) -> MonitoringPolicy:
         from credit_risk import portfolio, retraining  # noqa: PLC0415

@@ -23,15 +23,18 @@ from credit_risk.casework import Casework
 from credit_risk.decisions import Desk
 from credit_risk.errors import PackageNotFound, RecordingFailed
 from credit_risk.idempotency import Answers
+from credit_risk.retraining import Limit, Limits, MonitoringPolicy
 from credit_risk.serving import problems
 from credit_risk.serving.activation import load_checked
 from credit_risk.serving.app import Calls, Server
 from credit_risk.serving.cases import Cases
+from credit_risk.serving.monitor import Monitor
 from credit_risk.serving.replays import Replays
 from credit_risk.serving.stopping import Stopping
 from credit_risk.serving.store import Store
 from credit_risk.settings import Settings
 from monitoring.accounts import Accounts
+from monitoring.analyst import Clerk, Packages, raised
 from monitoring.metrics import Metrics
 from monitoring.traces import Traces
 from tests import toys
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from credit_risk.audit.records import Alongside, AuditLog, Record
+    from credit_risk.errors import CreditRiskError
     from credit_risk.package import ModelPackage, Wordings
     from credit_risk.serving.activation import ActivePackage
 
@@ -68,6 +72,10 @@ class Active:
 
     current: ModelPackage
     fault: str | None = None
+
+    def folders(self) -> dict[str, str]:
+        """Of other packages: there are none."""
+        return {}
 
 
 class Full(SqlAuditLog):
@@ -110,6 +118,44 @@ class Broken:
     def contributions(self, rows: Floats) -> Floats:
         """The same contribution of every field."""
         return np.full(rows.shape, self.contribution)
+
+
+class Near:
+    """An analyst in this process: quick to start, and it knows the package that decides."""
+
+    def __init__(self, settings: Settings, active: Active) -> None:
+        self.asked: list[str] = []
+        self.fault: CreditRiskError | None = None
+        self._clerk = NearClerk(settings, active)
+
+    async def ask(self, name: str, *arguments: object) -> Any:  # noqa: ANN401 - as the question has it
+        """The answer, as it comes from the other process."""
+        self.asked.append(name)
+        if self.fault is not None:
+            raise self.fault
+        fault, answer = await asyncio.to_thread(self._clerk.answer, name, arguments)
+        if fault:
+            raise raised(answer)
+        return answer
+
+
+class NearClerk(Clerk):
+    """Answers about packages whose files are gone: that which decides is in memory."""
+
+    def __init__(self, settings: Settings, active: Active) -> None:
+        super().__init__(settings)
+        self._active = active
+        self._package = self._load
+
+    def _policy(self, packages: Packages) -> MonitoringPolicy:
+        assert packages.portfolio == toys.NAME
+        limits = Limits(score_psi=Limit(watch=0.1, recommend=0.25))
+        return MonitoringPolicy(portfolio=toys.NAME, version="1.0.0", limits=limits)
+
+    def _load(self, folder: str, version: str) -> ModelPackage:
+        assert folder
+        assert version == self._active.current.version
+        return self._active.current
 
 
 @dataclass
@@ -172,6 +218,10 @@ class Served:
             checked=self.metrics.chain_checked,
         )
         cases = Cases(self.settings, desk_of_people, regime, self.replays, self.signer)
+        self.analyst = Near(self.settings, self.active)
+        monitor = Monitor(
+            self.settings, audit, active, self.analyst, self.active.folders, self.accounts
+        )
         self.calls = Calls(
             self.settings,
             active,
@@ -180,6 +230,7 @@ class Served:
             self._metrics_text,
             self.stopping,
             cases,
+            monitor,
             self.metrics.checked,
         )
         self.server = Server(self.calls, self.accounts, self.traces)

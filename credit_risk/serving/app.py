@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from credit_risk.package import ModelPackage
     from credit_risk.serving.activation import ActivePackage
     from credit_risk.serving.cases import Cases
+    from credit_risk.serving.monitor import Monitor
     from credit_risk.serving.problems import Kind
     from credit_risk.serving.stopping import Stopping
     from credit_risk.settings import Settings
@@ -91,11 +92,13 @@ class Calls:
         metrics_text: Callable[[], Awaitable[tuple[bytes, str]]],
         stopping: Stopping,
         cases: Cases,
+        monitor: Monitor,
         checked: Callable[[Mapping[str, bool]], None],
     ) -> None:
         self._checked = checked
         self.stopping = stopping
         self.cases = cases
+        self.monitor = monitor
         self._settings = settings
         self._active = active
         self._desk = desk
@@ -319,6 +322,13 @@ def routes(calls: Calls) -> list[Route]:
         Route("/decisions/{id}/review", calls.cases.review, methods=["POST"]),
         Route("/reviews", calls.cases.reviews),
         Route("/reviews/summary", calls.cases.summary),
+        Route("/outcomes", calls.monitor.outcomes, methods=["POST"]),
+        Route("/monitor/drift", calls.monitor.drift, methods=["POST"]),
+        Route("/monitor/performance", calls.monitor.performance),
+        Route("/monitor/fairness", calls.monitor.fairness),
+        Route("/monitor/retraining-check", calls.monitor.check, methods=["POST"]),
+        Route("/monitor/retraining-check/{id}", calls.monitor.checked),
+        Route("/monitor/retraining-check/{id}/decision", calls.monitor.judge, methods=["POST"]),
         Route("/", calls.root),
         Route("/health", calls.health),
         Route("/livez", calls.livez),

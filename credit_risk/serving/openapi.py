@@ -21,14 +21,23 @@ from credit_risk.policy import BandName, DecisionName
 from credit_risk.replay import VERDICTS, Cause, replay
 from credit_risk.reviews import Case, Verdict
 from credit_risk.scoring import decide
-from credit_risk.serving import problems
+from credit_risk.serving import openapi_monitor, problems
 from credit_risk.serving.cases import ClaimBody, QueueQuery, ReviewBody, SummaryQuery
+from credit_risk.serving.describing import (
+    COUNT,
+    EXAMPLE_ID,
+    REQUEST_ID,
+    TEXT,
+    object_of,
+    problem_response,
+    problem_responses,
+    query_parameters,
+    ref,
+)
 from credit_risk.serving.once import KEY_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from pydantic import BaseModel
 
     from credit_risk.audit.records import Record
     from credit_risk.package import ModelPackage
@@ -39,7 +48,6 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-_EXAMPLE_ID = "01936b2e-7c40-7cc3-98c4-dc0c0c07398f"
 _NAMES = {
     "/predict": "predict",
     "/predict/batch": "predict_batch",
@@ -55,6 +63,13 @@ _NAMES = {
     "/decisions/{id}/review": "review",
     "/reviews": "reviews",
     "/reviews/summary": "reviews_summary",
+    "/outcomes": "outcomes",
+    "/monitor/drift": "drift",
+    "/monitor/performance": "performance",
+    "/monitor/fairness": "fairness",
+    "/monitor/retraining-check": "retraining_check",
+    "/monitor/retraining-check/{id}": "retraining_check_shown",
+    "/monitor/retraining-check/{id}/decision": "retraining_decision",
     "/": "about",
     "/health": "health",
     "/livez": "livez",
@@ -113,8 +128,7 @@ def document(
     """
     example = package.schema.example
     plain, explained = (
-        answer(package, _EXAMPLE_ID, decide(package, [example], explain=e)[0])
-        for e in (False, True)
+        answer(package, EXAMPLE_ID, decide(package, [example], explain=e)[0]) for e in (False, True)
     )
     on_record = _on_record(package, decide(package, [example])[0], example)
     batch_answer = {
@@ -129,19 +143,19 @@ def document(
     }
     explain = _scoring(
         "Decide about one application, with signed contributions",
-        _ref("Application"), example, _ref("ExplainedDecision"), explained, settings,
+        ref("Application"), example, ref("ExplainedDecision"), explained, settings,
     )  # fmt: skip
     paths = {
         "/predict": {
             "post": _scoring(
                 "Decide about one application",
-                _ref("Application"), example, _ref("Decision"), plain, settings,
+                ref("Application"), example, ref("Decision"), plain, settings,
             )
         },
         "/predict/batch": {
             "post": _scoring(
                 "Decide about many applications; a bad one is refused alone",
-                _ref("Batch"), {"applications": [example]}, _ref("BatchResult"), batch_answer,
+                ref("Batch"), {"applications": [example]}, ref("BatchResult"), batch_answer,
                 settings,
             )
         },
@@ -150,19 +164,19 @@ def document(
         "/decisions/{id}": {
             "get": _case(
                 "The record of a decision, the application included",
-                _ref("Record"), on_record.to_json(), "not-found", "record-expired",
+                ref("Record"), on_record.to_json(), "not-found", "record-expired",
             )
         },
         "/decisions/{id}/replay": {
             "post": _case(
                 "Make a decision again, from the package and policy that its record names",
-                _ref("Replay"), replay([on_record], lambda *_: package)[0].to_json(),
+                ref("Replay"), replay([on_record], lambda *_: package)[0].to_json(),
                 "unexpected-body", "not-found", "request-timeout", "record-expired", "overloaded",
             )
         },
         "/decisions/{id}/notice": {
             "get": _case(
-                "What a notice of adverse action needs", _ref("Notice"), _notice(package, regime),
+                "What a notice of adverse action needs", ref("Notice"), _notice(package, regime),
                 "not-found", "not-adverse", "notice-impossible", "package-missing",
                 "record-expired",
             )
@@ -170,10 +184,11 @@ def document(
         "/decisions/{id}/proof": {
             "get": _case(
                 "Proof that a record is as it was written, for who has the public key",
-                _ref("Proof"), _proof(on_record), "not-found", "evidence-invalid",
+                ref("Proof"), _proof(on_record), "not-found", "evidence-invalid",
             )
         },
         **_reviewing(package),
+        **openapi_monitor.paths(package),
         "/": {"get": _read("What this server is; browsers are led to /docs", _ABOUT)},
         "/health": {"get": _read("Every check, with what is wrong", _HEALTH)},
         "/livez": {"get": _read("The process answers", _STATUS)},
@@ -184,7 +199,7 @@ def document(
         },
         "/problems/{slug}": {"get": _read("What a type of problem means", _ADVICE)},
         "/openapi.json": {"get": _read("This document", _DOCUMENT)},
-        "/metrics": {"get": _read("Prometheus metrics", _TEXT, "text/plain")},
+        "/metrics": {"get": _read("Prometheus metrics", TEXT, "text/plain")},
     }  # fmt: skip
     for path, answered in answers.items():
         (content,) = paths[path]["get"]["responses"]["200"]["content"].values()
@@ -198,9 +213,9 @@ def document(
         "description": "A check fails",
         "content": failing,
     }
-    paths["/readyz"]["get"]["responses"]["503"] = _problem_response("not-ready")
+    paths["/readyz"]["get"]["responses"]["503"] = problem_response("not-ready")
     paths["/problems/{slug}"]["get"]["parameters"] = [_SLUG]
-    paths["/problems/{slug}"]["get"]["responses"]["404"] = _problem_response("not-found")
+    paths["/problems/{slug}"]["get"]["responses"]["404"] = problem_response("not-found")
     return {
         "openapi": "3.1.0",
         "info": {
@@ -220,17 +235,13 @@ def document(
     }
 
 
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
 def _scoring(  # noqa: PLR0917 - what a call is
     summary: str, takes: Json, example: Json, gives: Json, answered: Json, settings: Settings
 ) -> Json:
     return {
         "summary": summary,
         "tags": ["Decisions"],
-        "parameters": [_REQUEST_ID, _idempotency_key(settings)],
+        "parameters": [REQUEST_ID, _idempotency_key(settings)],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": takes, "example": example}},
@@ -241,17 +252,9 @@ def _scoring(  # noqa: PLR0917 - what a call is
                 "headers": {"Idempotency-Replayed": _REPLAYED},
                 "content": {"application/json": {"schema": gives, "example": answered}},
             },
-            **_problem_responses(*_SCORING_PROBLEMS),
+            **problem_responses(*_SCORING_PROBLEMS),
         },
     }
-
-
-def _problem_responses(*slugs: str) -> Json:
-    """The problems by their status."""
-    by_status: dict[int, list[str]] = {}
-    for slug in slugs:
-        by_status.setdefault(problems.KINDS[slug].status, []).append(slug)
-    return {str(status): _problem_response(*by_status[status]) for status in sorted(by_status)}
 
 
 def _proof(record: Record) -> Json:
@@ -307,10 +310,10 @@ def _case(
     return {
         "summary": summary,
         "tags": ["Cases"],
-        "parameters": [_REQUEST_ID, *([_DECISION_ID] if parameters is None else parameters)],
+        "parameters": [REQUEST_ID, *([_DECISION_ID] if parameters is None else parameters)],
         "responses": {
             "200": {"description": "OK", "content": {"application/json": content}},
-            **_problem_responses(*slugs, *always),
+            **problem_responses(*slugs, *always),
         },
     }
 
@@ -319,7 +322,7 @@ def _step(summary: str, takes: Json, example: Json, after: Case, now: int) -> Js
     """A call that takes a step in a case."""
     described = _case(
         summary,
-        _ref("Case"),
+        ref("Case"),
         after.to_json(now),
         *_STEP_PROBLEMS,
         always=("internal-error",),
@@ -338,7 +341,7 @@ def _reviewing(package: ModelPackage) -> Json:
     policy = package.policy.review
     declining = package.words.review_texts("DECLINE")
     approving = package.words.review_texts("APPROVE")
-    waiting = Case(_EXAMPLE_ID, package.portfolio, now, "REVIEW", "REVIEW")
+    waiting = Case(EXAMPLE_ID, package.portfolio, now, "REVIEW", "REVIEW")
     held = reviews.after(waiting, reviews.claim(waiting, "ada", now, policy).body, now)
     verdict = Verdict("ada", "DECLINE", min(declining), "As the documents show.")
     if approving:
@@ -357,7 +360,7 @@ def _reviewing(package: ModelPackage) -> Json:
     return {
         "/decisions/{id}/case": {
             "get": _case(
-                "What people did about a decision, notes included", _ref("Story"),
+                "What people did about a decision, notes included", ref("Story"),
                 waiting.to_json(now) | {"steps": []}, "not-found", "record-expired",
             )
         },
@@ -380,15 +383,15 @@ def _reviewing(package: ModelPackage) -> Json:
         },
         "/reviews": {
             "get": _case(
-                "The cases that wait for people, the oldest first", _ref("Queue"),
+                "The cases that wait for people, the oldest first", ref("Queue"),
                 {"portfolio": package.portfolio, "reviews": [listed], "next": None},
-                "not-found", "invalid-request", parameters=_query(QueueQuery),
+                "not-found", "invalid-request", parameters=query_parameters(QueueQuery),
             )
         },
         "/reviews/summary": {
             "get": _case(
                 "How often people overrode the server, by direction and reason",
-                _ref("ReviewSummary"),
+                ref("ReviewSummary"),
                 {
                     "portfolio": package.portfolio,
                     "since": None,
@@ -398,20 +401,10 @@ def _reviewing(package: ModelPackage) -> Json:
                     "waiting_now": 1,
                     "overrides": [],
                 },
-                "invalid-request", parameters=_query(SummaryQuery),
+                "invalid-request", parameters=query_parameters(SummaryQuery),
             )
         },
     }  # fmt: skip
-
-
-def _query(kind: type[BaseModel]) -> list[Json]:
-    """The parameters of a query, as they are checked; null is to leave one out."""
-    parameters = []
-    for name, schema in kind.model_json_schema()["properties"].items():
-        forms = [form for form in schema.get("anyOf", [schema]) if form.get("type") != "null"]
-        form = {k: v for k, v in forms[0].items() if k not in {"title", "default"}}
-        parameters.append({"name": name, "in": "query", "required": False, "schema": form})
-    return parameters
 
 
 def _notice(package: ModelPackage, regime: Regime) -> Json | None:
@@ -426,8 +419,8 @@ def _notice(package: ModelPackage, regime: Regime) -> Json | None:
 
 def _on_record(package: ModelPackage, decision: Decision, application: Application) -> Record:
     """The record of a decision, made a moment ago."""
-    call = Call("/predict", _EXAMPLE_ID)
-    return decision_record(package, _EXAMPLE_ID, application, decision, call, latency_ms=1.0)
+    call = Call("/predict", EXAMPLE_ID)
+    return decision_record(package, EXAMPLE_ID, application, decision, call, latency_ms=1.0)
 
 
 def _read(summary: str, gives: Json, media_type: str = "application/json") -> Json:
@@ -438,39 +431,14 @@ def _read(summary: str, gives: Json, media_type: str = "application/json") -> Js
     }
 
 
-def _problem_response(*slugs: str) -> Json:
-    kinds = [problems.KINDS[slug] for slug in slugs]
-    examples = {
-        kind.slug: {
-            "summary": kind.title,
-            "value": kind.problem(kind.advice).to_json(_EXAMPLE_ID),
-        }
-        for kind in kinds
-    }
-    return {
-        "description": "; or ".join(kind.title for kind in kinds),
-        "content": {problems.MEDIA_TYPE: {"schema": _ref("Problem"), "examples": examples}},
-    }
-
-
 _DECISION_ID: Json = {
     "name": "id",
     "in": "path",
     "required": True,
     "description": "decision_id of the decision",
     "schema": {"type": "string"},
-    "example": _EXAMPLE_ID,
+    "example": EXAMPLE_ID,
 }
-_REQUEST_ID: Json = {
-    "name": "X-Request-ID",
-    "in": "header",
-    "required": False,
-    "description": "Your id for the request: 1 to 128 visible ASCII characters. It is recorded, "
-    "logged and returned; one is made where it is absent or malformed.",
-    "schema": {"type": "string"},
-}
-
-
 _REPLAYED: Json = {
     "description": "This is the answer to an earlier request with the same Idempotency-Key",
     "schema": {"const": "true"},
@@ -510,7 +478,7 @@ def _components(package: ModelPackage, settings: Settings) -> Json:
         "reasons": {
             "type": "array",
             "maxItems": 4,
-            "items": _ref("Reason"),
+            "items": ref("Reason"),
             "description": "Principal reasons, most important first; none for an approval",
         },
         "model_version": {"type": "string"},
@@ -524,13 +492,13 @@ def _components(package: ModelPackage, settings: Settings) -> Json:
             "type": "number",
             "description": "base_value plus all contributions, within 1e-6",
         },
-        "contributions": {"type": "array", "items": _ref("Contribution")},
+        "contributions": {"type": "array", "items": ref("Contribution")},
         "reasons": {
             "type": "array",
-            "items": _object(
+            "items": object_of(
                 {
-                    "code": _TEXT,
-                    "fields": {"type": "array", "items": _TEXT},
+                    "code": TEXT,
+                    "fields": {"type": "array", "items": TEXT},
                     "contribution": {
                         "type": ["number", "null"],
                         "description": "log-odds; null where a rule speaks",
@@ -538,44 +506,44 @@ def _components(package: ModelPackage, settings: Settings) -> Json:
                 }
             ),
         },
-        "reference_group": _object(
-            {"name": _TEXT, "description": _TEXT, "rows": _COUNT, "sha256": _DIGEST}
+        "reference_group": object_of(
+            {"name": TEXT, "description": TEXT, "rows": COUNT, "sha256": _DIGEST}
         ),
     }
     rows = {"type": "array", "minItems": 1, "maxItems": settings.batch_rows_max}
     return {
         "Application": package.schema.json_schema(),
-        "Batch": _object({"applications": rows | {"items": _ref("Application")}}, closed=True),
-        "Decision": _object(decision),
-        "ExplainedDecision": _object(
+        "Batch": object_of({"applications": rows | {"items": ref("Application")}}, closed=True),
+        "Decision": object_of(decision),
+        "ExplainedDecision": object_of(
             decision
             | {
                 "rules": {"type": "array", "items": {"type": "string"}},
-                "explanation": _object(explanation),
+                "explanation": object_of(explanation),
             }
         ),
-        "Reason": _object({"code": {"enum": sorted(package.reasons.texts)}, "text": _TEXT}),
-        "Contribution": _object(
+        "Reason": object_of({"code": {"enum": sorted(package.reasons.texts)}, "text": TEXT}),
+        "Contribution": object_of(
             {
                 "field": {"enum": list(package.schema.names)},
-                "title": _TEXT,
-                "reason_code": _TEXT,
+                "title": TEXT,
+                "reason_code": TEXT,
                 "contribution": {"type": "number", "description": "log-odds; above 0 is adverse"},
             }
         ),
-        "BatchResult": _object(
+        "BatchResult": object_of(
             {
-                "portfolio": _TEXT,
-                "model_version": _TEXT,
-                "policy_version": _TEXT,
-                "rows": _COUNT,
-                "decided": _COUNT,
-                "refused": _COUNT,
-                "failed": _COUNT,
+                "portfolio": TEXT,
+                "model_version": TEXT,
+                "policy_version": TEXT,
+                "rows": COUNT,
+                "decided": COUNT,
+                "refused": COUNT,
+                "failed": COUNT,
                 "results": {
                     "type": "array",
                     "description": "In order of the applications",
-                    "items": {"anyOf": [_ref("Decision"), _object({"problem": _ref("Problem")})]},
+                    "items": {"anyOf": [ref("Decision"), object_of({"problem": ref("Problem")})]},
                 },
             }
         ),
@@ -587,71 +555,59 @@ def _components(package: ModelPackage, settings: Settings) -> Json:
         "Story": _STORY,
         "Queue": _QUEUE,
         "ReviewSummary": _SUMMARY,
+        **openapi_monitor.components(),
         "Problem": {
             "type": "object",
             "description": "RFC 9457; type is a path of this server that says what to do",
             "required": ["type", "title", "status", "detail"],
             "properties": {
                 "type": {"enum": [kind.uri for kind in problems.KINDS.values()]},
-                "title": _TEXT,
+                "title": TEXT,
                 "status": {"type": "integer"},
-                "detail": _TEXT,
+                "detail": TEXT,
                 "instance": {"type": "string", "format": "uri"},
                 "errors": {
                     "type": "array",
-                    "items": _object({"pointer": _TEXT, "detail": _TEXT}),
+                    "items": object_of({"pointer": TEXT, "detail": TEXT}),
                 },
             },
         },
     }
 
 
-def _object(properties: Json, *, closed: bool = False) -> Json:
-    schema: Json = {
-        "type": "object",
-        "required": list(properties),
-        "properties": properties,
-    }
-    if closed:
-        schema["additionalProperties"] = False
-    return schema
-
-
-_TEXT: Json = {"type": "string"}
-_COUNT: Json = {"type": "integer", "minimum": 0}
 _DIGEST: Json = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _DOCUMENT: Json = {"type": "object"}
-_STATUS: Json = _object({"status": _TEXT})
-_VERSIONS: Json = {"portfolio": _TEXT, "model_version": _TEXT, "policy_version": _TEXT}
-_ABOUT: Json = _object({"service": _TEXT, **_VERSIONS, "docs": _TEXT, "openapi": _TEXT})
-_HEALTH: Json = _object(
+_STATUS: Json = object_of({"status": TEXT})
+_VERSIONS: Json = {"portfolio": TEXT, "model_version": TEXT, "policy_version": TEXT}
+_ABOUT: Json = object_of({"service": TEXT, **_VERSIONS, "docs": TEXT, "openapi": TEXT})
+_HEALTH: Json = object_of(
     {
         "status": {"enum": ["ok", "failing"]},
         **_VERSIONS,
         "checks": {
             "type": "object",
             "required": ["model", "records", "activation"],
-            "additionalProperties": _TEXT,
+            "additionalProperties": TEXT,
             "description": "ok, or what is wrong; a fault of activation leaves the server deciding "
             "with the package before",
         },
     }
 )
-_VERSION: Json = _object(
+_VERSION: Json = object_of(
     {
-        "service": _object({"version": _TEXT, "bentoml": _TEXT}),
-        "portfolio": _TEXT,
-        "model": _object({"version": _TEXT, "sha256": _DIGEST, "estimator": _TEXT, "kind": _TEXT}),
-        "policy": _object({"version": _TEXT, "sha256": _DIGEST}),
-        "schema": _object({"version": _TEXT, "sha256": _DIGEST}),
-        "reasons": _object({"version": _TEXT, "sha256": _DIGEST}),
-        "reference_group": _object({"name": _TEXT, "sha256": _DIGEST}),
+        "service": object_of({"version": TEXT, "bentoml": TEXT}),
+        "portfolio": TEXT,
+        "model": object_of({"version": TEXT, "sha256": _DIGEST, "estimator": TEXT, "kind": TEXT}),
+        "policy": object_of({"version": TEXT, "sha256": _DIGEST}),
+        "schema": object_of({"version": TEXT, "sha256": _DIGEST}),
+        "reasons": object_of({"version": TEXT, "sha256": _DIGEST}),
+        "reference_group": object_of({"name": TEXT, "sha256": _DIGEST}),
     }
 )
-_ADVICE: Json = _object(
-    {"type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, "advice": _TEXT}
+_ADVICE: Json = object_of(
+    {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "advice": TEXT}
 )
-_TEXTS: Json = {"type": "array", "items": _TEXT}
+_TEXTS: Json = {"type": "array", "items": TEXT}
 _NOTHING_OR_TEXT: Json = {"type": ["string", "null"]}
 _CLOSED: Json = {
     "type": ["object", "null"],
@@ -668,9 +624,9 @@ _PROPOSAL: Json = {
     "type": ["object", "null"],
     "description": "What waits for a second, different person",
     "properties": {
-        "reviewer": _TEXT,
+        "reviewer": TEXT,
         "decision": {"enum": ["APPROVE", "DECLINE"]},
-        "reason": _TEXT,
+        "reason": TEXT,
     },
 }
 _NOTHING_OR_TIME: Json = {"type": ["string", "null"], "format": "date-time"}
@@ -682,26 +638,26 @@ _IN_QUEUE: Json = {
     "until": _NOTHING_OR_TIME,
     "proposal": _PROPOSAL,
 }
-_CASE: Json = _object(
+_CASE: Json = object_of(
     {
         **_IN_QUEUE,
-        "portfolio": _TEXT,
+        "portfolio": TEXT,
         "decision": {"enum": list(get_args(DecisionName)), "description": "The server's"},
         "closed": _CLOSED,
     }
 )
-_STORY: Json = _object(
+_STORY: Json = object_of(
     _CASE["properties"]
     | {
         "steps": {
             "type": "array",
             "description": "The first one first",
-            "items": _object(
+            "items": object_of(
                 {
                     "record": {"type": "string", "format": "uuid"},
                     "time": {"type": "string", "format": "date-time"},
                     "action": {"enum": ["claim", "release", "propose", "return", "close"]},
-                    "reviewer": _TEXT,
+                    "reviewer": TEXT,
                     "decision": _NOTHING_OR_TEXT,
                     "reason": _NOTHING_OR_TEXT,
                     "note": _NOTHING_OR_TEXT
@@ -711,42 +667,42 @@ _STORY: Json = _object(
         }
     }
 )
-_QUEUE: Json = _object(
+_QUEUE: Json = object_of(
     {
-        "portfolio": _TEXT,
-        "reviews": {"type": "array", "items": _object(_IN_QUEUE)},
+        "portfolio": TEXT,
+        "reviews": {"type": "array", "items": object_of(_IN_QUEUE)},
         "next": _NOTHING_OR_TEXT | {"description": "What to give as after for the next page"},
     }
 )
-_SUMMARY: Json = _object(
+_SUMMARY: Json = object_of(
     {
-        "portfolio": _TEXT,
+        "portfolio": TEXT,
         "since": _NOTHING_OR_TIME,
         "until": _NOTHING_OR_TIME,
-        "decisions": _object(dict.fromkeys(get_args(DecisionName), _COUNT)),
-        "reviews": _object(
-            dict.fromkeys(("closed", "approved", "declined", "proposed", "returned"), _COUNT)
+        "decisions": object_of(dict.fromkeys(get_args(DecisionName), COUNT)),
+        "reviews": object_of(
+            dict.fromkeys(("closed", "approved", "declined", "proposed", "returned"), COUNT)
         ),
-        "waiting_now": _COUNT,
+        "waiting_now": COUNT,
         "overrides": {
             "type": "array",
-            "items": _object(
+            "items": object_of(
                 {
                     "direction": {"enum": ["low-side", "high-side"]},
                     "decision": {"enum": list(get_args(DecisionName))},
-                    "number": _COUNT,
-                    "of": _COUNT,
+                    "number": COUNT,
+                    "of": COUNT,
                     "rate": {"type": ["number", "null"]},
-                    "reasons": {"type": "object", "additionalProperties": _COUNT},
+                    "reasons": {"type": "object", "additionalProperties": COUNT},
                 }
             ),
         },
     }
 )
-_NOTICE: Json = _object(
+_NOTICE: Json = object_of(
     {
         "decision_id": {"type": "string", "format": "uuid"},
-        "portfolio": _TEXT,
+        "portfolio": TEXT,
         "decision": {"const": "DECLINE"},
         "decided_by": {
             "type": "array",
@@ -756,12 +712,12 @@ _NOTICE: Json = _object(
         "principal_reasons": {
             "type": "array",
             "minItems": 1,
-            "items": _object(
-                {"code": _TEXT, "text": _TEXT, "component": {"enum": ["reviewer", "rule", "score"]}}
+            "items": object_of(
+                {"code": TEXT, "text": TEXT, "component": {"enum": ["reviewer", "rule", "score"]}}
             ),
             "description": "In the wording approved for this decision, the regime's number at most",
         },
-        "notification": _object(
+        "notification": object_of(
             {
                 "counted_from": {"enum": ["application", "decision"]},
                 "from": {"type": "string", "format": "date-time"},
@@ -771,7 +727,7 @@ _NOTICE: Json = _object(
                     "format": "date",
                     "description": "The last day, UTC; null where the regime has no number of days",
                 },
-                "words": _TEXT,
+                "words": TEXT,
             }
         ),
         "personal_data": {
@@ -782,37 +738,37 @@ _NOTICE: Json = _object(
         "review": _CLOSED,
         "statements": {
             "type": "array",
-            "items": _object(
-                {"id": _TEXT, "text": _TEXT, "placeholders": _TEXTS, "when": _NOTHING_OR_TEXT}
+            "items": object_of(
+                {"id": TEXT, "text": TEXT, "placeholders": _TEXTS, "when": _NOTHING_OR_TEXT}
             ),
             "description": "What the notice has to say besides; the lender fills the placeholders",
         },
-        "model_version": _TEXT,
-        "policy_version": _TEXT,
-        "reasons": _object({"version": _TEXT, "sha256": _DIGEST}),
-        "regime": _object(
+        "model_version": TEXT,
+        "policy_version": TEXT,
+        "reasons": object_of({"version": TEXT, "sha256": _DIGEST}),
+        "regime": object_of(
             {
-                "id": _TEXT,
-                "version": _TEXT,
-                "title": _TEXT,
+                "id": TEXT,
+                "version": TEXT,
+                "title": TEXT,
                 "as_of": {"type": "string", "format": "date"},
                 "sha256": _DIGEST,
-                "caveat": _TEXT,
+                "caveat": TEXT,
                 "sources": {"type": "array", "items": {"type": "object"}},
                 "record_retention_months": {"type": ["integer", "null"]},
             }
         ),
     }
 )
-_RECORD: Json = _object(
+_RECORD: Json = object_of(
     {
         "id": {"type": "string", "format": "uuid"},
         "kind": {"const": "decision"},
         "time": {"type": "string", "format": "date-time"},
-        "portfolio": _TEXT,
-        "request_id": _TEXT,
-        "model_version": _TEXT,
-        "policy_version": _TEXT,
+        "portfolio": TEXT,
+        "request_id": TEXT,
+        "model_version": TEXT,
+        "policy_version": TEXT,
         "decision": {"enum": list(get_args(DecisionName))},
         "status": {"type": "integer"},
         "about": _NOTHING_OR_TEXT,
@@ -832,23 +788,23 @@ _ANSWERED: Json = {
     "type": "object",
     "description": "Versions, digests and answers, by their names on record",
 }
-_REPLAY: Json = _object(
+_REPLAY: Json = object_of(
     {
         "decision_id": {"type": "string", "format": "uuid"},
         "verdict": {"enum": list(VERDICTS)},
-        "detail": _TEXT,
+        "detail": TEXT,
         "cause": {
             "enum": [*get_args(Cause), None],
             "description": "Why it is NOT_REPRODUCIBLE; null for other verdicts",
         },
         "differences": {
             "type": "array",
-            "items": _object({"field": _TEXT, "recorded": {}, "replayed": {}}),
+            "items": object_of({"field": TEXT, "recorded": {}, "replayed": {}}),
         },
         "libraries": {
             "type": "object",
             "description": "What differs between the environment then and here, by name",
-            "additionalProperties": _object(
+            "additionalProperties": object_of(
                 {"recorded": _NOTHING_OR_TEXT, "here": _NOTHING_OR_TEXT}
             ),
         },
@@ -864,12 +820,12 @@ _SLUG: Json = {
     "schema": {"enum": list(problems.KINDS)},
     "example": "invalid-application",
 }
-_PROOF: Json = _object(
+_PROOF: Json = object_of(
     {
         "format": {"const": proofs.FORMAT},
         "decision_id": {"type": "string", "format": "uuid"},
-        "proves": _TEXT,
-        "record": _object(
+        "proves": TEXT,
+        "record": object_of(
             {
                 "sequence": {"type": "integer", "minimum": 1},
                 "hash": _DIGEST,
@@ -879,18 +835,18 @@ _PROOF: Json = _object(
                 },
             }
         ),
-        "inclusion": _object(
+        "inclusion": object_of(
             {
-                "index": _COUNT,
+                "index": COUNT,
                 "size": {"type": "integer", "minimum": 1},
                 "path": {"type": "array", "items": _DIGEST},
             }
         ),
-        "checkpoint": _object(
+        "checkpoint": object_of(
             {
                 "statement": {"type": "string", "description": "What was signed, JSON"},
                 "signature": {"type": "string", "description": "Ed25519, in base64"},
-                "key_id": _TEXT,
+                "key_id": TEXT,
             }
         ),
         "public_key": {

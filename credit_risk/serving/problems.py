@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 from credit_risk.decisions import Problem
 from credit_risk.errors import (
     ApplicationInvalid,
+    Conflict,
     CreditRiskError,
     DeadlineExceeded,
     EvidenceInvalid,
     ExplanationFailed,
     KeyInUse,
     KeyReused,
+    KeysInvalid,
+    MonitoringFailed,
     NotAdverse,
     NoticeImpossible,
     Overloaded,
@@ -131,6 +134,18 @@ KINDS: Mapping[str, Kind] = _kinds(
         "detail says why. Read the case again: somebody else may have been faster.",
     ),
     Kind(
+        "already-decided",
+        409,
+        "Somebody has decided on this check",
+        "Read it, or ask for another check.",
+    ),
+    Kind(
+        "groups-missing",
+        409,
+        "The server has no key of groups",
+        "Supply groups by `credit-risk groups add`, and give the servers CREDIT_RISK_GROUPS_KEYS.",
+    ),
+    Kind(
         "record-expired",
         410,
         "The record was removed at the end of its retention",
@@ -225,6 +240,20 @@ KINDS: Mapping[str, Kind] = _kinds(
         "it.",
     ),
     Kind(
+        "record-in-doubt",
+        503,
+        "It was not all on record in time, and may still get there",
+        "Send it again after the time that Retry-After names: outcomes that are on record already "
+        "are not recorded twice.",
+    ),
+    Kind(
+        "not-worked-out",
+        503,
+        "The answer could not be worked out",
+        "Try again after the time that Retry-After names. The failure is logged under the request "
+        "id.",
+    ),
+    Kind(
         "records-unavailable",
         503,
         "The records cannot be read",
@@ -266,6 +295,9 @@ _BY_ERROR: tuple[tuple[type[CreditRiskError], str, str], ...] = (
     (ExplanationFailed, "explanation-failed", "The explanation failed its own check"),
     (RecordingFailed, "not-recorded", "The record database did not take the record in time"),
     (KeyInUse, "idempotency-key-in-use", "The first request with this key has no answer yet"),
+    (Conflict, "already-decided", "Its first decision stands"),
+    (KeysInvalid, "groups-missing", "None was set, and none was made"),
+    (MonitoringFailed, "not-worked-out", "The process that works it out failed, or took too long"),
     (KeyReused, "idempotency-key-reused", "The body is not that of the first request with it"),
     (Overloaded, "overloaded", "Too many applications are waiting"),
     (DeadlineExceeded, "deadline-exceeded", "The time a request has was over"),

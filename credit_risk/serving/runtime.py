@@ -24,12 +24,14 @@ from credit_risk.serving import activation, problems
 from credit_risk.serving.activation import ActivePackage
 from credit_risk.serving.app import SCORING, Calls, Server
 from credit_risk.serving.cases import Cases
+from credit_risk.serving.monitor import Monitor
 from credit_risk.serving.replays import Replays
 from credit_risk.serving.stopping import Stopping
 from credit_risk.serving.store import Store
 from credit_risk.serving.watch import Watch
 from monitoring import exposition
 from monitoring.accounts import Accounts
+from monitoring.analyst import Analyst
 from monitoring.metrics import Metrics
 from monitoring.traces import Traces, exporter
 from monitoring.vitals import Vitals
@@ -99,6 +101,15 @@ class Runtime:
         casework = Casework(self._audit, wordings, self._accounts, settings.portfolio)
         regime = regimes.load(settings.regimes_dir, settings.regime)
         cases = Cases(settings, casework, regime, self._replays, self._signer)
+        self._analyst = Analyst(settings)
+        monitor = Monitor(
+            settings,
+            self._audit,
+            self._active,
+            self._analyst,
+            partial(store.folders, settings.portfolio),
+            self._accounts,
+        )
         calls = Calls(
             settings,
             self._active,
@@ -107,6 +118,7 @@ class Runtime:
             self._metrics_text,
             self._stopping,
             cases,
+            monitor,
             metrics.checked,
         )
         self._watch = Watch(
@@ -141,6 +153,7 @@ class Runtime:
         self._batcher.close()
         self._signer.close()
         self._replays.close()
+        self._analyst.close()
         self._audit.close()
         self._accounts.close()
         self._traces.close()

@@ -147,6 +147,13 @@ class Store:
         msg = f"no package {version} of portfolio {portfolio} is installed"
         raise PackageNotFound(msg)
 
+    def folders(self, portfolio: str) -> dict[str, str]:
+        """The folders of a portfolio's packages by version; none is looked into."""
+        shipped = {path.name: path for path in _folders(self._shipped / portfolio)}
+        models = _folders(self._home / "models" / portfolio)
+        found = shipped | {model.name: model / FOLDER for model in models}
+        return {name: str(path) for name, path in found.items() if _VERSION.fullmatch(name)}
+
     def load(self, portfolio: str, version: str) -> package.ModelPackage:
         """Load a package, its sums verified.
 

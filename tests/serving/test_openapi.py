@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-CASES = ["Cases"]
-"""The tag of calls about a decision on record, so that their examples need one."""
+ON_RECORD = (["Cases"], ["Monitoring"])
+"""Tags of calls about what is on record, so that their examples need it."""
 REFERRED = toys.SAFE | {"years_employed": None}
 FOR_BROWSERS = {"/docs"}
 """Pages: no program calls them."""
@@ -109,7 +109,7 @@ def test_every_call_says_what_it_does_and_answers(document: Json) -> None:
     """Each has a summary, a tag, a 200 with its form, and its problems as problems."""
     for path, _, operation in operations(document):
         assert operation["summary"], path
-        assert operation["tags"] in (["Decisions"], ["Cases"], ["Service"]), path
+        assert operation["tags"] in (["Decisions"], ["Service"], *ON_RECORD), path
         assert operation["responses"]["200"]["content"], path
         for status, response in operation["responses"].items():
             assert response["description"], path
@@ -185,7 +185,11 @@ def without_ids(answer: Json) -> Json:
 def test_the_example_of_every_other_call_is_what_it_answers(server: Served, document: Json) -> None:
     """Every call of the document has a working example."""
     for path, method, operation in operations(document):
-        if method == "post" or path in {"/openapi.json", "/metrics"} or operation["tags"] == CASES:
+        if (
+            method == "post"
+            or path in {"/openapi.json", "/metrics"}
+            or operation["tags"] in ON_RECORD
+        ):
             continue
         url = path
         for parameter in operation.get("parameters", ()):
@@ -284,8 +288,9 @@ def test_the_examples_have_the_form_that_is_promised(document: Json) -> None:
                 if "example" in described:
                     validator(document, described["schema"]).validate(described["example"])
                     checked += 1
-    # Of four calls what is answered, of three steps what is sent too, of the queue two.
-    assert checked == 2 * len(SCORING) + 7 + 5 + 2 * 3 + 2
+    # Of four calls what is answered, of three steps what is sent too, of the queue two; of the
+    # model in use seven answers, and what is sent to three.
+    assert checked == 2 * len(SCORING) + 7 + 5 + 2 * 3 + 2 + 7 + 3
 
 
 def test_the_documents_words_name_who_decides(server: Served, document: Json) -> None:
@@ -350,11 +355,22 @@ def test_every_call_answers_as_the_document_says(
             # Calls follow from each other only where links say so; there are none.
             "phases": {"stateful": {"enabled": False}},
             "operations": [
-                {
-                    # A wrong row is no error of the batch: it is answered in its place.
-                    "include-path": "/predict/batch",
-                    "checks": {"negative_data_rejection": {"enabled": False}},
-                }
+                *(
+                    {
+                        # A wrong row is no error of the call: it is answered in its place.
+                        "include-path": path,
+                        "checks": {"negative_data_rejection": {"enabled": False}},
+                    }
+                    for path in ("/predict/batch", "/outcomes")
+                ),
+                *(
+                    {
+                        # A window is a period or two times in order, which no form can say.
+                        "include-path": f"/monitor/{name}",
+                        "checks": {"positive_data_acceptance": {"enabled": False}},
+                    }
+                    for name in ("drift", "performance", "fairness")
+                ),
             ],
         }
     )
@@ -375,7 +391,9 @@ def test_every_call_answers_as_the_document_says(
         assert wrong == []
         every = {f"{m.upper()} {path}" for path, m, _ in operations(described.raw_schema)}
         assert tried == every - {"GET /openapi.json"}  # read at the start
-        assert {record.kind for record in server.records()} == {"decision", "refusal"}
+        assert {record.kind for record in server.records()} == {
+            *("decision", "refusal", "retraining-check")
+        }
 
 
 def with_new_keys(app: ASGIApp) -> ASGIApp:
