@@ -37,6 +37,8 @@ _NARROW = 9
 _NAME = 56
 """Pixels for the name of a day or a month."""
 _WHOLE, _PERCENT = 1_000, 0.01
+NEXT_TO_NOTHING = 0.01
+"""A PSI below is calm even where there are so many applicants that it is not by chance."""
 FOUR_FIFTHS = 0.8
 """The rule of thumb of the EEOC's Uniform Guidelines: a ratio below it is looked into."""
 
@@ -122,8 +124,10 @@ def _cell(
         drawing.box(x, y, width, _ROW - 2, "few", says=says)
         return
     by_chance = found.critical is not None and found.psi <= found.critical
-    psi = min(found.psi / 4, MODERATE / 4) if by_chance else found.psi
-    drawing.box(x, y, width, _ROW - 2, "cell", fill=heat(psi), says=says)
+    if by_chance or found.psi < NEXT_TO_NOTHING:
+        drawing.box(x, y, width, _ROW - 2, "cell calm", says=says)
+        return
+    drawing.box(x, y, width, _ROW - 2, "cell", fill=heat(found.psi), says=says)
 
 
 def heat(psi: float) -> str:

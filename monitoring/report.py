@@ -70,7 +70,7 @@ def page(known: Monitored) -> str:
             headline=HEADLINES[known.check.verdict],
             tiles=_tiles(known),
             heat=_heat(known),
-            legend=[(f"{psi:g}", charts.heat(psi)) for psi in (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)],
+            legend=[(f"{psi:g}", charts.heat(psi)) for psi in (0.05, 0.1, 0.25, 0.5, 1.0)],
             fields=[] if known.window is None else charts.compared(known.window),
             charts=charts,
         )
