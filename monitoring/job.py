@@ -138,7 +138,8 @@ def give_way() -> None:
     """Have the calling thread, and no other one, work only while nobody else has to.
 
     For who computes; whoever writes must not be kept waiting, as others wait for the lock then.
-    The priority of a process is that of its threads, one by one (Linux, sched(7)).
+    The priority of a process is that of its threads, one by one (Linux, sched(7)); while the log's
+    thread writes, the one that computes waits for it, and so has the interpreter's lock no more.
     """
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICEST)
 

@@ -17,6 +17,7 @@ import yaml
 
 from credit_risk.audit import keys
 from credit_risk.settings import PREFIX, Settings
+from loadtests.prometheus import JOB, MONITOR
 from monitoring.metrics import LATENCY_BUCKETS
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +70,8 @@ def listens(name: str) -> set[int]:
         return {config["server"]["http_listen_port"], int(otlp.rpartition(":")[2])}
     if name == "loki":
         return {mounted(name, "/etc/loki/loki.yaml")["server"]["http_listen_port"]}
+    if name == "monitor":
+        return {int(one.partition("=")[2]) for one in service(name)["command"] if "-port=" in one}
     defaults = {"server": 3000, "grafana": 3000, "prometheus": 9090, "alertmanager": 9093}
     return {defaults[name]}
 
@@ -218,6 +221,21 @@ def test_prometheus_takes_what_tempo_writes_and_finds_the_rules() -> None:
     assert tuple(generated) == LATENCY_BUCKETS
 
 
+def test_dashboards_find_the_monitoring_job_of_the_servers() -> None:
+    """It is scraped under their job's name with ``-monitor`` behind."""
+    config = mounted("prometheus", "/etc/prometheus/prometheus.yaml")
+    jobs = {job["job_name"] for job in config["scrape_configs"]}
+
+    assert {JOB, MONITOR} <= jobs
+
+
+def test_the_server_has_no_key_to_applicants_groups() -> None:
+    """Nor has anybody else but who monitors."""
+    having = {name for name in SERVICES if "groups-keys" in service(name).get("secrets", [])}
+
+    assert having == {"monitor"}
+
+
 def test_grafana_finds_its_dashboards() -> None:
     """Where the provisioning looks for them."""
     (providers,) = [read(str(path.relative_to(ROOT))) for path in provisioned("dashboards")]
@@ -227,7 +245,7 @@ def test_grafana_finds_its_dashboards() -> None:
     assert mounts("grafana")["/etc/grafana/provisioning"] == "./grafana/provisioning"
 
 
-@pytest.mark.parametrize("name", ["migrate", "server", "traffic"])
+@pytest.mark.parametrize("name", ["migrate", "server", "monitor", "traffic"])
 def test_what_the_server_is_told_are_settings(name: str) -> None:
     """It refuses to start with another one."""
     told = {key for key in service(name)["environment"] if key.startswith(PREFIX)}
@@ -274,8 +292,11 @@ def test_secrets_are_made_once_and_are_what_the_server_takes(tmp_path: Path) -> 
     settings = Settings(
         database_url_file=folder / "database-url",
         encryption_keys_file=folder / "encryption-keys",
+        groups_keys_file=folder / "groups-keys",
         signing_key_file=folder / "signing-key.pem",
     )
+    assert keys.groups_sealing(settings) is not None
+    assert contents["groups-keys"] != contents["encryption-keys"]
     assert keys.sealing(settings) is not None
     assert keys.signing_key(settings) is not None
     assert settings.audit_url.password == contents["database-password"].strip()
