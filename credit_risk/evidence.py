@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from credit_risk import __version__, scoring
 from credit_risk.audit.records import every, moment, pages
-from credit_risk.audit.tables import HEAD, OUTCOMES, RECORDS
+from credit_risk.audit.tables import HEAD, MONITORING_RESULTS, OUTCOMES, RECORDS
 from credit_risk.errors import ExplanationFailed, OutputRefused, PackageInvalid
 from credit_risk.replay import PAGE_RECORDS, Candidate, Comparison, listings_of, replay
 
@@ -41,6 +41,7 @@ _FOLDER = Path(__file__).parent
 _CHUNK = 10_000
 _C = RECORDS.c
 _O = OUTCOMES.c
+_M = MONITORING_RESULTS.c
 
 TITLES: dict[Evidence, str] = {
     "model-card": "Model card",
@@ -144,7 +145,7 @@ def pack(
         "performance": _performance(package),
         "calibration": _calibration(package),
         "reasons-method": _reasons(package),
-        "fairness": Topic(missing="This version of the server measures no fairness."),
+        "fairness": _fairness(package, records),
         "policy": _policy(package),
         "approvals": _approvals(),
         "activation-history": _activations(package, records),
@@ -152,7 +153,7 @@ def pack(
         "reviews": _reviews(package, records, findings.reviews),
         "record-integrity": _integrity(records, findings.integrity),
         "replay": _replay(package, findings.replayed),
-        "drift": Topic(missing="This version of the server watches no drift."),
+        "drift": _drift(package, records),
         "outcomes": _outcomes(package, records),
         "regime": _regime(regime, regime_sha256),
     }
@@ -623,7 +624,136 @@ def _outcomes(package: ModelPackage, records: SqlRecords | None) -> Topic:
         f"{defaults:,} defaulted, {defaults / number:.2%}.",
         f"Corrections on record: {len(hashes) - number:,}.",
     )
+    for watched in _watched(package, records, "performance"):
+        _say_performance(topic, watched)
     return topic
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """What the monitoring job found last of one kind: its JSON, and what states it."""
+
+    kind: str
+    body: dict[str, Any]
+    rests: Rests
+
+
+_UNWATCHED = "The monitoring job (python -m monitoring run) has put nothing of this on record."
+
+
+def _watched(package: ModelPackage, records: SqlRecords, kind: str) -> list[_Watched]:
+    """The results of one kind, or of each kind that begins with it and a colon, of the last window.
+
+    Of windows that end together, the longest: the last days, and not today alone.
+    """
+    found = (
+        sa.select(_M.kind, _M.time, _M.since, _M.until, _M.body)
+        .where(_M.portfolio == package.portfolio, _M.model_version == package.version)
+        .where(sa.or_(_M.kind == kind, _M.kind.startswith(f"{kind}:", autoescape=True)))
+        .order_by(_M.kind, _M.until.desc(), _M.since)
+    )
+    newest: dict[str, _Watched] = {}
+    with records.reading() as connection:
+        for name, time, since, until, body in connection.execute(found):
+            window = f"{moment(since)[:10]} to {moment(until)[:10]}"
+            rests = Rests(
+                f"what the monitoring job found at {moment(time)} of decisions from {window}",
+                hashlib.sha256(body.encode()).hexdigest(),
+            )
+            newest.setdefault(name, _Watched(name, json.loads(body), rests))
+    return list(newest.values())
+
+
+def _say_performance(topic: Topic, watched: _Watched) -> None:
+    body = watched.body
+    figures, expected = body["figures"], body["expected"]
+    topic.say(
+        watched.rests,
+        f"Of {body['accepted']:,} applications accepted, {body['coverage']:.1%} have an outcome; "
+        f"{body['maturity']:.1%} had the whole outcome period.",
+    )
+    if figures is None:
+        topic.say(watched.rests, f"No figures: {body['not_enough']}.")
+    else:
+        topic.tables.append(
+            (
+                ["figure", "observed", "low", "high", "if all PDs were true"],
+                [
+                    [
+                        name,
+                        *(_short(observed[place]) for place in ("value", "low", "high")),
+                        "" if expected is None else _short(expected[name]["value"]),
+                    ]
+                    for name, observed in figures.items()
+                ],
+            )
+        )
+    topic.say(watched.rests, *body["caveats"])
+
+
+def _drift(package: ModelPackage, records: SqlRecords | None) -> Topic:
+    results = [] if records is None else _watched(package, records, "drift")
+    if records is None or not results:
+        return Topic(missing=_UNRECORDED if records is None else _UNWATCHED)
+    topic = Topic()
+    for watched in results:
+        body = watched.body
+        topic.figures["drift of applicants"] = body["verdict"]
+        topic.say(
+            watched.rests,
+            f"{body['rows']:,} applicants, compared with the package's reference: "
+            f"{body['verdict']}. {body['recommendation']}",
+        )
+        compared = [*([] if body["score"] is None else [body["score"]]), *body["fields"]]
+        rows = [
+            [
+                one["field"],
+                one["verdict"],
+                _short(one["psi"]),
+                "" if one["critical"] is None else _short(one["critical"]),
+                "" if one["p_corrected"] is None else _short(one["p_corrected"]),
+                f"{one['missing']['share']:.2%}",
+            ]
+            for one in compared
+        ]
+        heads = ["field", "verdict", "PSI", "by chance up to", "p, corrected", "missing"]
+        topic.tables.append((heads, rows))
+    for watched in _watched(package, records, "retraining"):
+        said = f"Whether to retrain: {watched.body['verdict']}."
+        topic.say(watched.rests, " ".join([said, *watched.body["reasons"]]))
+    return topic
+
+
+def _fairness(package: ModelPackage, records: SqlRecords | None) -> Topic:
+    results = [] if records is None else _watched(package, records, "fairness")
+    if records is None or not results:
+        return Topic(missing=_UNRECORDED if records is None else _UNWATCHED)
+    topic = Topic()
+    for watched in results:
+        body = watched.body
+        beside = body["not_enough"] or f"The others are held against {body['reference']}."
+        topic.say(
+            watched.rests,
+            f"By {body['attribute']}: {body['rows']:,} decisions with a group, "
+            f"{body['unknown']:,} without. {beside}",
+        )
+        rows = [
+            [
+                group["name"],
+                f"{group['rows']:,}",
+                *(_interval(group[name]) for name in ("approval_rate", "ratio", "difference")),
+            ]
+            for group in body["groups"]
+        ]
+        heads = ["group", "decisions", "approval rate", "ratio", "standardised difference of PD"]
+        topic.tables.append((heads, rows))
+    return topic
+
+
+def _interval(found: Mapping[str, float] | None) -> str:
+    if found is None:
+        return ""
+    return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
 def _override(found: Mapping[str, Any]) -> list[str]:

@@ -15,13 +15,17 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from credit_risk import casework, evidence, outcomes, package, regimes
+from credit_risk import casework, evidence, groups, outcomes, package, regimes
+from credit_risk.audit.keys import KEY_BYTES, Sealing
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.audit.records import Record, moment
-from credit_risk.audit.tables import RECORDS
+from credit_risk.audit.tables import MONITORING_RESULTS, RECORDS
 from credit_risk.audit.verification import verify
 from credit_risk.decisions import Call, new_id, start_record
 from credit_risk.errors import OutputRefused
+from credit_risk.groups import Member
+from credit_risk.retraining import Limit, Limits, MonitoringPolicy
+from monitoring import job
 from tests import toys
 from tests.recorded import NOON, decided
 from tests.sealing import SEALING
@@ -142,6 +146,49 @@ def test_outcomes_are_counted_as_they_stand(made: ModelPackage, log: SqlAuditLog
     assert known.endswith(": 1 defaulted, 33.33%.")
     assert corrected == "Corrections on record: 1."
     assert "4 records of outcomes" in topic["statements"][0]["rests_on"]
+
+
+def test_what_monitoring_found_last_is_shown_with_what_it_was_found_in(
+    made: ModelPackage, log: SqlAuditLog
+) -> None:
+    """Drift, figures of outcomes, groups, and whether to retrain; before the first run, nothing."""
+    before = pack(made, log)["topics"]
+    assert "has put nothing" in before["drift"]["missing"]
+    assert "has put nothing" in before["fairness"]["missing"]
+    records = decided(made, toys.applications(300), NOON - 3_600_000_000)
+    log.append(records).result()
+    told = [
+        {"decision_id": record.id, "defaulted": i % 4 == 0, "observed": "2023-11-14"}
+        for i, record in enumerate(records)
+    ]
+    outcomes.add(log, toys.NAME, told, Call("/outcomes", "r-1", at=NOON))
+    own = Sealing([b"g" * KEY_BYTES])
+    members = [Member(r.id, ("north", "south")[i % 2]) for i, r in enumerate(records)]
+    groups.add(log, own, toys.NAME, "region", members)
+    policy = MonitoringPolicy(
+        portfolio=toys.NAME, version="1.0.0", limits=Limits(field_psi=Limit(watch=0.1))
+    )
+    watched = job.Portfolio(toys.NAME, policy, lambda _: made, made.version, own)
+    (known,) = job.run(log, watched, NOON, lambda *_: None)
+
+    topics = pack(made, log)["topics"]
+
+    assert known.window is not None
+    drift = topics["drift"]
+    first, last = drift["statements"]
+    assert first["text"].startswith(
+        f"300 applicants, compared with the package's reference: {known.window.verdict}"
+    )
+    with log.reading() as connection:
+        bodies = connection.scalars(sa.select(MONITORING_RESULTS.c.body)).all()
+    assert first["sha256"] in {hashlib.sha256(body.encode()).hexdigest() for body in bodies}
+    (table,) = drift["tables"]
+    assert {row[0] for row in table["rows"]} >= {spec.name for spec in made.schema.fields}
+    assert last["text"].startswith(f"Whether to retrain: {known.check.verdict}.")
+    assert any("have an outcome" in said["text"] for said in topics["outcomes"]["statements"])
+    (fairness,) = topics["fairness"]["statements"]
+    assert fairness["text"].startswith(f"By region: {known.fairness[0].rows} decisions with")
+    assert [row[0] for row in topics["fairness"]["tables"][0]["rows"]] == ["north", "south"]
 
 
 def test_activations_are_listed_with_their_hashes(
