@@ -7,6 +7,7 @@ of them came late. What was found goes into the table of results, and makes metr
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from credit_risk import stability, windows
 from credit_risk.audit.records import instant
 from credit_risk.audit.tables import GROUPS, HEAD
 from credit_risk.drift import Drift
-from credit_risk.errors import Conflict
+from credit_risk.errors import Conflict, RequestInvalid
 from credit_risk.fairness import Fairness
 from credit_risk.oversight import Oversight
 from credit_risk.performance import Figures, Performance
@@ -31,7 +32,7 @@ from monitoring.report import Monitored
 from monitoring.results import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from credit_risk.audit.keys import Sealing
     from credit_risk.audit.log import SqlAuditLog, SqlRecords
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     Told = Callable[[int, int], None]
 
     D = TypeVar("D", bound=Document)
+
+logger = logging.getLogger("credit_risk.monitoring")
 
 DAY = 24 * HOUR
 SHOWN_DAYS = 90
@@ -163,12 +166,10 @@ def _look(
         "performance", past, oversight.performance(past, now, portfolio.policy.outcome_months)
     )
     checked = keep("retraining", recent, oversight.retraining(portfolio.policy, now))
-    fairness = []
-    if portfolio.groups is not None:
-        for attribute in _attributes(log, portfolio.name):
-            body = oversight.fairness(past, portfolio.groups, attribute)
-            if body["rows"]:
-                fairness.append(keep(f"fairness:{attribute}", past, body))
+    fairness = [
+        keep(f"fairness:{attribute}", past, body)
+        for attribute, body in _groups(log, oversight, portfolio.groups, past)
+    ]
     log.append((), alongside=results.keep(found)).result()
     expected = performance["expected_of_all"]
     titles = {spec.name: spec.title for spec in package.schema.fields}
@@ -212,6 +213,24 @@ def _days(
         drift = _read(Drift, body) if body["rows"] else None
         days.append(Day(date, day.rows, day.approved, drift))
     return days
+
+
+def _groups(
+    records: SqlRecords, oversight: Oversight, sealing: Sealing | None, window: Window
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What there is to say of groups, by attribute."""
+    if sealing is None:
+        return
+    for attribute in _attributes(records, oversight.package.portfolio):
+        try:
+            body = oversight.fairness(window, sealing, attribute)
+        except RequestInvalid as error:
+            logger.warning("groups by %s are left out: %s", attribute, error)
+            continue
+        # The name of a group of a few may be anything, and outlive those it was said of.
+        body["groups"] = [group for group in body["groups"] if group["approval_rate"]]
+        if body["rows"]:
+            yield attribute, body
 
 
 def _attributes(records: SqlRecords, portfolio: str) -> Sequence[str]:

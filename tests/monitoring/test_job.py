@@ -94,10 +94,12 @@ def test_a_run_says_everything_about_a_package_and_puts_it_on_record(
             for i, r in enumerate(records)
         ]
         outcomes.add(log, toys.NAME, told, Call("test", new_id(), at=NOW))
-        members = [Member(r.id, ("north", "south")[i % 2]) for i, r in enumerate(records)]
+        names = ["few"] * 5 + ["north", "south"] * len(records)
+        members = [Member(r.id, name) for r, name in zip(records, names, strict=False)]
         groups.add(log, OWN, toys.NAME, "region", members)
 
         (known,) = watched.run()
+        stored = [row["body"] for row in watched.results()]
 
     assert (known.portfolio, known.version) == (toys.NAME, trees_package.version)
     assert known.decides
@@ -110,7 +112,11 @@ def test_a_run_says_everything_about_a_package_and_puts_it_on_record(
     assert known.performance is not None
     assert known.performance.rows == len(records)
     assert known.estimate is not None
-    assert [fairness.attribute for fairness in known.fairness] == ["region"]
+    (fairness,) = known.fairness
+    assert fairness.attribute == "region"
+    assert {group.name for group in fairness.groups} == {"north", "south"}
+    assert any('"north"' in body for body in stored)
+    assert not any('"few"' in body for body in stored)
     assert known.check.verdict == "NOT_NEEDED"
     assert set(known.titles) == {*trees_package.schema.names, "score"}
 
@@ -247,13 +253,29 @@ def test_of_a_package_that_could_not_be_counted_by_nothing_is_compared(watched: 
 
 
 def test_without_keys_of_groups_nothing_is_said_about_them(watched: Watched) -> None:
-    """And with keys, nothing of an attribute that nobody has."""
+    """Though some are on record."""
     records = watched.decide(1)
     member = Member(records[0].id, "north")
     groups.add(watched.log, OWN, toys.NAME, "region", [member])
 
     watched.portfolio = replace(watched.portfolio, groups=None)
     assert [known.fairness for known in watched.run()] == [[]]
+
+
+def test_an_attribute_of_too_many_groups_keeps_nothing_else_from_being_said(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody has taken a name for a group."""
+    records = watched.decide(1)
+    for attribute, number in (("name", ROWS), ("region", 2)):
+        members = [Member(r.id, f"group {i % number}") for i, r in enumerate(records)]
+        groups.add(watched.log, OWN, toys.NAME, attribute, members)
+
+    (known,) = watched.run()
+    assert [fairness.attribute for fairness in known.fairness] == ["region"]
+    (warning,) = caplog.records
+    assert "name" in warning.getMessage()
+    assert "group 1" not in warning.getMessage()
 
 
 def test_a_portfolio_without_decisions_has_nothing_to_look_at(watched: Watched) -> None:
