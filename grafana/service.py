@@ -243,9 +243,11 @@ def _saturation() -> list[panels.Visual]:
     return [
         lines(
             "Workers",
-            "Worker processes of each server. One fewer has died and was not started again.",
+            "Workers of each server that serve, and how many are to. One fewer has died, or cannot "
+            "start; the log says why.",
             "none",
             query("credit_workers{@server}", "{{instance}}"),
+            query("credit_workers_expected{@server}", "{{instance}}, expected"),
         ),
         lines(
             "Processor",

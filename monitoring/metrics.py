@@ -343,11 +343,10 @@ class EvidenceMetrics:
 
 
 class ProcessMetrics:
-    """The workers themselves, and what they tell of themselves."""
+    """What all workers tell of themselves."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         counter = partial(Counter, registry=registry)
-        of_each = partial(Gauge, multiprocess_mode="liveall", registry=registry)
         self.ready = Gauge(
             "credit_ready",
             "1 if the check (model, records) succeeds in every worker, 0 if not.",
@@ -355,19 +354,11 @@ class ProcessMetrics:
             multiprocess_mode="livemin",
             registry=registry,
         )
-        self.workers = Gauge(
-            "credit_workers",
-            "Workers that run.",
-            multiprocess_mode="livesum",
+        self.workers_expected = Gauge(
+            "credit_workers_expected",
+            "Workers that are to serve.",
+            multiprocess_mode="livemax",
             registry=registry,
-        )
-        self.resident_memory = of_each(
-            "credit_process_resident_memory_bytes", "Resident memory of the worker."
-        )
-        self.cpu = of_each("credit_process_cpu_seconds", "Core time used by the worker so far.")
-        self.open_fds = of_each("credit_process_open_fds", "File descriptors the worker has open.")
-        self.start_time = of_each(
-            "credit_process_start_time_seconds", "When the worker was started."
         )
         self.loop_lag = Histogram(
             "credit_event_loop_lag_seconds",
@@ -388,6 +379,30 @@ class ProcessMetrics:
         )
 
 
+class WorkerMetrics:
+    """What there is of a worker that serves, and of none that starts, or fails to again and again.
+
+    To be made when it serves: without labels, a series is there from then on.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        of_each = partial(Gauge, multiprocess_mode="liveall", registry=registry)
+        self.serving = Gauge(
+            "credit_workers",
+            "Workers that serve.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.resident_memory = of_each(
+            "credit_process_resident_memory_bytes", "Resident memory of the worker."
+        )
+        self.cpu = of_each("credit_process_cpu_seconds", "Core time used by the worker so far.")
+        self.open_fds = of_each("credit_process_open_fds", "File descriptors the worker has open.")
+        self.start_time = of_each(
+            "credit_process_start_time_seconds", "When the worker was started."
+        )
+
+
 class Metrics:
     """The server's metrics, on the registry given (a fresh one in each test)."""
 
@@ -404,11 +419,11 @@ class Metrics:
         for outcome in get_args(Outcome):
             self.decisions.keyed.labels(outcome)
 
-    def started(self) -> None:
-        """A worker runs: this process."""
+    def started(self, workers: int) -> None:
+        """This process is going to be a worker, one of so many."""
         versions = (__version__, platform.python_version(), library_version("bentoml"))
         self.packages.build_info.labels(*versions).set(1)
-        self.process.workers.set(1)
+        self.process.workers_expected.set(workers)
 
     def activated(self, package: ModelPackage, before: ModelPackage | None) -> None:
         """Another package decides from now on.

@@ -12,26 +12,30 @@ from monitoring import logs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from monitoring.metrics import Metrics
+    from monitoring.metrics import Metrics, WorkerMetrics
 
 EVERY_SECONDS = 2.0
 """Between two looks at the process, which take a tenth of a millisecond and more."""
 
 
 class Vitals:
-    """Sets the metrics that are there to be read.
+    """Sets the metrics that are there to be read, of a worker that serves from now on.
 
     Args:
         metrics: where.
+        worker: where, of this worker alone.
         waiting: tells how many records wait for a commit.
     """
 
-    def __init__(self, metrics: Metrics, waiting: Callable[[], int]) -> None:
+    def __init__(self, metrics: Metrics, worker: WorkerMetrics, waiting: Callable[[], int]) -> None:
         self._metrics = metrics
+        self._worker = worker
         self._waiting = waiting
         self._lines_dropped = 0
         self._due = 0.0
-        metrics.process.start_time.set(_started())
+        worker.start_time.set(_started())
+        self._look()
+        worker.serving.set(1)
 
     def read(self) -> None:
         """Look, at the process only now and then."""
@@ -45,11 +49,11 @@ class Vitals:
             self._look()
 
     def _look(self) -> None:
-        process, used = self._metrics.process, os.times()
+        worker, used = self._worker, os.times()
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        process.resident_memory.set(pages * os.sysconf("SC_PAGE_SIZE"))
-        process.cpu.set(used.user + used.system)
-        process.open_fds.set(sum(1 for _ in Path("/proc/self/fd").iterdir()))
+        worker.resident_memory.set(pages * os.sysconf("SC_PAGE_SIZE"))
+        worker.cpu.set(used.user + used.system)
+        worker.open_fds.set(sum(1 for _ in Path("/proc/self/fd").iterdir()))
 
 
 def _started() -> float:

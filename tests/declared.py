@@ -7,7 +7,7 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from monitoring.gauges import JobMetrics
-from monitoring.metrics import Metrics
+from monitoring.metrics import Metrics, WorkerMetrics
 
 
 class Declared(NamedTuple):
@@ -29,7 +29,8 @@ def metrics() -> list[Declared]:
 
 def of_servers() -> list[Declared]:
     """Those of servers, in the order of `monitoring.metrics`."""
-    return [_declared(metric) for metric in collectors(Metrics(CollectorRegistry()))]
+    of_worker = _collectors(WorkerMetrics(CollectorRegistry()))
+    return [_declared(metric) for metric in collectors(Metrics(CollectorRegistry())) + of_worker]
 
 
 def of_the_job() -> list[Declared]:
@@ -39,7 +40,11 @@ def of_the_job() -> list[Declared]:
 
 def collectors(declared: Metrics | JobMetrics) -> list[Counter | Gauge | Histogram]:
     """The metrics themselves."""
-    return [metric for group in vars(declared).values() for metric in vars(group).values()]
+    return [metric for group in vars(declared).values() for metric in _collectors(group)]
+
+
+def _collectors(group: object) -> list[Counter | Gauge | Histogram]:
+    return list(vars(group).values())
 
 
 def _declared(metric: Counter | Gauge | Histogram) -> Declared:

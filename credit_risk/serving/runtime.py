@@ -32,7 +32,7 @@ from credit_risk.serving.watch import Watch
 from monitoring import exposition
 from monitoring.accounts import Accounts
 from monitoring.analyst import Analyst
-from monitoring.metrics import Metrics
+from monitoring.metrics import Metrics, WorkerMetrics
 from monitoring.traces import Traces, exporter
 from monitoring.vitals import Vitals
 
@@ -48,8 +48,8 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self._exposing = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self._registry = CollectorRegistry()
-        metrics = Metrics(self._registry)
-        metrics.started()
+        self._metrics = metrics = Metrics(self._registry)
+        metrics.started(settings.workers)
         metrics.http.expect(SCORING, problems.FAILURES)
         self._traces = Traces(
             settings.trace_ratio,
@@ -64,7 +64,6 @@ class Runtime:
         waiting_most = 20 * settings.waiting_limit
         signing_key = keys.signing_key(settings, make=True)
         self._audit = log.open_log(settings, waiting_most=waiting_most, observer=self._accounts)
-        self._accounts.read(Vitals(metrics, lambda: self._audit.waiting).read)
         self._signer = Signer(
             self._audit,
             signing_key,
@@ -136,6 +135,8 @@ class Runtime:
         self._watch.start()
         self._active.follow()
         self._signer.start()
+        worker = WorkerMetrics(self._registry)
+        self._accounts.read(Vitals(self._metrics, worker, lambda: self._audit.waiting).read)
         self._accounts.start()
         # What is loaded by now lives as long as the process; looking through it again at each
         # full collection would stop the worker for a long time.

@@ -129,7 +129,7 @@ def test_every_answered_decision_is_recorded_and_counted_by_two_workers(  # noqa
     assert _total(samples, "credit_score_bin_total") == len(decided)
     by_field = [_total(samples, "credit_feature_bin_total", feature=name) for name in applicants[0]]
     assert set(by_field) == {len(decided)}
-    assert _total(samples, "credit_workers") == 2
+    assert _total(samples, "credit_workers") == _total(samples, "credit_workers_expected") == 2
     for status_class, number in (("2xx", 400), ("4xx", 40)):
         labels = {"route": "/predict", "status_class": status_class}
         assert _total(samples, "credit_http_requests_total", **labels) == number

@@ -27,7 +27,7 @@ from credit_risk.serving.problems import FAILURES, KINDS
 from credit_risk.serving.watch import LAG_SECONDS, Watch
 from monitoring import logs
 from monitoring.exports import Exports
-from monitoring.metrics import LATENCY_BUCKETS, Metrics, observe_all
+from monitoring.metrics import LATENCY_BUCKETS, Metrics, WorkerMetrics, observe_all
 from monitoring.vitals import Vitals
 from tests import declared, served, toys
 from tests.sealing import SEALING
@@ -121,7 +121,7 @@ def review(server: Served) -> None:
 
 def activate(server: Served) -> None:
     """A worker starts with a package, and fails to load another."""
-    server.metrics.started()
+    server.metrics.started(2)
     server.metrics.activated(server.active.current, None)
     server.metrics.activation_failed(toys.NAME)
 
@@ -158,7 +158,7 @@ def read(server: Served) -> None:
     root.addHandler(outlet)
     outlet.emit(logging.makeLogRecord({"msg": "lost"}))
     outlet.close()
-    Vitals(server.metrics, lambda: 3).read()
+    Vitals(server.metrics, WorkerMetrics(server.registry), lambda: 3).read()
     root.removeHandler(outlet)
 
 
@@ -232,15 +232,16 @@ SCENARIOS = {
     "credit_checkpoint_last_record": sign,
     "credit_checkpoint_failures_total": sign,
     "credit_ready": watch,
-    "credit_workers": activate,
-    "credit_process_resident_memory_bytes": read,
-    "credit_process_cpu_seconds": read,
-    "credit_process_open_fds": read,
-    "credit_process_start_time_seconds": read,
+    "credit_workers_expected": activate,
     "credit_event_loop_lag_seconds": watch,
     "credit_spans_exported_total": trace,
     "credit_spans_dropped_total": trace,
     "credit_log_lines_dropped_total": read,
+    "credit_workers": read,
+    "credit_process_resident_memory_bytes": read,
+    "credit_process_cpu_seconds": read,
+    "credit_process_open_fds": read,
+    "credit_process_start_time_seconds": read,
 }
 """What moves each metric. One that is not here is one that nobody has seen move."""
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from monitoring import vitals
-from monitoring.metrics import Metrics
+from monitoring.metrics import Metrics, WorkerMetrics
 from monitoring.vitals import Vitals
+
+OF_PROCESS = ("resident_memory_bytes", "cpu_seconds", "open_fds", "start_time_seconds")
 
 
 def test_the_process_is_this_one() -> None:
@@ -20,7 +22,7 @@ def test_the_process_is_this_one() -> None:
     registry = CollectorRegistry()
     numbers = iter((3, 4))
     began = time.time()
-    own = Vitals(Metrics(registry), lambda: next(numbers))
+    own = Vitals(Metrics(registry), WorkerMetrics(registry), lambda: next(numbers))
 
     own.read()
     own.read()
@@ -41,7 +43,7 @@ def test_the_process_is_this_one() -> None:
 def test_the_process_is_looked_at_only_now_and_then() -> None:
     """What takes long is not done ten times a second."""
     registry = CollectorRegistry()
-    own = Vitals(Metrics(registry), lambda: 0)
+    own = Vitals(Metrics(registry), WorkerMetrics(registry), lambda: 0)
     own.read()
     open_fds = partial(registry.get_sample_value, "credit_process_open_fds")
     first = open_fds() or 0.0
@@ -51,3 +53,22 @@ def test_the_process_is_looked_at_only_now_and_then() -> None:
         own._due -= vitals.EVERY_SECONDS  # noqa: SLF001 - in place of waiting
         own.read()
         assert open_fds() == first + 2
+
+
+def test_a_worker_counts_from_the_moment_it_serves() -> None:
+    """One that starts, and fails to again and again, makes no series of its own, nor zeros."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.started(2)
+    of_worker = ("workers", *(f"process_{of}" for of in OF_PROCESS))
+
+    def told() -> list[float | None]:
+        return [registry.get_sample_value(f"credit_{name}") for name in of_worker]
+
+    assert set(told()) == {None}
+    assert registry.get_sample_value("credit_workers_expected") == 2
+
+    Vitals(metrics, WorkerMetrics(registry), lambda: 0)
+
+    assert told()[0] == 1
+    assert all(told())
