@@ -15,13 +15,14 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from credit_risk import __version__, scoring
-from credit_risk.audit.records import every, moment, pages
+from credit_risk.audit.records import NO_TIME, moment, pages
 from credit_risk.audit.tables import HEAD, MONITORING_RESULTS, OUTCOMES, RECORDS
 from credit_risk.errors import ExplanationFailed, OutputRefused, PackageInvalid
 from credit_risk.replay import PAGE_RECORDS, Candidate, Comparison, listings_of, replay
@@ -109,12 +110,13 @@ class Findings:
     """What was found out for the pack; None where it was not looked for.
 
     ``replayed`` are decisions of the package made again, ``integrity`` is what a verification of
-    the whole log ended with, ``reviews`` the counts of reviews of its decisions.
+    the whole log ended with, ``reviews`` the counts of reviews of its decisions, or in words why
+    they cannot be counted.
     """
 
     replayed: Comparison | None = None
     integrity: Report | None = None
-    reviews: Mapping[str, Any] | None = None
+    reviews: Mapping[str, Any] | str | None = None
 
 
 def pack(
@@ -446,15 +448,21 @@ _UNRECORDED = "Nothing is on record yet."
 def _activations(package: ModelPackage, records: SqlRecords | None) -> Topic:
     if records is None:
         return Topic(missing=_UNRECORDED)
-    found = [
-        record
-        for record in every(records, portfolio=package.portfolio, kind="activation")
-        if package.version in {record.body["from"], record.body["to"]}
-    ]
+    there = list(
+        chain.from_iterable(pages(records, portfolio=package.portfolio, kind="activation"))
+    )
+    found = [r for r in there if package.version in {r.body.get("from"), r.body.get("to")}]
+    topic = Topic(
+        findings=[
+            f"Record {record.id} of an activation: {record.altered}."
+            for record in there
+            if record.altered is not None
+        ]
+    )
     started = _started(package, records)
     if not found and started is None:
-        return Topic(missing="The package was never activated, and no server has started with it.")
-    topic = Topic()
+        topic.missing = "The package was never activated, and no server has started with it."
+        return topic
     if started is not None:
         rests, *times = started
         topic.say(rests, "Workers started with it {:,} times, from {} to {}.".format(*times))
@@ -494,7 +502,7 @@ def _started(package: ModelPackage, records: SqlRecords) -> tuple[Rests, int, st
         found = connection.execute(starts).all()
     if not found:
         return None
-    times = [row.time for row in found]
+    times = [row.time for row in found if isinstance(row.time, int)] or [NO_TIME]
     rests = Rests(
         f"{len(found):,} records of starts, in the order of recording",
         _digest(bytes(row.hash) for row in found),
@@ -551,7 +559,8 @@ def _decisions(package: ModelPackage, records: SqlRecords | None) -> Topic:
         return Topic(missing="The package has made no decision that is on record.")
     topic = Topic()
     approved = sum(number for decision, _, number, _, _ in groups if decision == "APPROVE")
-    first, last = min(g[3] for g in groups), max(g[4] for g in groups)
+    times = [time for g in groups for time in g[3:] if isinstance(time, int)] or [NO_TIME]
+    first, last = min(times), max(times)
     topic.say(
         Rests(f"{total:,} records of decisions, in the order of recording", digest),
         f"{total:,} decisions from {moment(first)} to {moment(last)}; {approved / total:.1%} "
@@ -571,10 +580,13 @@ def _decisions(package: ModelPackage, records: SqlRecords | None) -> Topic:
 
 
 def _reviews(
-    package: ModelPackage, records: SqlRecords | None, found: Mapping[str, Any] | None
+    package: ModelPackage, records: SqlRecords | None, found: Mapping[str, Any] | str | None
 ) -> Topic:
     if records is None or found is None:
         return Topic(missing=_UNRECORDED)
+    if isinstance(found, str):
+        told = f"The reviews cannot be counted: {found}."
+        return Topic(missing=told, findings=[told])
     steps = sa.select(_C.hash).where(*_made(package, "review")).order_by(_C.sequence)
     with records.reading() as connection:
         hashes = [bytes(one) for one in connection.execute(steps).scalars()]
@@ -784,17 +796,19 @@ def _integrity(records: SqlRecords | None, found: Report | None) -> Topic:
         f"{found.taken:,}. Personal data erased of: {found.erased:,}."
     )
     with records.reading() as connection:
-        log, sequence, head = connection.execute(
-            sa.select(HEAD.c.log, HEAD.c.sequence, HEAD.c.hash)
-        ).one()
+        heads = connection.execute(sa.select(HEAD.c.log, HEAD.c.sequence, HEAD.c.hash)).all()
     topic = Topic(figures={"records verified": f"{found.records:,}"})
     if not found.whole:
         more = f"; and {found.found - 1:,} more" if found.found > 1 else ""
         topic.findings.append(
             f"The records are not as they were written: {found.findings[0]}{more}."
         )
+    told = [f"the head of chain {log}, record {sequence}" for log, sequence, _ in heads]
     topic.say(
-        Rests(f"the head of chain {log}, record {sequence}", bytes(head).hex()),
+        Rests(
+            " and ".join(told) or "a chain without a head",
+            _digest(head for *_, head in heads) if len(heads) != 1 else bytes(heads[0].hash).hex(),
+        ),
         *said,
         *(f"Note: {note}." for note in found.notes),
     )

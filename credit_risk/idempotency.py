@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import itertools
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 import pydantic_core
 import sqlalchemy as sa
@@ -103,10 +104,17 @@ def forget(connection: sa.Connection, records: Sequence[str]) -> None:
         records: ids, a few hundred at most.
     """
     bodies = connection.execute(_BODIES, {"ids": records}).scalars()
-    places = {pydantic_core.from_json(body).get("kept_as") for body in bodies} - {None}
-    for place in places:
-        key, holder = place.split(" ")
-        connection.execute(_FORGET, {"of": bytes.fromhex(key), "by": holder})
+    for key, holder in {place for body in bodies for place in _places(body)}:
+        connection.execute(_FORGET, {"of": key, "by": holder})
+
+
+def _places(body: object) -> Iterator[tuple[bytes, str]]:
+    """Where the answer that a record tells of is kept; nowhere, if the record was altered."""
+    with suppress(ValueError, TypeError, LookupError):
+        place = pydantic_core.from_json(cast("str", body))["kept_as"]
+        match place.split(" ") if isinstance(place, str) else None:
+            case [key, holder]:
+                yield bytes.fromhex(key), holder
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from credit_risk import bodies
 from credit_risk.audit.database import as_stored
 from credit_risk.audit.queue import Difference
-from credit_risk.audit.records import Record, instant, moment
+from credit_risk.audit.records import Record, instant, moment, sound
 from credit_risk.audit.tables import OUTCOMES, RECORDS
 from credit_risk.decisions import new_id
 from credit_risk.errors import Conflict, FieldError, RecordNotFound
@@ -155,6 +155,7 @@ def history(records: SqlRecords, portfolio: str, decision_id: str) -> list[dict[
     Raises:
         RecordNotFound: there is no such decision.
         RecordExpired: retention has taken it.
+        EvidenceInvalid: one of them is not as it was written.
     """
     decision = records.get(decision_id)
     if decision.kind != "decision" or decision.portfolio != portfolio:
@@ -162,7 +163,7 @@ def history(records: SqlRecords, portfolio: str, decision_id: str) -> list[dict[
     found = records.find(about=decision_id, kind="outcome", limit=AT_ONCE)
     told = [
         {"record": r.id, "time": moment(r.time), "decision_id": decision_id, **r.body}
-        for r in found
+        for r in sound(found)
     ]
     return sorted(told, key=lambda row: -int(row["number"]))
 

@@ -26,10 +26,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from credit_risk import documents, environment, scoring
-from credit_risk.audit.records import every
+from credit_risk.audit.records import pages
 from credit_risk.decisions import evidence
 from credit_risk.errors import (
     ApplicationInvalid,
@@ -255,6 +256,8 @@ def replay(
 
 def _obstacle(record: Record) -> _Obstacle | None:
     """What hinders a replay in the record itself."""
+    if record.altered is not None:
+        return _Obstacle("record-invalid", record.altered)
     if record.withheld is not None:
         return _WITHHELD[record.withheld]
     answered = record.body.get("risk_band") in BAND_ORDER and record.decision in DECISIONS
@@ -453,7 +456,8 @@ def listings_of(records: Records) -> Listings:
 
     @cache
     def find(portfolio: str, digest: str) -> Mapping[str, str] | None:
-        for record in every(records, portfolio=portfolio, kind="start"):
+        for record in chain.from_iterable(pages(records, portfolio=portfolio, kind="start")):
+            # What is altered has no body, and tells nothing.
             if record.body.get("environment_sha256") == digest:
                 listing: dict[str, str] = record.body["environment"]
                 return listing

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from credit_risk.audit.chain import Content, form
 from credit_risk.serving.store import Store
 from credit_risk.settings import Settings
 from tests import served, toys
@@ -101,9 +102,15 @@ def leases_file(place: Place) -> Path:
 
 
 def altered(place: Place, record_id: str, **changed: object) -> None:
-    """Alter a record in the database, as nobody should."""
+    """Alter a record in the database, as nobody should, and make its hash anew."""
+    columns = ", ".join((*Content._fields, "previous"))
     with closing(sqlite3.connect(place.state / "records.db")) as database:
-        (body,) = database.execute("SELECT body FROM records WHERE id = ?", (record_id,)).fetchone()
-        text = json.dumps(json.loads(body) | changed)
-        database.execute("UPDATE records SET body = ? WHERE id = ?", (text, record_id))
+        asked = f"SELECT {columns} FROM records WHERE id = ?"  # noqa: S608 - our own names
+        *fields, previous = database.execute(asked, (record_id,)).fetchone()
+        before = Content(*fields)
+        content = before._replace(body=json.dumps(json.loads(before.body) | changed))
+        database.execute(
+            "UPDATE records SET body = ?, hash = ? WHERE id = ?",
+            (content.body, form(content).hash(previous), record_id),
+        )
         database.commit()

@@ -380,3 +380,26 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path: Path, made: ModelPackage
     """A pack never mixes with another."""
     with pytest.raises(OutputRefused, match="is there already"):
         evidence.write(pack(made, None), made, REGIMES / "us-ecoa.yaml", tmp_path)
+
+
+def test_altered_records_are_findings_and_the_rest_is_shown(
+    made: ModelPackage, log: SqlAuditLog
+) -> None:
+    """An activation and a review that nobody can believe are named, and told of no further."""
+    declined = [r for r in decided(made, toys.applications(60)) if r.decision == "DECLINE"][:2]
+    log.append([activation(made, None, 1), activation(made, None, 2), *declined]).result()
+    log.append([approval(declined[0])]).result()
+    with log._writing.begin() as connection:  # noqa: SLF001 - the way of an intruder
+        kind, sequence = RECORDS.c.kind, RECORDS.c.sequence
+        for spoiled in (kind == "review", sequence == 2, sequence == 3):
+            connection.execute(sa.update(RECORDS).where(spoiled).values(body="["))
+
+    replays = evidence.replayed(made, log, 10)
+    found = evidence.Findings(replayed=replays, reviews="record 7 is altered")
+    told = pack(made, log, found)
+
+    assert {finding["topic"] for finding in told["findings"]} == {
+        *("activation-history", "reviews", "replay")
+    }
+    assert replays.causes["record-invalid"] == 1
+    assert len(told["topics"]["activation-history"]["tables"][0]["rows"]) == 1

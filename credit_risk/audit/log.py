@@ -20,7 +20,7 @@ from collections import defaultdict
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias, Unpack, cast
 
 import pydantic_core
 import sqlalchemy as sa
@@ -29,9 +29,16 @@ from sqlalchemy import exc
 from credit_risk.audit import database, keys, sqlite
 from credit_risk.audit.chain import Content, Form, form
 from credit_risk.audit.merkle import HASH_BYTES
-from credit_risk.audit.records import Record
+from credit_risk.audit.records import NO_TIME, Record
+from credit_risk.audit.rows import COLUMNS, are_sound
 from credit_risk.audit.tables import HEAD, RECORDS, REVIEWS
-from credit_risk.errors import Conflict, RecordExpired, RecordingFailed, RecordNotFound
+from credit_risk.errors import (
+    Conflict,
+    EvidenceInvalid,
+    RecordExpired,
+    RecordingFailed,
+    RecordNotFound,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,8 +50,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _C = RECORDS.c
-_READ = [_C[name] for name in Content._fields] + [_C.data_key]
-_WRITTEN = [_C.sequence, *_READ, _C.previous, _C.hash]
+# As they are there: SQLite keeps a text where bytes should be, and a type would trip over it.
+_READ: list[sa.ColumnElement[Any]] = [
+    sa.type_coerce(column, sa.types.NULLTYPE).label(column.name) for column in COLUMNS
+]
 # Taking the head's row keeps other writers out until the end of the transaction, where a database
 # has a lock for each row; SQLite's one lock is taken when the transaction begins.
 _TAKE_HEAD = sa.select(HEAD.c.sequence, HEAD.c.hash).with_for_update()
@@ -121,6 +130,7 @@ class SqlRecords:
         self, url: str | sa.URL, sealing: Sealing | None = None, *, busy_timeout: float = 5.0
     ) -> None:
         self._sealing = sealing
+        self._sound_types: set[tuple[type, ...]] = set()
         with _opening():
             self._reading = _engine(
                 sa.make_url(url), busy_timeout, writes=False, serves=self._serves
@@ -155,9 +165,8 @@ class SqlRecords:
             conditions.append(sa.tuple_(_C.time, _C.sequence) < sa.tuple_(*last))
         statement = sa.select(*_READ).where(*conditions)
         newest_first = (_C.time.desc(), _C.sequence.desc())
-        with self.reading() as connection:
-            found = connection.execute(statement.order_by(*newest_first).limit(limit))
-            return [self._record(row) for row in found]
+        found = self._rows(statement.order_by(*newest_first).limit(limit))
+        return [self._on_page(row) for row in found]
 
     def count(self, **filters: Unpack[Filters]) -> int:
         """See `Records.count`."""
@@ -189,14 +198,69 @@ class SqlRecords:
             raise RecordingFailed("the record database cannot be read") from error
 
     def _one(self, condition: sa.ColumnElement[bool]) -> Record | None:
-        with self.reading() as connection:
-            row = connection.execute(sa.select(*_READ).where(condition)).one_or_none()
-        return None if row is None else self._record(row)
+        rows = self._rows(sa.select(*_READ).where(condition))
+        return self._record(rows[0]) if rows else None
 
-    def _record(self, row: sa.Row[Any]) -> Record:
-        content, data_key = Content._make(row[:-1]), row[-1]
+    def _rows(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
+        with self.reading() as connection:
+            try:
+                return connection.execute(statement).all()
+            except exc.OperationalError as error:
+                if "decode" not in str(error.orig).lower():
+                    raise
+                return database.as_stored(connection, statement)
+
+    def _on_page(self, row: Sequence[Any]) -> Record:
+        """The record of a row, or what is left to say of one that is none."""
+        try:
+            return self._record(row)
+        except EvidenceInvalid as error:
+            content: Any = Content._make(row[1:-3])
+            # Names that are none are told all the same: who looks for the record has to find it.
+            record_id, kind, portfolio = (
+                one.decode(errors="replace") if isinstance(one, bytes) else str(one)
+                for one in (content.id, content.kind, content.portfolio)
+            )
+            return Record(
+                id=record_id,
+                kind=cast("RecordKind", kind),
+                time=content.time if type(content.time) is int else NO_TIME,
+                portfolio=portfolio,
+                request_id="",
+                model_version=None,
+                policy_version=None,
+                decision=None,
+                status=None,
+                body={},
+                altered=str(error).removeprefix(f"record {record_id}: "),
+            )
+
+    def _record(self, row: Sequence[Any]) -> Record:
+        """The record of a row.
+
+        Only its own hash is asked, which holds its content; whether it is the one that belongs
+        into its place is what a verification finds.
+
+        Raises:
+            RecordExpired: retention has taken it.
+            EvidenceInvalid: it is not as it was written.
+        """
+        content: Any = Content._make(row[1:-3])
+        data_key, previous, own = row[-3:]
         if content.body is None:
             raise RecordExpired(f"record {content.id} was taken by retention")
+        altered = f"record {content.id}: it is not as it was written"
+        types = tuple(map(type, row))
+        if types not in self._sound_types and not are_sound(types):
+            raise EvidenceInvalid(altered)
+        self._sound_types.add(types)
+        try:
+            fits = form(content).hash(previous) == own
+            body = pydantic_core.from_json(content.body)
+        except ValueError as error:  # no JSON, or no text at all
+            raise EvidenceInvalid(altered) from error
+        if not fits or not isinstance(body, dict):
+            raise EvidenceInvalid(altered)
         personal = None
         withheld: Withheld | None = None
         if content.sealed is not None:
@@ -205,7 +269,7 @@ class SqlRecords:
             else:
                 personal = self.opened(content.id, content.sealed, data_key)
                 withheld = "sealed" if personal is None else None
-        given = content._asdict() | {"body": pydantic_core.from_json(content.body)}
+        given = content._asdict() | {"body": body}
         del given["sealed"]
         return Record(**given, personal=personal, withheld=withheld)
 
@@ -216,7 +280,14 @@ class SqlRecords:
             EvidenceInvalid: it was altered.
         """
         opened = self._sealing and self._sealing.open(record_id, sealed, data_key)
-        personal: dict[str, Any] | None = pydantic_core.from_json(opened) if opened else None
+        if not opened:
+            return None
+        try:
+            personal = pydantic_core.from_json(opened)
+        except ValueError:
+            personal = None
+        if not isinstance(personal, dict):
+            raise EvidenceInvalid(f"record {record_id}: the sealed data were altered")
         return personal
 
 
@@ -268,7 +339,7 @@ class SqlAuditLog(SqlRecords):
         super().__init__(url, sealing, busy_timeout=busy_timeout)
         self._seal = sealing.seal
         insert = sa.insert(RECORDS).inline()
-        columns = [column.name for column in _WRITTEN]
+        columns = [column.name for column in COLUMNS]
         self._insert = str(insert.compile(self._writing, column_keys=columns))
         review = ["decision_id", "portfolio", "time", "state", "version"]
         self._open_review = str(sa.insert(REVIEWS).compile(self._writing, column_keys=review))

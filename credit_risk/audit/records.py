@@ -16,11 +16,12 @@ from typing import (
     overload,
 )
 
+from credit_risk.errors import EvidenceInvalid
 from credit_risk.policy import DecisionName
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import sqlalchemy as sa
 
@@ -47,6 +48,8 @@ others in the transaction were undone."""
 
 PAGE = 500
 """Records read at a time, where nothing is known of what they are read for."""
+NO_TIME = -(2**63)
+"""Stands for a time where something else is on record."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -71,8 +74,14 @@ def microseconds(at: datetime | None) -> int | None:
 
 
 def moment(since_epoch: int) -> str:
-    """A time since the epoch in microseconds, in ISO 8601, UTC, to the microsecond."""
-    at = instant(since_epoch)
+    """A time since the epoch in microseconds, in ISO 8601, UTC, to the microsecond.
+
+    Of what is no time, as in a record that was altered, these words.
+    """
+    try:
+        at = instant(since_epoch)
+    except (OverflowError, TypeError):
+        return "no time"
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
@@ -93,6 +102,9 @@ class Record:
     and it is None.
 
     ``about`` is the id of the decision that a record is about, such as a review or an outcome.
+
+    A record on a page that is not as it was written is ``altered``, which says how: then there is
+    no more of it than id, kind, time and portfolio as they are there, and none of it is evidence.
     """
 
     id: str
@@ -108,6 +120,7 @@ class Record:
     personal: dict[str, Any] | None = None
     about: str | None = None
     withheld: Withheld | None = None
+    altered: str | None = None
 
     @property
     def input(self) -> Any:  # noqa: ANN401 - any JSON
@@ -130,6 +143,7 @@ class Record:
             "body": self.body,
             "personal": self.personal,
             "withheld": self.withheld,
+            **({} if self.altered is None else {"altered": self.altered}),
         }
 
 
@@ -158,7 +172,7 @@ class Records(Protocol):
         Raises:
             RecordNotFound: there is none.
             RecordExpired: retention has taken it; what is left proves that it was there.
-            EvidenceInvalid: its sealed data were altered.
+            EvidenceInvalid: it is not as it was written.
         """
         ...
 
@@ -166,6 +180,8 @@ class Records(Protocol):
         self, *, limit: int = 50, before: str | None = None, **filters: Unpack[Filters]
     ) -> list[Record]:
         """The records that satisfy every filter given, newest first; none that are expired.
+
+        What is not as it was written is among them, and is `Record.altered`.
 
         Args:
             limit: at most so many.
@@ -182,7 +198,11 @@ class Records(Protocol):
         ...
 
     def latest(self, portfolio: str, kind: RecordKind) -> Record | None:
-        """The record of that kind written last, whatever clocks said, or None."""
+        """The record of that kind written last, whatever clocks said, or None.
+
+        Raises:
+            EvidenceInvalid: it is not as it was written.
+        """
         ...
 
 
@@ -210,8 +230,24 @@ def pages(
 
 
 def every(records: Records, **filters: Unpack[Filters]) -> Iterator[Record]:
-    """The same one by one."""
-    return chain.from_iterable(pages(records, **filters))
+    """The same one by one, for who needs all of them as they were written.
+
+    Raises:
+        EvidenceInvalid: one is not.
+    """
+    return sound(chain.from_iterable(pages(records, **filters)))
+
+
+def sound(found: Iterable[Record]) -> Iterator[Record]:
+    """The same records, as long as none was altered.
+
+    Raises:
+        EvidenceInvalid: one was.
+    """
+    for record in found:
+        if record.altered is not None:
+            raise EvidenceInvalid(f"record {record.id}: {record.altered}")
+        yield record
 
 
 class AuditLog(Records, Protocol):

@@ -25,6 +25,7 @@ from credit_risk.audit.merkle import HASH_BYTES
 from credit_risk.audit.queue import differences
 from credit_risk.audit.records import moment
 from credit_risk.audit.retention import MONTHS
+from credit_risk.audit.rows import COLUMNS, are_sound
 from credit_risk.audit.signatures import Anchored, Signed
 from credit_risk.audit.tables import HEAD, RECORDS
 from credit_risk.audit.withdrawals import Withdrawals
@@ -42,10 +43,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 4_096
 _R = RECORDS.c
-_COLUMNS = [_R.sequence, *(_R[name] for name in Content._fields), _R.data_key, _R.previous, _R.hash]
-_MAY_BE_NULL = {"time", "portfolio", "request_id", "model_version", "policy_version"} | {
-    *("decision", "status", "about", "body", "sealed", "data_key")
-}
 _MALFORMED = (ValueError, TypeError, AttributeError)
 
 
@@ -171,7 +168,7 @@ class _Verification:
 
     def _rows(self, after: int | None, upto: int) -> Iterator[Sequence[Any]]:
         while after is None or after < upto:
-            columns = sa.select(*_COLUMNS).where(_R.sequence <= upto)
+            columns = sa.select(*COLUMNS).where(_R.sequence <= upto)
             if after is not None:
                 columns = columns.where(_R.sequence > after)
             with self._reading() as connection:
@@ -187,7 +184,7 @@ class _Verification:
         chain, signed, sound, report = self._chain, self._signed, self._sound_types, self._report
         for row in rows:
             types = tuple(map(type, row))
-            if types not in sound and _are_sound(types):
+            if types not in sound and are_sound(types):
                 sound.add(types)
             sequence, record_id, previous, own = row[0], row[1], row[-2], row[-1]
             content = Content._make(row[1:-3])
@@ -255,17 +252,3 @@ class _Verification:
                 return
             told = "the name of the key that its data key is wrapped with was changed"
         self._report.add(Finding("sealed", sequence, sequence, record_id, told))
-
-
-def _are_sound(types: tuple[type, ...]) -> bool:
-    """Whether a row's values are of the types that its columns have."""
-    expired = types[1 + Content._fields.index("body")] is type(None)
-    for column, found in zip(_COLUMNS, types, strict=True):
-        if found is type(None):
-            if column.name not in _MAY_BE_NULL:
-                return False
-        elif found is not column.type.python_type or (expired and column.name in _MAY_BE_NULL):
-            return False
-    whole = ("time", "portfolio", "request_id", "body")
-    missing = [types[1 + Content._fields.index(name)] is type(None) for name in whole]
-    return all(missing) or not any(missing)

@@ -99,6 +99,9 @@ def list_decisions(
         return
     table = Table("id", "time", "kind", "status", "decision", "PD", "model", box=None)
     for row in rows:
+        if "altered" in row:
+            table.add_row(row["id"], row["time"], row["kind"], "", "ALTERED")
+            continue
         pd = row["body"].get("probability_of_default")
         table.add_row(
             row["id"],
@@ -106,10 +109,15 @@ def list_decisions(
             row["kind"],
             str(row["status"] or ""),
             row["decision"] or "",
-            "" if pd is None else f"{pd:.4f}",
+            f"{pd:.4f}" if isinstance(pd, float) else "",
             row["model_version"] or "",
         )
     wide.print(table, highlight=False)
+    altered = sum("altered" in row for row in rows)
+    if altered:
+        print_progress(
+            f"not as they were written: {altered:,}; `credit-risk audit verify` says what was done"
+        )
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,12 +14,13 @@ from credit_risk.cli.exits import OTHERWISE
 from credit_risk.cli.opening import chosen_portfolio, deciding, months_least
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, rows_done
-from credit_risk.errors import RecordNotFound
+from credit_risk.errors import EvidenceInvalid, RecordNotFound
 from credit_risk.settings import Settings
 
 if TYPE_CHECKING:
     from credit_risk.audit.findings import Report
     from credit_risk.audit.log import SqlRecords
+    from credit_risk.package import ModelPackage
 
 
 def evidence_command(
@@ -45,7 +46,7 @@ def evidence_command(
     Exit code 5: the pack is there, and says of what it found that it does not hold.
     """
     settings, chosen = chosen_portfolio(portfolio_name)
-    from credit_risk import casework, evidence
+    from credit_risk import evidence
     from credit_risk.audit.log import open_records
 
     folder = out or Path(f"evidence-{version}")
@@ -65,7 +66,7 @@ def evidence_command(
             findings = evidence.Findings(
                 replayed=evidence.replayed(package, records, replays, progress),
                 integrity=_verified(settings, records) if verify_all else None,
-                reviews=casework.summary(records, package.portfolio, model_version=package.version),
+                reviews=_reviews(records, package),
             )
         made_at = time.time_ns() // 1_000
         sums = evidence.sha256_of(regime_file)
@@ -82,6 +83,16 @@ def evidence_command(
             print_line(f"The regime {regime.id} also asks for: {', '.join(missing)}")
     if found:
         raise typer.Exit(OTHERWISE)
+
+
+def _reviews(records: SqlRecords, package: ModelPackage) -> dict[str, Any] | str:
+    """The reviews of a package's decisions, counted; or which record is in the way."""
+    from credit_risk import casework
+
+    try:
+        return casework.summary(records, package.portfolio, model_version=package.version)
+    except EvidenceInvalid as error:
+        return str(error)
 
 
 def _verified(settings: Settings, records: SqlRecords) -> Report | None:

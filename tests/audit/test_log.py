@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import math
 import os
 import signal
@@ -25,8 +26,8 @@ from sqlalchemy import event, exc
 
 from credit_risk.audit import postgresql
 from credit_risk.audit.log import SqlAuditLog, SqlRecords
-from credit_risk.audit.records import AuditLog, Filters, Record
-from credit_risk.errors import Conflict, RecordingFailed, RecordNotFound
+from credit_risk.audit.records import AuditLog, Filters, Record, every, pages
+from credit_risk.errors import Conflict, EvidenceInvalid, RecordingFailed, RecordNotFound
 from tests.sealing import SEALING
 
 if TYPE_CHECKING:
@@ -284,7 +285,7 @@ def test_a_record_as_json_tells_its_time_in_utc() -> None:
     told = record.to_json()
     assert told.pop("time") == "2027-01-15T08:00:00.000042Z"
     assert told == {name: getattr(record, name) for name in told}
-    assert len(told) == len(Record.__slots__) - 1
+    assert len(told) == len(Record.__slots__) - len({"time", "altered"})
 
 
 @ON_SQLITE
@@ -1061,3 +1062,51 @@ def test_a_url_that_leads_nowhere_is_said_so(url: str) -> None:
     """It may be mistyped, the server down, or its driver not installed."""
     with pytest.raises(RecordingFailed, match="cannot be opened"):
         SqlAuditLog(url, SEALING)
+
+
+def spoiled(path: Path, record_id: str, change: str) -> None:
+    """Change a record's row, as nobody should; SQLite takes anything anywhere."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute(f"UPDATE records SET {change} WHERE id = ?", (record_id,))  # noqa: S608
+
+
+ALTERED = {
+    "probability": """body = '{"pd":0.126}'""",
+    "no JSON": "body = '{'",
+    "no object": "body = '[]'",
+    "no text": "body = CAST(x'ff' AS TEXT)",
+    "bytes": "body = CAST(body AS BLOB)",
+    "time": "time = time + 1",
+    "no time": "time = 'yesterday'",
+    "year 300,000": "time = 9223372036854775807",
+    "status": "status = 'fine'",
+    "version": "model_version = x'00'",
+    "sealed": "sealed = x'00'",
+    "sealed text": "sealed = 'text'",
+    "data key": "data_key = substr(data_key, 1, 20) || x'00'",
+    "hash": "hash = 'hash'",
+    "hash number": "hash = 7",
+}
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("change", ALTERED.values(), ids=ALTERED)
+def test_a_record_that_was_altered_spoils_no_other(log: AuditLog, path: Path, change: str) -> None:
+    """On a page it is marked, and nothing of it is told; alone it is refused."""
+    records = [made(personal={"input": {"n": n}}) for n in range(3)]
+    log.append(records).result()
+    spoiled(path, records[1].id, change)
+
+    found = {record.id: record for record in log.find()}
+
+    assert [found.pop(record.id) for record in (records[0], records[2])] == [records[0], records[2]]
+    (marked,) = found.values()
+    assert marked.altered is not None
+    assert (marked.id, marked.body, marked.personal) == (records[1].id, {}, None)
+    json.dumps(marked.to_json())
+    with pytest.raises(EvidenceInvalid, match=records[1].id):
+        log.get(records[1].id)
+    with pytest.raises(EvidenceInvalid, match=records[1].id):
+        list(every(log))
+    assert len([record for page in pages(log, size=1) for record in page]) == 3

@@ -264,3 +264,28 @@ def test_a_candidate_policy_that_cannot_be_one_is_refused(
     file.write_text(text, encoding="utf-8")
 
     refused(run("replay", "--all", "--policy", str(file)), 1, told)
+
+
+def test_an_altered_record_stops_nothing_else(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """History is replayed, listed and erased without it, and what is told names it."""
+    first, second, third = decide(place, trees_package, toys.RISKY, toys.SAFE, toys.RISKY)
+    with closing(sqlite3.connect(place.state / "records.db")) as database:
+        body = "replace(body, 'probability_of_default', 'odds')"
+        database.execute(f"UPDATE records SET body = {body} WHERE id = ?", (second,))  # noqa: S608
+        database.execute("UPDATE records SET body = '[' WHERE id = ?", (third,))
+        database.commit()
+
+    outcome = run("replay", "--all", "--json")
+    assert outcome.code == 5
+    assert outcome.json()["verdicts"]["MATCH"] == 1
+    assert outcome.json()["not_reproducible"]["record-invalid"]["records"] == 2
+    rows = {row["id"]: row for row in run("decisions", "list", "--json").json()}
+    assert ["altered" in rows[one] for one in (first, second, third)] == [False, True, True]
+    assert run("decisions", "list").out.count("ALTERED") == 2
+    alone = run("replay", third)
+    assert (alone.code, alone.out) == (1, "")
+    assert f"record {third}: it is not as it was written" in alone.err
+    assert run("decisions", "erase", second, third, "--reason", "asked for", "--yes").code == 0
+    assert run("replay", first).code == 0

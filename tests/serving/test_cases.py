@@ -75,6 +75,22 @@ def test_a_decision_is_shown_as_it_is_on_record(server: Served) -> None:
     assert response.json()["personal"] == {"input": toys.RISKY}
 
 
+@pytest.mark.parametrize(
+    ("method", "call"), [("GET", ""), ("POST", "/replay"), ("GET", "/notice"), ("GET", "/case")]
+)
+def test_a_decision_that_was_altered_is_no_evidence(server: Served, method: str, call: str) -> None:
+    """It is told so, and the one beside it is shown."""
+    spoiled, sound = (decide(server, toys.RISKY) for _ in range(2))
+    with closing(sqlite3.connect(server.settings.state_dir / "records.db")) as database:
+        database.execute("UPDATE records SET status = 201 WHERE id = ?", (spoiled,))
+        database.commit()
+
+    answer = server.client.request(method, f"/decisions/{spoiled}{call}")
+
+    problem(answer, 500, "evidence-invalid")
+    assert server.client.request(method, f"/decisions/{sound}{call}").status_code == 200
+
+
 @pytest.mark.parametrize(("method", "call"), [("GET", ""), ("POST", "/replay")])
 def test_a_decision_that_is_none_of_ours_is_not_found(
     server: Served, method: str, call: str
