@@ -81,7 +81,7 @@ def _objectives() -> list[panels.Visual]:
             "none",
             query(
                 'count(ALERTS{@job,alertname=~"Credit.+",alertstate="firing"}'
-                ' or ALERTS{alertname="CreditTelemetryDropping",alertstate="firing"}) or vector(0)',
+                ' or ALERTS{alertname=~"CreditTelemetry.+",alertstate="firing"}) or vector(0)',
                 "firing",
             ),
             steps={0.0: GOOD, 1.0: BAD},

@@ -55,15 +55,18 @@ class Line(logging.Formatter):
 class Outlet(logging.Handler):
     """Writes to a stream from a thread of its own; see the module's text.
 
-    ``dropped`` is how many lines were lost so far.
+    ``dropped`` is how many lines were lost so far, counted as they are: also while nothing can be
+    written.
     """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self._stream = stream
         self._waiting: deque[logging.LogRecord] = deque()
-        self._dropped = 0
-        self.dropped = 0
+        self._told = 0
+        self._left_out = 0
+        self._unwritten = 0
+        self._counting = threading.RLock()  # a signal's handler may log, too
         self._writing = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -73,10 +76,16 @@ class Outlet(logging.Handler):
         """None: `emit` needs no lock, and waits for nobody."""
         self.lock = None
 
+    @property
+    def dropped(self) -> int:
+        """How many lines were lost so far."""
+        return self._left_out + self._unwritten
+
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the record for the thread."""
         if len(self._waiting) >= WAITING_MAX:
-            self._dropped += 1
+            with self._counting:
+                self._left_out += 1
         else:
             self._waiting.append(record)
 
@@ -86,11 +95,11 @@ class Outlet(logging.Handler):
             lines = []
             while self._waiting:
                 lines.append(self._line(self._waiting.popleft()))
-            dropped, self._dropped = self._dropped, 0
-            self.dropped += dropped
-            if dropped:
+            untold = self._left_out - self._told
+            if untold:
+                self._told += untold
                 about = {"name": __name__, "levelname": "WARNING", "levelno": logging.WARNING}
-                told = logging.makeLogRecord({**about, "msg": f"{dropped} lines were dropped"})
+                told = logging.makeLogRecord({**about, "msg": f"{untold} lines were dropped"})
                 lines.append(self.format(told))
             if not lines:
                 return
@@ -99,7 +108,7 @@ class Outlet(logging.Handler):
                 self._stream.flush()
             except (OSError, ValueError):
                 # Nobody reads any more, or the stream is closed: there is nowhere to tell it.
-                self.dropped += len(lines)
+                self._unwritten += len(lines)
 
     def _line(self, record: logging.LogRecord) -> str:
         try:

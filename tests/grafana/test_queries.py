@@ -24,10 +24,16 @@ EXTERNAL = {
     "scrape_duration_seconds": TARGET,
     "ALERTS": TARGET | {"alertname", "alertstate", "severity", "portfolio"},
     # The OpenTelemetry Collector's own metrics; with or without the suffix, as it is configured.
-    "otelcol_exporter_send_failed_spans": TARGET | {"exporter"},
-    "otelcol_exporter_send_failed_spans_total": TARGET | {"exporter"},
-    "otelcol_exporter_send_failed_log_records": TARGET | {"exporter"},
-    "otelcol_exporter_send_failed_log_records_total": TARGET | {"exporter"},
+    **{
+        f"otelcol_{counted}_{of}{suffix}": TARGET | labels
+        for counted, labels in (
+            ("exporter_send_failed", {"exporter"}),
+            ("exporter_enqueue_failed", {"exporter"}),
+            ("receiver_refused", {"receiver", "transport"}),
+        )
+        for of in ("spans", "log_records")
+        for suffix in ("", "_total")
+    },
     # Tempo's metrics generator, processor span-metrics.
     "traces_spanmetrics_latency_bucket": frozenset(
         {"service", "span_name", "span_kind", "status_code", "le"}
