@@ -146,18 +146,20 @@ def _traffic() -> list[panels.Visual]:
 
 def _latency() -> list[panels.Visual]:
     latency = "credit_http_request_duration_seconds"
+    served = "credit_http_response_duration_seconds"
     return [
         lines(
             "Latency of scoring",
-            "From a request's arrival to its answer, all scoring calls, measured in the server. "
-            "The line is the objective for single applications.",
+            "From a request's being there whole to its answer, all scoring calls, measured in the "
+            "server. The line is the objective for single applications.",
             "s",
-            *quantiles(latency, "@server,@scoring"),
+            *quantiles(served, "@server,@scoring"),
             steps={0.05: BAD},
         ),
         lines(
             "p99 by route",
-            "The time within which 99 of 100 requests of a route are answered.",
+            "The time within which 99 of 100 requests of a route are answered, from their arrival: "
+            "how long a caller takes to send a body is in it.",
             "s",
             query(quantile(0.99, latency, "@server", "route"), "{{route}}"),
             links=[panels.traces_of_route()],
@@ -183,7 +185,7 @@ def _latency() -> list[panels.Visual]:
             "How many requests took how long. A second band is a second kind of request, or a "
             "worker that is slow.",
             "s",
-            query(increase(f"{latency}_bucket{{@server,@scoring}}", "le", over=INTERVAL), "{{le}}"),
+            query(increase(f"{served}_bucket{{@server,@scoring}}", "le", over=INTERVAL), "{{le}}"),
             width=24,
         ),
     ]

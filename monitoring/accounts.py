@@ -246,6 +246,9 @@ class Accounts:
         begin = call.received
         stages: dict[str, float] = {}
         for stage, end in call.stages:
+            if stage == "read":
+                served = answered.seconds - (end - call.received)
+                self._values[http.served, (route,)].append(served)
             if stage in _REQUEST_STAGES:
                 stages[stage] = stages.get(stage, 0.0) + end - begin
             begin = end

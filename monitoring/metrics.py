@@ -29,11 +29,18 @@ if TYPE_CHECKING:
 
     from credit_risk.audit.checkpoints import Checkpoint
     from credit_risk.package import ModelPackage
+    from credit_risk.reviews import Direction, PersonsDecision
 
 LATENCY_BUCKETS = (
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 )  # fmt: skip
 """Seconds; every latency objective is an edge."""
+
+STAGES = (
+    *("read", "claim", "validate", "wait", "record"),
+    *("encode", "score", "decide", "explain"),
+)
+"""Those of a request, and those of a batch."""
 
 STAGE_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, *LATENCY_BUCKETS[:11])
 """Seconds; most stages take a fraction of the shortest request."""
@@ -63,6 +70,14 @@ class HttpMetrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
+        self.served = Histogram(
+            "credit_http_response_duration_seconds",
+            "Time from a scoring request's being there whole, its body read, to its answer, by "
+            "route template; one that never came whole has none.",
+            ["route"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
         self.in_flight = Gauge(
             "credit_http_requests_in_flight",
             "Requests that have no answer yet, the one for these metrics among them.",
@@ -80,6 +95,7 @@ class HttpMetrics:
         problems = tuple(failures)
         for route in routes:
             self.duration.labels(route)
+            self.served.labels(route)
             self.requests.labels(route, "2xx", "none")
             for problem in problems:
                 self.requests.labels(route, "5xx", problem)
@@ -418,6 +434,8 @@ class Metrics:
             self.evidence.records.labels(kind)
         for outcome in get_args(Outcome):
             self.decisions.keyed.labels(outcome)
+        for stage in STAGES:
+            self.scoring.stage.labels(stage)
 
     def started(self, workers: int) -> None:
         """This process is going to be a worker, one of so many."""
@@ -446,9 +464,19 @@ class Metrics:
                 self.decisions.decisions.labels(*labels)
         for code in package.reasons.texts:
             self.decisions.reasons.labels(*of_package, code)
+        self._reviews_expected(package)
         for rule in package.policy.rules:
             self.decisions.rules.labels(*of_package, rule.name)
         self.population.expect(package)
+
+    def _reviews_expected(self, package: ModelPackage) -> None:
+        """Have every way in which people may close a case at 0: such are rare."""
+        directions: dict[PersonsDecision, Direction]
+        directions = {"APPROVE": "low-side", "DECLINE": "high-side"}
+        for decision, direction in directions.items():
+            for code in package.words.review_texts(decision):
+                for override in ("none", direction):
+                    self.decisions.reviews.labels(package.portfolio, decision, override, code)
 
     def activation_failed(self, portfolio: str) -> None:
         """A wanted package could not be loaded."""

@@ -48,8 +48,8 @@ PER_STEP = {
     # Of 600 requests a minute 12 fail and 60 are slow: 0.02 and 0.1.
     'credit_http_requests_total{route="/predict",status_class="2xx",problem="none"}': 588,
     'credit_http_requests_total{route="/predict",status_class="5xx",problem="overloaded"}': 12,
-    'credit_http_request_duration_seconds_bucket{route="/predict",le="0.05"}': 540,
-    'credit_http_request_duration_seconds_count{route="/predict"}': 600,
+    'credit_http_response_duration_seconds_bucket{route="/predict",le="0.05"}': 540,
+    'credit_http_response_duration_seconds_count{route="/predict"}': 600,
     # A fifth and four fifths, where the reference has half and half.
     'credit_score_bin_total{portfolio="loans",model_version="a",bin="01"}': 20,
     'credit_score_bin_total{portfolio="loans",model_version="a",bin="02"}': 80,

@@ -21,11 +21,13 @@ from credit_risk.audit.checkpoints import Checkpoint
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.audit.signer import Signer
 from credit_risk.batching import Batched
+from credit_risk.decisions import Call
 from credit_risk.errors import RecordingFailed
 from credit_risk.serving import app
 from credit_risk.serving.problems import FAILURES, KINDS
 from credit_risk.serving.watch import LAG_SECONDS, Watch
 from monitoring import logs
+from monitoring.accounts import Answered
 from monitoring.exports import Exports
 from monitoring.metrics import LATENCY_BUCKETS, Metrics, WorkerMetrics, observe_all
 from monitoring.vitals import Vitals
@@ -198,6 +200,7 @@ def trace(server: Served) -> None:
 SCENARIOS = {
     "credit_http_requests_total": decide,
     "credit_http_request_duration_seconds": decide,
+    "credit_http_response_duration_seconds": decide,
     "credit_http_requests_in_flight": wait,
     "credit_stage_duration_seconds": decide,
     "credit_batch_rows": decide,
@@ -378,6 +381,47 @@ def test_the_first_failure_is_a_rise_and_no_beginning(server: Served) -> None:
     assert ("credit_http_requests_total", tuple(sorted(labels.items()))) in before
     assert server.sample("credit_http_requests_total", **labels) == 1.0
     assert set(app.SCORING) == set(served.SCORING)
+
+
+def test_a_slow_sender_is_not_held_against_the_server(server: Served) -> None:
+    """Time for the objective begins when the body is there; one that never comes has none."""
+    call = Call("/predict", "request-1")
+    call.stages.append(("read", call.received + 9.0))
+    server.accounts.arrived()
+    server.accounts.answered(Answered(call, "POST", "/predict", 200, 9.25, {}, None, 1e9))
+    cut_off = Call("/predict", "request-2")
+    server.accounts.arrived()
+    server.accounts.answered(Answered(cut_off, "POST", "/predict", 408, 30.0, {}, None, 1e9))
+    server.accounts.flush()
+
+    name = "credit_http_{}_duration_seconds_{}".format
+    assert server.sample(name("request", "count")) == 2
+    assert server.sample(name("request", "sum")) == pytest.approx(39.25)
+    assert server.sample(name("response", "count")) == 1
+    assert server.sample(name("response", "sum")) == pytest.approx(0.25)
+
+
+def test_what_is_rare_is_there_before_it_happens(server: Served) -> None:
+    """Whatever is done, it makes no series that was not there when the worker began."""
+    package = server.active.current
+    server.metrics.started(1)
+    server.metrics.activated(package, None)
+    server.metrics.http.expect(app.SCORING, FAILURES)
+    before = series(server)
+
+    move_all(server)
+    for scenario in dict.fromkeys(SCENARIOS.values()):
+        # Other than these: gauges, and series of a worker, that are there once it serves.
+        if scenario not in {read, watch}:
+            scenario(server)
+    server.accounts.flush()
+
+    # What callers can get wrong, in which way and where, is not rare.
+    new = {(name, labels) for name, labels in series(server) - before if "_http_" not in name}
+    assert new == set()
+    ways = {labels for name, labels in before if name == "credit_reviews_total"}
+    texts = len(package.reasons.texts) + len(package.policy.review.reasons)
+    assert len(ways) == 2 * texts
 
 
 def test_made_up_requests_add_no_series(server: Served) -> None:
