@@ -25,12 +25,14 @@ Kind = Literal[
     "head",
     "checkpoint",
     "anchor",
+    "database",
 ]
 """What was found: records changed, removed, inserted or reordered; emptied by no retention on
 record, or their data key by no erasure on record; sealed data that do not open; what a retention
 or an erasure on record took, and is there again; such a record that the log gives the lie, or an
 acknowledgement that nobody signed; records that are not those a checkpoint was signed for; the head
-of the chain, a checkpoint or an anchor at fault."""
+of the chain, a checkpoint or an anchor at fault; the file of the database damaged, or an index in
+it that says otherwise than its table, so that who looks something up is told what is not so."""
 
 FINDINGS_KEPT = 1_000
 

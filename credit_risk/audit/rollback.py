@@ -85,7 +85,8 @@ class Seen:
         if self._checkpoint is None and self._note is not None:
             self._checkpoint = noted(self._note)
         with self._log.reading() as connection:
-            log_id, last, there = _on_record(connection, self._checkpoint)
+            log_id = _log(connection)
+            last, there = _on_record(connection, self._checkpoint)
         if not there and not self._acknowledged(log_id):
             number = 0 if self._checkpoint is None else self._checkpoint.number
             raise EvidenceInvalid(
@@ -147,7 +148,7 @@ def missing(records: SqlRecords, note: Path) -> tuple[Checkpoint | None, Checkpo
     """
     seen = noted(note)
     with records.reading() as connection:
-        _, last, there = _on_record(connection, seen)
+        last, there = _on_record(connection, seen)
     return None if there else seen, last
 
 
@@ -167,7 +168,8 @@ def acknowledge(
         RecordingFailed: the database fails.
     """
     with log.reading() as connection:
-        log_id, last, _ = _on_record(connection, None)
+        log_id = _log(connection)
+        last, _ = _on_record(connection, None)
     now = time.time_ns() // 1_000
     statement = json.dumps(
         {
@@ -234,15 +236,17 @@ def stated(body: object, *trusted: Ed25519PublicKey) -> dict[str, Any] | None:
     return None
 
 
+def _log(connection: sa.Connection) -> str:
+    """The id of the log."""
+    log_id: str = connection.execute(sa.select(HEAD.c.log)).scalar_one()
+    return log_id
+
+
 def _on_record(
     connection: sa.Connection, seen: Checkpoint | None
-) -> tuple[str, Checkpoint | None, bool]:
-    """The id of the log, its newest checkpoint, and whether one seen before is there as it was."""
-    log_id: str = connection.execute(sa.select(HEAD.c.log)).scalar_one()
-    last = newest(connection)
-    if seen is None:
-        return log_id, last, True
-    return log_id, last, _numbered(connection, seen.number) == seen
+) -> tuple[Checkpoint | None, bool]:
+    """The newest checkpoint, and whether one seen before is there as it was."""
+    return newest(connection), seen is None or _numbered(connection, seen.number) == seen
 
 
 def _numbered(connection: sa.Connection, number: int) -> Checkpoint | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 import pydantic_core
 import sqlalchemy as sa
 
-from credit_risk.audit import keys, rollback
+from credit_risk.audit import keys, rollback, sqlite
 from credit_risk.audit.chain import Content, Form, form
 from credit_risk.audit.continuity import Continuity, Row
 from credit_risk.audit.database import as_stored
@@ -127,6 +127,10 @@ class _Verification:
         self._sound_types: set[tuple[type, ...]] = set()
 
     def run(self, progress: Progress) -> None:
+        with self._reading() as connection:
+            if connection.dialect.name == "sqlite":
+                for told in sqlite.damages(connection):
+                    self._report.add(Finding("database", None, None, None, told))
         done = 0
         after: int | None = None
         while True:

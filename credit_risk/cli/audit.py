@@ -21,6 +21,8 @@ from credit_risk.errors import EvidenceInvalid, KeysInvalid, RecordNotFound
 from credit_risk.settings import Settings
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     from credit_risk.audit.checkpoints import Checkpoint, Reading
     from credit_risk.audit.findings import Report
     from credit_risk.audit.log import SqlRecords
@@ -72,16 +74,20 @@ def verify(
     from credit_risk.audit import keys as audit_keys
     from credit_risk.audit.log import open_records
 
-    trusted = [audit_keys.public_key(text_of(path)) for path in public_keys or ()]
-    if not trusted:
-        own = audit_keys.signing_key(settings)
-        trusted = [] if own is None else [own.public_key()]
+    trusted = _trusted(settings, public_keys or ())
     kept = [anchor for path in anchors or () for anchor in checkpoints.anchors(text_of(path))]
     sealing = audit_keys.sealing(settings) if open_sealed else None
     if open_sealed and sealing is None:
         raise KeysInvalid("no encryption keys are set, and without them nothing opens")
+    try:
+        opened = open_records(settings)
+    except RecordNotFound as error:
+        if not kept and not settings.note.exists():
+            raise
+        _print_lost(str(error), as_json=as_json)
+        raise typer.Exit(OTHERWISE) from None
     with (
-        contextlib.closing(open_records(settings)) as records,
+        contextlib.closing(opened) as records,
         rows_done("verifying", "records") as progress,
     ):
         report = verification.verify(
@@ -119,6 +125,29 @@ def verify(
         raise KeysInvalid(
             f"records were not opened: {missing}; given is {', '.join(sealing.names)}"
         )
+
+
+def _trusted(settings: Settings, public_keys: Sequence[Path]) -> list[Ed25519PublicKey]:
+    """The keys whose checkpoints count: those that are named, or the settings' own, if any."""
+    from credit_risk.audit import keys as audit_keys
+
+    if public_keys:
+        return [audit_keys.public_key(text_of(path)) for path in public_keys]
+    own = audit_keys.signing_key(settings)
+    return [] if own is None else [own.public_key()]
+
+
+def _print_lost(error: str, *, as_json: bool) -> None:
+    """There is no log, and a checkpoint that was kept says that there was one."""
+    from credit_risk.audit.findings import Finding, Report
+
+    report = Report()
+    told = f"all of them, which a checkpoint was signed for that was kept: {error}"
+    report.add(Finding("removed", None, None, None, told))
+    if as_json:
+        print_json(report.to_json())
+    else:
+        _print_report(report)
 
 
 def _missed(records: SqlRecords, note: Path) -> list[str]:

@@ -223,3 +223,24 @@ def test_a_log_that_is_written_meanwhile_is_whole(case: Case) -> None:
 
     assert report.findings == []
     assert case.log.count() > before + 3
+
+
+def test_an_index_that_lies_is_found(sqlite: Case) -> None:
+    """What is looked up by it is not what the table holds, though every record is as written."""
+    with sqlite.log.reading() as connection:
+        path = connection.exec_driver_sql("PRAGMA database_list").one()[2]
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        asked = "SELECT * FROM sqlite_master WHERE name = 'records_by_kind'"
+        index = file.execute(asked).fetchone()
+        file.execute("UPDATE records SET kind = 'hidden' WHERE sequence = 3")
+        file.execute("PRAGMA writable_schema = ON")
+        file.execute("DELETE FROM sqlite_master WHERE name = 'records_by_kind'")
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute("UPDATE records SET kind = 'decision' WHERE sequence = 3")
+        file.execute("PRAGMA writable_schema = ON")
+        file.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", index)
+    with closing(SqlRecords(f"sqlite:///{path}", SEALING)) as records:
+        found = verify(records.reading, [KEY.public_key()]).findings
+
+    assert {finding.kind for finding in found} == {"database"}
+    assert "records_by_kind" in found[0].detail

@@ -88,6 +88,33 @@ def test_a_log_that_is_not_whole_ends_with_its_own_code(
     ]
 
 
+def test_a_lost_head_and_a_lost_log_are_findings(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """The first is named beside all others; the second is, where a checkpoint was kept."""
+    decide(place, trees_package, toys.SAFE)
+    anchor = place.folder / "anchor.json"
+    run("audit", "checkpoint", "--export", str(anchor))
+    (place.state / "newest-checkpoint.json").write_bytes(anchor.read_bytes())
+    with closing(sqlite3.connect(place.state / "records.db")) as connection:
+        connection.execute("DELETE FROM head")
+        connection.commit()
+    told = run("audit", "verify", "--json")
+    assert told.code == OTHERWISE
+    assert [finding["kind"] for finding in told.json()["findings"]] == ["head"]
+    for file in place.state.glob("records.db*"):
+        file.unlink()
+
+    noted = run("audit", "verify")
+    (place.state / "newest-checkpoint.json").unlink()
+    anchored = run("audit", "verify", "--anchor", str(anchor), "--json")
+
+    assert (noted.code, anchored.code) == (OTHERWISE, OTHERWISE)
+    assert "removed: all of them" in noted.out
+    assert [finding["kind"] for finding in anchored.json()["findings"]] == ["removed"]
+    refused(run("audit", "verify"), 3, "no records yet")
+
+
 def test_a_database_that_is_none_is_told_in_one_line(
     run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
 ) -> None:
