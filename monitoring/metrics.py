@@ -322,13 +322,14 @@ class EvidenceMetrics:
         )
         self.failures = Counter(
             "credit_record_failures",
-            "Requests whose records could not be made durable, so that nothing was decided.",
+            "Times that what was handed over for one request could not be made durable, and did "
+            "not come about.",
             registry=registry,
         )
         # Whoever looked last: a worker that has ended may have been the one that found it broken.
         self.chain_intact = Gauge(
             "credit_chain_intact",
-            "1 if the records since the checkpoint before were an unbroken chain when last looked "
+            "1 if the records since the checkpoint before linked up to the head when last looked "
             "at, 0 if not.",
             multiprocess_mode="mostrecent",
             registry=registry,
