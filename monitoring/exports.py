@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -26,8 +27,29 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+EXPORTERS = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
+"""Who logs each try that a collector did not take."""
+TOLD_SECONDS = 60.0
 CLOSE_SECONDS = 5.0
 """What waits when the server stops has so long to be exported."""
+
+
+class Seldom(logging.Filter):
+    """One line in `TOLD_SECONDS`: a collector that is away is told, and not with every try."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = -TOLD_SECONDS
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether nothing was told for so long; what is no warning passes."""
+        if record.levelno < logging.WARNING:
+            return True
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + TOLD_SECONDS
+        return True
 
 
 class Exports:
@@ -47,6 +69,7 @@ class Exports:
         dropped: Callable[[int], None],
     ) -> None:
         self._exporter = exporter
+        logging.getLogger(EXPORTERS).filters[:] = [Seldom()]
         self._exported = exported
         self._dropped = dropped
         self._most = _limit("OTEL_BSP_MAX_QUEUE_SIZE", 2_048)

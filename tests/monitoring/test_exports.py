@@ -9,11 +9,12 @@ import time
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http import trace_exporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from benchmarks import collector
-from monitoring.exports import Exports
+from monitoring.exports import EXPORTERS, Exports, Seldom
 from monitoring.traces import exporter
 from tests import served, toys
 from tests.served import Served
@@ -201,3 +202,23 @@ def test_a_collector_in_trouble_fails_no_request(
         # Those on their way to the collector at the end, at most one export, are in no count yet.
         assert 300 - 16 <= lost <= 300
         assert traced.sample("credit_spans_exported_total") == 0
+
+
+def test_a_collector_that_is_away_is_told_once_a_minute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not with every try; by the exporter's own logger, which other lines pass."""
+    now = 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    caplog.set_level(logging.INFO, EXPORTERS)
+    told = Seldom()
+    monkeypatch.setattr(trace_exporter._logger, "filters", [told])  # noqa: SLF001
+    for seconds in (0.0, 1.0, 58.0, 2.0, 3.0):
+        now += seconds
+        trace_exporter._logger.error("away %.0f", now)  # noqa: SLF001
+        trace_exporter._logger.info("well")  # noqa: SLF001
+
+    seen = [line.getMessage() for line in caplog.records if line.levelno > logging.INFO]
+    assert seen == ["away 1000", "away 1061"]
+    assert len(caplog.records) == len(seen) + 5
+    assert trace_exporter._logger.name == EXPORTERS  # noqa: SLF001
