@@ -27,11 +27,15 @@ from credit_risk.errors import Conflict, EvidenceInvalid
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    import numpy.typing as npt
+
     from credit_risk.audit.log import SqlRecords
     from credit_risk.audit.records import Alongside
     from credit_risk.drift import Counts, Reference
     from credit_risk.package import ModelPackage
     from credit_risk.schema import Schema
+
+    Floats = npt.NDArray[np.float64]
 
 HOUR = 3_600_000_000
 """Microseconds; windows begin and end with one."""
@@ -42,6 +46,9 @@ PERIOD = (
 )
 """A period up to now: 1 to 400 days, or 1 to 9600 hours."""
 
+APPLICANTS_MOST = 5_000
+"""Applicants read to be looked at one by one."""
+_AT_ONCE = 500
 _CHUNK = 4_000
 """Records read at a time: about 16 MB."""
 _RECORDS_MOST = 40_000
@@ -229,6 +236,45 @@ def total(reference: Reference, counted: Iterable[Hour]) -> Counts:
         EvidenceInvalid: they are not on the reference's grid; see `forget`.
     """
     return reference.total(reference.read(hour.counts) for hour in counted if hour.counts)
+
+
+def applicants(
+    records: SqlRecords, schema: Schema, portfolio: str, version: str, window: Window | None
+) -> Floats:
+    """Applicants of a package's decisions, for what cannot be told from counts.
+
+    Args:
+        records: where they are read; with keys.
+        schema: the package's.
+        portfolio: whose decisions.
+        version: of the package.
+        window: of these hours, evenly chosen if there are more than `APPLICANTS_MOST`; None is the
+            first ones that the package decided about.
+
+    Returns:
+        Shape (n, fields), see `Schema.vector`; those erased are left out.
+    """
+    of = (_C.portfolio == portfolio, _C.model_version == version, _C.kind == "decision")
+    places = sa.select(_C.sequence).where(*of, _C.data_key.is_not(None))
+    if window is None:
+        places = places.limit(APPLICANTS_MOST)
+    else:
+        places = places.where(_C.time >= window.since, _C.time < window.until)
+    with records.reading() as connection:
+        found = list(connection.execute(places.order_by(_C.time, _C.sequence)).scalars())
+    if len(found) > APPLICANTS_MOST:
+        chosen = np.linspace(0, len(found) - 1, APPLICANTS_MOST).astype(np.intp)
+        found = [found[i] for i in chosen.tolist()]
+    read: list[dict[str, Any]] = []
+    for start in range(0, len(found), _AT_ONCE):
+        some = sa.select(_C.id, _C.sealed, _C.data_key).where(
+            _C.sequence.in_(found[start : start + _AT_ONCE])
+        )
+        with records.reading() as connection:
+            rows = connection.execute(some.order_by(_C.sequence)).all()
+        opened = (_opened(records, *row) for row in rows)
+        read += [application for application in opened if application is not None]
+    return schema.matrix(read)
 
 
 def forget(portfolio: str) -> Alongside:

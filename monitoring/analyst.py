@@ -43,12 +43,17 @@ from credit_risk.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    import numpy.typing as npt
+
     from credit_risk.audit.log import SqlRecords
     from credit_risk.oversight import Oversight
     from credit_risk.package import ModelPackage
     from credit_risk.retraining import MonitoringPolicy
     from credit_risk.settings import Settings
     from credit_risk.windows import Batch, Known, Window
+
+    Floats = npt.NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
@@ -284,7 +289,8 @@ class Clerk:
 
     def drift(self, packages: Packages, window: Window) -> dict[str, Any]:
         """Drift of the decisions of a window."""
-        return self._oversight(packages).drift(window)
+        found = self._oversight(packages)
+        return {**found.drift(window), **self._together(packages, window)}
 
     def drift_of(self, packages: Packages, body: bytes) -> dict[str, Any]:
         """Drift of the applicants in the body of a request, which is read here: it may be large."""
@@ -295,8 +301,10 @@ class Clerk:
         except ValueError as error:
             raise ApplicationInvalid((FieldError("", bodies.fault(str(error))),)) from None
         rows, version = oversight.posted(document, packages.version)
-        found = self._oversight(packages._replace(version=version))
-        return found.drift_of(oversight.sample(found.package.schema, rows))
+        packages = packages._replace(version=version)
+        found = self._oversight(packages)
+        sample = oversight.sample(found.package.schema, rows)
+        return {**found.drift_of(sample), **self._together(packages, sample)}
 
     def performance(self, packages: Packages, window: Window, now: int) -> dict[str, Any]:
         """How right PDs were."""
@@ -317,6 +325,20 @@ class Clerk:
     def retraining(self, packages: Packages, now: int) -> dict[str, Any]:
         """Whether it is time to think of retraining."""
         return self._oversight(packages).retraining(self._policy(packages), now)
+
+    def _together(self, packages: Packages, now: Window | Floats) -> dict[str, Any]:
+        """Drift of fields together: those of now beside the first that the package decided."""
+        from credit_risk import windows  # noqa: PLC0415
+        from monitoring import multivariate  # noqa: PLC0415
+
+        schema = self._oversight(packages).package.schema
+        then = rows = schema.matrix([])
+        if multivariate.is_available():
+            of = (self._opened(), schema, packages.portfolio, packages.version)
+            then = windows.applicants(*of, None)
+            rows = windows.applicants(*of, now) if isinstance(now, windows.Window) else now
+        found = multivariate.compare(then, rows, schema.names)
+        return {"multivariate": found.model_dump(mode="json")}
 
     def _opened(self) -> SqlRecords:
         from credit_risk.audit.log import open_records  # noqa: PLC0415

@@ -287,3 +287,28 @@ def test_a_window_ends_after_it_begins() -> None:
     for until in (FIRST, FIRST - 1):
         with pytest.raises(ValueError, match="not after"):
             between(FIRST, until)
+
+
+def test_applicants_are_read_of_a_window_or_are_the_first(
+    counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evenly chosen where there are too many; the erased are left out."""
+    records = counting.decide(6) + counting.decide(5, NOON + 2 * HOUR)
+    schema, version = counting.package.schema, counting.package.version
+    erasure.erase(
+        counting.log, counting.log, [records[0].id], by="c", reason="r", progress=lambda *_: None
+    )
+
+    def read(window: Window | None) -> list[str]:
+        rows = windows.applicants(counting.log, schema, toys.NAME, version, window)
+        return [str(row) for row in rows.tolist()]
+
+    def given(some: Sequence[Record]) -> list[str]:
+        return [str(row) for row in schema.matrix([record.input for record in some]).tolist()]
+
+    assert read(WHOLE) == given(records[1:])
+    assert read(Window(FIRST + 2 * HOUR, FIRST + 3 * HOUR)) == given(records[6:])
+    assert read(Window(FIRST - HOUR, FIRST)) == []
+    monkeypatch.setattr(windows, "APPLICANTS_MOST", 4)
+    assert read(None) == given(records[1:5])
+    assert read(WHOLE) == given([records[i] for i in (1, 4, 7, 10)])

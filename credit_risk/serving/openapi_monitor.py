@@ -31,6 +31,7 @@ from credit_risk.serving.monitor import (
     JudgementBody,
     WindowQuery,
 )
+from monitoring.multivariate import Multivariate
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -182,6 +183,7 @@ def components() -> Json:
     outcome = outcomes.Outcome.model_json_schema()
     rows = {"type": "array", "minItems": 1}
     drifted = {"decisions": {"type": ["integer", "null"]}, "not_counted": COUNT}
+    drifted |= {"multivariate": ref("Multivariate")}
     drifted["other_versions"] = {"type": "object", "additionalProperties": COUNT}
     expected = {"anyOf": [ref("Figures"), {"type": "null"}]}
     return {
@@ -225,6 +227,7 @@ def components() -> Json:
             },
         },
         **_answers("DriftAnswer", Drift, drifted),
+        **_parts("Multivariate", Multivariate),
         **_answers(
             "PerformanceAnswer",
             Performance,
@@ -259,11 +262,17 @@ def _closed(required: Json, more: Json) -> Json:
 
 def _answers(name: str, kind: type[BaseModel], more: Json) -> Json:
     """The schema of an answer that is a document and more, and those that it is made of."""
+    parts = _parts(name, kind)
+    return parts | {name: object_of(_ABOUT | more | parts[name]["properties"])}
+
+
+def _parts(name: str, kind: type[BaseModel]) -> Json:
+    """The schema of a document under a name, and those that it is made of."""
     schema = kind.model_json_schema(
         mode="serialization", ref_template="#/components/schemas/{model}"
     )
     parts: Json = schema.pop("$defs", {})
-    return {**parts, name: object_of(_ABOUT | more | schema["properties"])}
+    return {**parts, name: schema}
 
 
 def _call(
@@ -299,7 +308,11 @@ def _drawn(package: ModelPackage) -> drift.Counts:
 def _drift(package: ModelPackage) -> Json:
     found = drift.Reference.of(package).compare(_drawn(package))
     told = found.model_dump(mode="json")
-    return {"decisions": found.rows, "not_counted": 0, "other_versions": {}, **told}
+    missing = Multivariate(
+        verdict="missing", reason="It is not installed.", baseline_rows=0, rows=0
+    )
+    more = {"other_versions": {}, "multivariate": missing.model_dump(mode="json")}
+    return {"decisions": found.rows, "not_counted": 0, **more, **told}
 
 
 def _performance(package: ModelPackage) -> Json:

@@ -14,15 +14,19 @@ from credit_risk.audit import keys
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.errors import Conflict, MonitoringFailed, Overloaded
 from credit_risk.serving import monitor
+from monitoring import multivariate
+from monitoring.multivariate import Multivariate
 from tests import served, toys
 from tests.sealing import SEALING
 from tests.served import Full, Served
 from tests.serving.test_cases import NOWHERE, problem
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from credit_risk.package import ModelPackage
+    from credit_risk.windows import Floats
 
 TODAY = datetime.now(UTC).date().isoformat()
 ROWS = 20
@@ -133,16 +137,44 @@ def test_drift_of_a_window_in_the_past_has_nobody_in_it(server: Served) -> None:
     )
 
 
-def test_drift_of_given_applicants_leaves_no_record(server: Served) -> None:
+def test_drift_of_given_applicants_leaves_no_record(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Few, whose body is read here too, and many, whose body is not."""
+    monkeypatch.setattr(multivariate, "is_available", lambda: False)
     few = server.post("/monitor/drift", {"applications": toys.applications(3)})
     many = server.post("/monitor/drift", {"applications": toys.applications(400)})
 
     assert (few.json()["rows"], many.json()["rows"]) == (3, 400)
     assert many.json()["verdict"] == "stable"
     assert many.json()["from"] is None
+    together = many.json()["multivariate"]
+    assert together["verdict"] == "missing"
+    assert "alibi-detect is not installed" in together["reason"]
     assert server.records() == []
     assert set(server.analyst.asked) == {"drift_of"}
+
+
+def test_with_the_library_applicants_of_now_are_held_beside_the_first(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those given, and those of a window."""
+    compared: list[tuple[int, int]] = []
+
+    def compare(then: Floats, now: Floats, names: Sequence[str]) -> Multivariate:
+        assert then.shape[1] == now.shape[1] == len(names)
+        compared.append((len(then), len(now)))
+        return Multivariate(verdict="stable", baseline_rows=len(then), rows=len(now))
+
+    monkeypatch.setattr(multivariate, "is_available", lambda: True)
+    monkeypatch.setattr(multivariate, "compare", compare)
+    decide(server)
+    window = server.post("/monitor/drift", {"window": "24h"}).json()
+    server.post("/monitor/drift", {"applications": toys.applications(3)})
+
+    assert window["multivariate"]["verdict"] == "stable"
+    everybody = window["decisions"]
+    assert compared == [(everybody, everybody), (everybody, 3)]
 
 
 LONG = {"applications": [toys.SAFE] * 100}
