@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -273,6 +274,26 @@ def test_a_second_server_in_one_state_directory_is_refused_and_harms_nothing(
     (line,) = again.stderr.strip().splitlines()
     assert line.startswith("error: another server is using the state directory ")
     assert _decisions_recorded(server) == before + 1
+
+
+def test_a_window_of_decisions_is_looked_at_beside_the_worker(shared: RunningServer) -> None:
+    """In a process of its own, counted once; what became of a decision is on record."""
+    with httpx.Client(base_url=shared.url, timeout=60, verify=TLS) as client:
+        body = {"applications": _applicants("personal-loans", 200)}
+        made = client.post("/predict/batch", json=body).json()["results"]
+        told = {"decision_id": made[0]["decision_id"], "defaulted": False}
+        today = datetime.now(UTC).date().isoformat()
+        outcome = client.post("/outcomes", json=told | {"observed": today}).json()
+        drift = client.post("/monitor/drift", json={"window": "24h"}).json()
+        check = client.post("/monitor/retraining-check").json()
+        performance = client.get("/monitor/performance").json()
+
+    assert [row["state"] for row in outcome["results"]] == ["recorded"]
+    assert drift["rows"] == drift["decisions"] >= 200
+    assert drift["verdict"] == "stable"
+    assert check["windows"][-1]["rows"] == drift["rows"]
+    assert performance["rows"] == 1
+    assert shared.command("audit", "outcomes").returncode == 0
 
 
 def test_a_port_that_is_taken_is_one_line(shared: RunningServer, tmp_path: Path) -> None:
