@@ -11,6 +11,7 @@ SOAK_SECONDS ?= 300
 DEMO_SECONDS ?= 110
 KILLS ?= 20
 BACKEND ?= docker
+TORCH_FLAGS ?= --torch-backend cpu
 IMAGE_FLAGS ?=
 
 BIN := .venv/bin
@@ -20,7 +21,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve demo test test-spark install-drift test-drift lint types loadtest soak torture bench-peers bench-scorers dashboards image secrets packages lock clean
+.PHONY: help install serve demo test test-spark install-drift test-drift install-network test-network lint types loadtest soak torture bench-peers bench-scorers dashboards image secrets packages lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,18 @@ install-drift: $(INSTALLED) ## fetch alibi-detect, for multivariate drift; mind 
 
 test-drift: install-drift ## test multivariate drift, and ours against alibi-detect's
 	PYTHONPATH=$(CURDIR)/.tools/drift $(BIN)/pytest tests/monitoring/test_multivariate.py
+
+# Beside the environment and not in it: 700 MB that only training a network needs.
+install-network: $(INSTALLED) ## fetch PyTorch for neural networks; TORCH_FLAGS say which build
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .tools/network --no-deps \
+		--require-hashes -r requirements/network.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .tools/network --no-deps \
+		$(TORCH_FLAGS) $$(sed -n 's/^network = \["\(torch==[^"]*\)"\]$$/\1/p' pyproject.toml)
+
+test-network: install-network ## test training networks, and our reading of ONNX against its makers'
+	PYTHONPATH=$(CURDIR)/.tools/network $(BIN)/pytest tests/test_onnx_format.py \
+		tests/training/test_network.py tests/training/test_pipeline.py \
+		tests/training/test_compilation.py tests/training/test_train.py -k "network or onnx or version"
 
 lint: $(INSTALLED) ## ruff: rules and format
 	$(BIN)/ruff check
@@ -107,6 +120,9 @@ lock: $(INSTALLED) ## renew requirements/*.txt; LOCK_FLAGS=--upgrade for newer v
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
 	$(COMPILE) --group spark -c requirements/dev.txt -o requirements/spark.txt
 	$(COMPILE) --group scorers -c requirements/dev.txt -o requirements/scorers.txt
+	$(COMPILE) --group network -c requirements/dev.txt \
+		$$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements/dev.txt) \
+		-o requirements/network.txt
 	$(COMPILE) --group drift -c requirements/dev.txt --override requirements/drift-overrides.txt \
 		$$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements/dev.txt) \
 		-o requirements/drift.txt

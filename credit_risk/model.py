@@ -2,13 +2,13 @@
 
 Whatever the estimator, the served PD is ``1 / (1 + exp(-(slope * score + intercept)))``, where
 ``score`` is what the estimator adds up (the margin of boosted trees, the mean log-odds of a random
-forest's leaves, the linear predictor) and slope and intercept are its sigmoid calibration (Platt
-1999), fitted out of fold. Calibration is affine in log-odds, so contributions to the score times
-the slope are exact contributions to the *calibrated* log-odds: the model explained is the model
-that decides.
+forest's leaves, the linear predictor, a network's last unit) and slope and intercept are its
+sigmoid calibration (Platt 1999), fitted out of fold. Calibration is affine in log-odds, so
+contributions to the score times the slope are exact contributions to the *calibrated* log-odds: the
+model explained is the model that decides.
 
-Three kinds of `Model` exist: trees, linear, and a user's own scikit-learn pipeline
-(``credit_risk.pipeline_model``, loaded only when a package holds one).
+Four kinds of `Model` exist: trees, linear, a feed-forward network, and a user's own scikit-learn
+pipeline (``credit_risk.pipeline_model``, loaded only when a package holds one).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 import numpy as np
 from pydantic import Field, FiniteFloat
 
-from credit_risk import shapley, trees
+from credit_risk import network, shapley, trees
 from credit_risk.documents import Document
 from credit_risk.encoder import Encoder
 from credit_risk.errors import ExplanationFailed, PackageInvalid
@@ -58,7 +58,7 @@ class ModelSpec(Document):
     ``pipeline`` models have neither encoder nor calibration of ours: the pipeline is all.
     """
 
-    kind: Literal["trees", "linear", "pipeline"]
+    kind: Literal["trees", "linear", "network", "pipeline"]
     estimator: str
     encoder: Encoder | None = None
     calibration: Calibration | None = None
@@ -165,6 +165,41 @@ class LinearModel:
         return self.calibration.slope * values
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkModel:
+    """Feed-forward networks, explained by playing every coalition against a few reference rows."""
+
+    plan: Plan
+    calibration: Calibration
+    explainer: network.Explainer
+
+    @property
+    def base_value(self) -> float:  # noqa: D102 - see `Model`
+        return self.calibration.slope * self.explainer.base + self.calibration.intercept
+
+    @property
+    def method(self) -> str:  # noqa: D102
+        return (
+            "interventional Shapley values, exact, by every coalition of fields against "
+            f"{self.reference_rows} rows"
+        )
+
+    @property
+    def reference_rows(self) -> int:  # noqa: D102
+        return len(self.explainer.reference)
+
+    @property
+    def slow(self) -> bool:  # noqa: D102
+        return True
+
+    def log_odds(self, rows: Floats) -> Floats:  # noqa: D102
+        scores = self.explainer.network.scores(self.plan.encode(rows))
+        return self.calibration.slope * scores + self.calibration.intercept
+
+    def contributions(self, rows: Floats) -> Floats:  # noqa: D102
+        return self.calibration.slope * self.explainer.contributions(self.plan.encode(rows))
+
+
 def count_reference(
     spec: ModelSpec,
     schema: Schema,
@@ -189,12 +224,12 @@ def build(
     reference: Floats,
     counted: Mapping[str, npt.NDArray[np.generic]] | None = None,
 ) -> Model:
-    """Put a trees or linear model together.
+    """Put a model of ours together.
 
     Args:
         spec: from ``model.json``.
         schema: the portfolio's schema.
-        arrays: the ensemble's arrays; empty for a linear model.
+        arrays: the ensemble's or the network's arrays; empty for a linear model.
         reference: the reference group, shape (m, fields).
         counted: arrays of the group's `shapley.Counts`; without them it is counted here.
 
@@ -216,6 +251,14 @@ def build(
         prepared = shapley.prepare(ensemble, counts, plan.factors, factors, plan.players)
         scorer = trees.scorer(ensemble)
         return TreesModel(plan, calibration, scorer, prepared, len(reference))
+    if spec.kind == "network":
+        net = network.from_arrays(arrays)
+        if net.columns != columns.shape[1]:
+            msg = "network: it takes another number of columns than the encoder makes"
+            raise PackageInvalid(msg)
+        return NetworkModel(
+            plan, calibration, network.explainer(net, columns, plan.factors, factors)
+        )
     if spec.linear is None or len(spec.linear.coefficients) != columns.shape[1]:
         msg = "model: a linear model needs one coefficient for each column"
         raise PackageInvalid(msg)
@@ -237,7 +280,7 @@ def unlocked(model: Model) -> Model:
     if isinstance(model, TreesModel):
         scorer = replace(model.scorer, unlocked=True)
         return replace(model, plan=model.plan.unlocked(), scorer=scorer)
-    if isinstance(model, LinearModel):
+    if isinstance(model, LinearModel | NetworkModel):
         return replace(model, plan=model.plan.unlocked())
     return model
 

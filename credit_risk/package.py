@@ -7,6 +7,7 @@
     model.json         estimator kind, encoder, calibration, linear coefficients
     trees.npz          the nodes of a tree ensemble          (kind trees)
     explanation.npz    the reference group counted through them (kind trees)
+    network.onnx       a feed-forward network                 (kind network)
     pipeline.skops     a user's own scikit-learn pipeline     (kind pipeline)
     profile.json       reference profile: distributions for drift, correlations
     reference.npz      the drawn reference group that reasons are measured against
@@ -14,8 +15,8 @@
     metrics.json provenance.json card.md plots/*.png
 
 The version is the first twelve hex digits of the SHA-256 of the manifest: same content, same
-version. Nothing in a package runs code when it is loaded: JSON, YAML, plain arrays, and skops'
-typed format.
+version. Nothing in a package runs code when it is loaded: JSON, YAML, plain arrays, ONNX read as
+data, and skops' typed format.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, RootModel, ValidationError, model_validator
 
-from credit_risk import documents, model
+from credit_risk import documents, model, onnx_format
 from credit_risk.documents import Document
 from credit_risk.errors import PackageInvalid, PortfolioInvalid
 from credit_risk.model import ModelSpec
@@ -330,7 +331,7 @@ def load(path: Path, version: str | None = None) -> ModelPackage:
         built = model.build(
             spec,
             schema,
-            _arrays(path / "trees.npz") if spec.kind == "trees" else {},
+            _model_arrays(path, spec),
             reference,
             _arrays(path / "explanation.npz") if spec.kind == "trees" else None,
         )
@@ -389,6 +390,19 @@ def _json(kind: type[D], path: Path) -> D:
         place = ".".join(str(part) for part in first["loc"])
         msg = f"{path.name}: {place}: {first['msg']}"
         raise PackageInvalid(msg) from error
+
+
+def _model_arrays(path: Path, spec: ModelSpec) -> dict[str, npt.NDArray[Any]]:
+    if spec.kind == "trees":
+        return _arrays(path / "trees.npz")
+    if spec.kind != "network":
+        return {}
+    try:
+        content = (path / onnx_format.NAME).read_bytes()
+    except OSError as error:
+        msg = f"{onnx_format.NAME}: cannot be read: {error.strerror}"
+        raise PackageInvalid(msg) from error
+    return onnx_format.read(content).arrays()
 
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:

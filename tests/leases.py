@@ -31,6 +31,7 @@ estimators:
   logistic-regression: {C: 1.0}
   random-forest: {n_estimators: 20, max_depth: 5, min_samples_leaf: 5}
   gradient-boosting: {max_iter: 20, max_depth: 4}
+  neural-network: {hidden: [8, 4], epochs: 5, learning_rate: 0.02}
 reference: {group: all, rows: 200}
 golden_records: 12
 notes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,11 +21,13 @@ from credit_risk.model import (
     Linear,
     LinearModel,
     ModelSpec,
+    NetworkModel,
     TreesModel,
     check_additivity,
     probability,
 )
 from tests import enumeration, strategies, toys
+from tests.networks import made_up
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -301,3 +304,56 @@ def test_unlocked_a_model_gives_the_same_log_odds_to_the_last_bit(kind: toys.Kin
     assert many.log_odds(rows[700:]).tobytes() == built.log_odds(rows)[700:].tobytes()
     assert many.contributions(rows[:9]).tobytes() == built.contributions(rows[:9]).tobytes()
     assert model.unlocked(many).log_odds(rows[:9]).tobytes() == built.log_odds(rows[:9]).tobytes()
+
+
+def test_a_network_is_explained_field_by_field_by_every_coalition() -> None:
+    """All columns of a field come from the applicant or from the reference row together."""
+    built = toys.build("network")
+    assert isinstance(built, NetworkModel)
+    assert built.reference_rows == 50
+    factors, calibration = built.plan.factors, built.calibration
+    applicants = TOY.matrix([toys.SAFE, toys.RISKY, TOY.example | {"years_employed": None}])
+    reference = built.plan.encode(toys.reference()[:10])
+
+    for row, columns in zip(applicants, built.plan.encode(applicants), strict=True):
+        expected = np.zeros(len(TOY.fields))
+        for other in reference:
+
+            def log_odds(fields: Floats, own: Any = columns, other: Any = other) -> Floats:  # noqa: ANN401
+                mixed = other + fields[:, factors].astype(np.float32) * (own - other)
+                return calibration.slope * toys.network().scores(mixed) + calibration.intercept
+
+            ones = np.ones(len(TOY.fields))
+            expected += enumeration.shapley(log_odds, ones, 0.0 * ones[np.newaxis])
+        few = replace(built.explainer, reference=reference)
+        found = replace(built, explainer=few).contributions(row[np.newaxis])[0]
+        # Mixed in float32, as columns are.
+        np.testing.assert_allclose(found, expected / len(reference), atol=1e-5)
+
+
+@given(application=strategies.applications(TOY))
+def test_a_networks_contributions_and_base_value_add_up(application: Application) -> None:
+    """For any application that the schema allows; and bulk work scores it alike."""
+    built = toys.build("network")
+    rows = TOY.matrix([application])
+
+    check_additivity(built.log_odds(rows), built.base_value, built.contributions(rows))
+    assert model.unlocked(built).log_odds(rows) == built.log_odds(rows)
+
+
+def test_a_network_says_that_its_reasons_are_slow_and_how_they_are_found() -> None:
+    """For whoever must not wait, and for the record."""
+    built = toys.build("network")
+
+    assert built.slow
+    assert built.method == (
+        "interventional Shapley values, exact, by every coalition of fields against 50 rows"
+    )
+
+
+def test_a_network_of_other_columns_than_the_encoders_is_refused() -> None:
+    """It would score something else."""
+    arrays = made_up(columns=8, hidden=(3,)).arrays()
+
+    with pytest.raises(PackageInvalid, match="another number of columns than the encoder makes"):
+        model.build(toys.spec("network"), TOY, arrays, toys.reference())

@@ -6,17 +6,18 @@ import hashlib
 import io
 import json
 import pickle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pytest
 
-from credit_risk import documents, package
+from credit_risk import documents, onnx_format, package
 from credit_risk.errors import PackageInvalid
 from credit_risk.package import MANIFEST, VERSION_DIGITS
 from credit_risk.scoring import check_golden, decide
 from credit_risk.settings import Settings
 from tests import toys
+from tests.networks import made_up
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +48,7 @@ def archive(**arrays: npt.NDArray[Any]) -> bytes:
 # Written.
 
 
-@pytest.mark.parametrize("kind", toys.KINDS)
+@pytest.mark.parametrize("kind", get_args(toys.Kind))
 def test_what_was_written_is_loaded(tmp_path: Path, kind: toys.Kind) -> None:
     """Every part comes back, and answers as before."""
     path = toys.write_package(tmp_path, kind)
@@ -391,6 +392,27 @@ def test_content_that_cannot_be_used_is_refused_by_name(
 ) -> None:
     """Unreadable, inconsistent or of another kind: one error, which names the file or the rule."""
     path = toys.write_package(tmp_path, "trees", **{name: content})
+
+    with pytest.raises(PackageInvalid, match=message):
+        package.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"network\.onnx: cannot be read: No such file"),
+        (b"", r"network\.onnx: cannot be read: not the model of a network"),
+        (
+            onnx_format.write(made_up(columns=8, hidden=(2,))),
+            "network: it takes another number of columns than the encoder makes",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_used_is_refused(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    """Not there, not ONNX, or not this package's."""
+    path = toys.write_package(tmp_path, "network", network_onnx=content)
 
     with pytest.raises(PackageInvalid, match=message):
         package.load(path)

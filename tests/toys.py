@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from credit_risk import documents, model, package, profile
+from credit_risk import documents, model, onnx_format, package, profile
 from credit_risk.encoder import Column, Encoder
 from credit_risk.model import Calibration, Linear, ModelSpec
 from credit_risk.package import ModelPackage, Parts, Provenance
@@ -25,18 +25,21 @@ from credit_risk.reasons import ReasonDictionary
 from credit_risk.schema import Schema
 from credit_risk.scoring import golden_records
 from credit_risk.trees import LEAF, Ensemble
+from tests.networks import made_up
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from pydantic import BaseModel
 
     from credit_risk.model import Model
+    from credit_risk.network import Network
     from credit_risk.schema import Application
 
     Floats = npt.NDArray[np.float64]
 
-Kind = Literal["trees", "linear"]
+Kind = Literal["trees", "linear", "network"]
 KINDS: tuple[Kind, ...] = ("trees", "linear")
+"""Those whose reasons play column by column, and fast; a network's play field by field."""
 
 NAME = "bicycle-leases"
 
@@ -345,8 +348,18 @@ def applications(rows: int, seed: int = 11) -> list[Application]:
 
 def build(kind: Kind) -> Model:
     """The toy model itself."""
-    arrays = forest().arrays() if kind == "trees" else {}
-    return model.build(spec(kind), schema(), arrays, reference())
+    return model.build(spec(kind), schema(), _arrays(kind), reference())
+
+
+def _arrays(kind: Kind) -> dict[str, npt.NDArray[Any]]:
+    if kind == "linear":
+        return {}
+    return forest().arrays() if kind == "trees" else network().arrays()
+
+
+def network() -> Network:
+    """Nine columns, two layers of units and the score."""
+    return made_up(columns=9, hidden=(6, 4))
 
 
 def package_files(kind: Kind) -> dict[str, bytes]:
@@ -378,6 +391,8 @@ def _package_files(kind: Kind) -> dict[str, bytes]:
         "provenance.json": _json(provenance),
         "card.md": b"# A toy\n",
     }
+    if kind == "network":
+        files["network.onnx"] = onnx_format.write(network())
     if kind == "trees":
         arrays = forest().arrays()
         files["trees.npz"] = package.npz(arrays)

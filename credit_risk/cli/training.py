@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 Step = Callable[[str], None]
 """Told of each step of what takes long, as it begins."""
-Estimator = Literal["xgboost", "logistic-regression", "random-forest", "gradient-boosting"]
+Estimator = Literal[
+    "xgboost", "logistic-regression", "random-forest", "gradient-boosting", "neural-network"
+]
 
 
 def train(

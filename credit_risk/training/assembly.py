@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from credit_risk import documents, model, package, profile
+from credit_risk import documents, model, network, onnx_format, package, profile
 from credit_risk.errors import CreditRiskError, DataInvalid, PortfolioInvalid
 from credit_risk.model import probability
 from credit_risk.package import Parts, Provenance, ReferenceGroup
@@ -51,7 +51,7 @@ LARGEST_DIFFERENCE = 1e-6
 """Largest difference in PD allowed between a fitted pipeline and what is packaged of it."""
 
 FIDELITY_ROWS = 2_000
-FIDELITY_ROWS_PIPELINE = 50
+FIDELITY_ROWS_SLOW = 50
 """Fewer where each explanation takes a fraction of a second."""
 
 DIRECTION_ROWS = 300
@@ -81,7 +81,8 @@ class CompilationDiffers(CreditRiskError):
 class Candidate:
     """A fitted model, in the package's terms, with the figures it earned.
 
-    ``arrays`` are the trees', ``pipeline`` and ``skops`` a user's own pipeline and its bytes.
+    ``arrays`` are the trees' or the network's, ``pipeline`` and ``skops`` a user's own pipeline and
+    its bytes.
     ``fitted_here`` says that it was fitted to the prepared rows; of a model from elsewhere nobody
     here knows what it was fitted to.
     ``held_out_labels`` and ``held_out_pds`` are of rows the model was not fitted on; ``pds`` are
@@ -158,9 +159,11 @@ def assemble(
 
     step("Comparing reasons against drawn and against real applicants")
     against_real = _build(candidate, portfolio, _sample(real_group, len(drawn), training.seed))
-    most = FIDELITY_ROWS_PIPELINE if candidate.pipeline is not None else FIDELITY_ROWS
+    most = FIDELITY_ROWS if candidate.spec.kind in {"trees", "linear"} else FIDELITY_ROWS_SLOW
     declined = prepared.rows[candidate.pds >= _decline_from(portfolio)]
     fidelity = _agreement(built, against_real, _sample(declined, most, training.seed), portfolio)
+    if built.reference_rows != len(drawn):
+        fidelity["rows_of_the_group_that_take_part"] = built.reference_rows
 
     step("Moving fields to see whether promised directions are kept")
     pool = _DRAWS_PER_GOLDEN_RECORD * training.golden_records
@@ -181,11 +184,12 @@ def assemble(
         dropped=prepared.dropped,
         mended=prepared.mended,
     )
+    libraries = (*_LIBRARIES, *(["torch"] if candidate.spec.kind == "network" else []))
     provenance = Provenance(
         trained_on=dict(data) if candidate.fitted_here else None,
         evaluated_on=None if candidate.fitted_here else dict(data),
         settings=candidate.settings,
-        libraries={library: version(library) for library in _LIBRARIES},
+        libraries={library: version(library) for library in libraries},
         reference=reference,
     )
     own_files = _portfolio_files(portfolio)
@@ -225,7 +229,9 @@ def assemble(
             )
         ),
     }
-    if candidate.arrays:
+    if candidate.spec.kind == "network":
+        contents[onnx_format.NAME] = onnx_format.write(network.from_arrays(candidate.arrays))
+    if candidate.spec.kind == "trees":
         counted = model.count_reference(candidate.spec, schema, candidate.arrays, drawn)
         contents["trees.npz"] = package.npz(candidate.arrays)
         contents["explanation.npz"] = package.npz(counted)

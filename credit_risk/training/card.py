@@ -7,7 +7,6 @@ so there is no date here, and no version of the package itself.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Mapping
@@ -17,13 +16,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from matplotlib import style
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
-from PIL import Image
 from scipy.special import expit, logit
 from sklearn.metrics import roc_curve
 
 from credit_risk.reasons import MOST
-from credit_risk.training import directions
+from credit_risk.training import directions, plots
 from credit_risk.training.evaluation import CONFIDENCE
 from credit_risk.training.settings import PORTFOLIO_NOTES
 
@@ -96,14 +93,14 @@ def render(facts: CardFacts) -> dict[str, bytes]:
     """The card's files: ``card.md`` and the plots it shows, by their paths within the package."""
     files = {"card.md": _markdown(facts).encode()}
     # A reader's own matplotlibrc must not change a package's bytes.
-    with style.context(["default", _STYLE]):
+    with style.context(["default", plots.STYLE]):
         for name, figure in (
             ("roc", _roc(facts)),
             ("calibration", _calibration(facts)),
             ("scores", _scores(facts)),
             ("ks", _ks(facts)),
         ):
-            files[f"plots/{name}.png"] = _png(figure)
+            files[f"plots/{name}.png"] = plots.png(figure)
     return files
 
 
@@ -487,54 +484,13 @@ def _code(value: str) -> str:
     return _text(value) if not value or re.search(r"[`|\\\n]", value) else f"`{value}`"
 
 
-# Plots. Blue and vermilion of Okabe and Ito's palette: told apart by colour-blind readers, and by
-# everyone else in grey print.
-_NO_DEFAULT = "#0072B2"
-_DEFAULT = "#D55E00"
-_INK = "#222222"
-_QUIET = "#6B6B6B"
-_STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib, so it is the same everywhere
-    "font.size": 10.0,
-    "text.color": _INK,
-    "axes.edgecolor": _QUIET,
-    "axes.labelcolor": _INK,
-    "axes.titlesize": 13.0,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.8,
-    "xtick.color": _QUIET,
-    "ytick.color": _QUIET,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "lines.linewidth": 2.0,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 144.0,
-}
 _PD_TICKS = (
     0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5,
     0.75, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9997, 0.9999,
 )  # fmt: skip
 _TAIL = 0.01  # share of the rows that may lie beyond each end of a PD axis
 _SCORE_BINS = 48
-_COLOURS = 64
-_OUTCOMES = ((0, "no default", _NO_DEFAULT, "-"), (1, "default", _DEFAULT, "--"))
-
-
-def _png(figure: Figure) -> bytes:
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")
-    picture = Image.open(drawn).convert("RGB")
-    buffer = io.BytesIO()
-    # A palette is a third of the size, and Pillow writes neither date nor version into the file.
-    picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+_OUTCOMES = ((0, "no default", plots.BLUE, "-"), (1, "default", plots.VERMILION, "--"))
 
 
 def _titled(axes: Axes, title: str, facts: CardFacts, above: float = 8.0) -> None:
@@ -547,7 +503,7 @@ def _titled(axes: Axes, title: str, facts: CardFacts, above: float = 8.0) -> Non
         (0.0, above),
         xycoords="axes fraction",
         textcoords="offset points",
-        color=_QUIET,
+        color=plots.QUIET,
     )
 
 
@@ -557,9 +513,11 @@ def _roc(facts: CardFacts) -> Figure:
     figure = Figure(figsize=(6.4, 6.4))
     axes = figure.add_subplot(aspect="equal")
     fpr, tpr, _ = roc_curve(facts.labels, facts.pds)
-    axes.plot((0, 1), (0, 1), color=_QUIET, linewidth=1.2, linestyle="--")
-    axes.text(0.72, 0.75, "no discrimination", color=_QUIET, rotation=45, ha="center", va="center")
-    axes.plot(fpr, tpr, color=_NO_DEFAULT, clip_on=False)
+    axes.plot((0, 1), (0, 1), color=plots.QUIET, linewidth=1.2, linestyle="--")
+    axes.text(
+        0.72, 0.75, "no discrimination", color=plots.QUIET, rotation=45, ha="center", va="center"
+    )
+    axes.plot(fpr, tpr, color=plots.BLUE, clip_on=False)
     lines = [f"{'PD from':>9} {'TPR':>7} {'FPR':>7}"]
     for threshold in sorted({e.cut_off, *(band.lower for band in facts.policy.bands[1:])}):
         caught = float((facts.pds[defaulted] >= threshold).mean())
@@ -571,8 +529,8 @@ def _roc(facts: CardFacts) -> Figure:
             marker="o",
             markersize=8,
             markeredgewidth=1.8,
-            color=_DEFAULT,
-            markerfacecolor=_DEFAULT if is_cut_off else "white",
+            color=plots.VERMILION,
+            markerfacecolor=plots.VERMILION if is_cut_off else "white",
             clip_on=False,
             zorder=3,
         )
@@ -608,7 +566,7 @@ def _roc(facts: CardFacts) -> Figure:
         xlabel="False positive rate: share of non-defaults at or above a PD",
         ylabel="True positive rate: share of defaults at or above it",
     )
-    _percent(axes, "xy")
+    plots.percent(axes, "xy")
     _titled(axes, "ROC curve", facts)
     return figure
 
@@ -620,14 +578,14 @@ def _calibration(facts: CardFacts) -> Figure:
     rates = np.array([d.default_rate for d in e.deciles])
     below = rates - [d.default_rate_low for d in e.deciles]
     beyond = [d.default_rate_high for d in e.deciles] - rates
-    upper.plot((0, 1), (0, 1), color=_QUIET, linewidth=1.2, linestyle="--", label="perfect")
+    upper.plot((0, 1), (0, 1), color=plots.QUIET, linewidth=1.2, linestyle="--", label="perfect")
     upper.errorbar(
         [d.mean_pd for d in e.deciles],
         rates,
         # Rounding can put a bound of the interval a hair on the wrong side of a rate of 0 or 1.
         yerr=(np.maximum(below, 0.0), np.maximum(beyond, 0.0)),
         fmt="o",
-        color=_NO_DEFAULT,
+        color=plots.BLUE,
         markersize=6,
         capsize=4,
         elinewidth=1.6,
@@ -646,24 +604,19 @@ def _calibration(facts: CardFacts) -> Figure:
         linespacing=1.5,
     )
     edges = np.linspace(0.0, 1.0, 41) ** 2
-    lower.stairs(np.histogram(facts.pds, edges)[0] / e.rows, edges, fill=True, color=_NO_DEFAULT)
+    lower.stairs(np.histogram(facts.pds, edges)[0] / e.rows, edges, fill=True, color=plots.BLUE)
     ticks = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
     for axes in (upper, lower):
-        axes.set_xscale("function", functions=(_root, np.square))
+        axes.set_xscale("function", functions=(plots.root, np.square))
         axes.set_xticks(ticks)
-    upper.set_yscale("function", functions=(_root, np.square))
+    upper.set_yscale("function", functions=(plots.root, np.square))
     upper.set_yticks(ticks)
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="Observed default rate (square-root scale)")
     lower.set(xlabel="Predicted PD (square-root scale)", ylabel="Share of rows")
-    _percent(upper, "y")
-    _percent(lower, "xy")
+    plots.percent(upper, "y")
+    plots.percent(lower, "xy")
     _titled(upper, "Calibration", facts)
     return figure
-
-
-def _root(values: Floats) -> Floats:
-    """Square root; most PDs are small, and it gives them room while 0 and 1 stay on the axis."""
-    return np.sqrt(np.maximum(values, 0.0))
 
 
 def _scores(facts: CardFacts) -> Figure:
@@ -678,7 +631,7 @@ def _scores(facts: CardFacts) -> Figure:
         axes.stairs(shares, edges, color=colour, linestyle=line, linewidth=1.8, label=name)
     axes.set_ylabel("Share of the rows of that outcome")
     _outcomes(axes)
-    _percent(axes, "y")
+    plots.percent(axes, "y")
     _titled(axes, "PD by outcome", facts, above=34.0)
     return figure
 
@@ -696,7 +649,7 @@ def _ks(facts: CardFacts) -> Figure:
         axes.plot(at, shares[-1], color=colour, linestyle=line, label=name)
     widest = int(np.argmax(np.abs(shares[0] - shares[1])))
     ends = (shares[0][widest], shares[1][widest])
-    axes.plot([at[widest]] * 2, ends, color=_INK, linewidth=1.4, marker="_", markersize=10)
+    axes.plot([at[widest]] * 2, ends, color=plots.INK, linewidth=1.4, marker="_", markersize=10)
     axes.text(
         0.97,
         0.05,
@@ -709,7 +662,7 @@ def _ks(facts: CardFacts) -> Figure:
     )
     axes.set(ylim=(0, 1), ylabel="Share of the rows of that outcome at or below a PD")
     _outcomes(axes)
-    _percent(axes, "y")
+    plots.percent(axes, "y")
     _titled(axes, "Cumulative share by outcome", facts, above=34.0)
     return figure
 
@@ -737,7 +690,7 @@ def _pd_axis(axes: Axes, facts: CardFacts) -> tuple[float, float]:
         left, right = (logit(float(np.clip(p, low, high))) for p in (band.lower, band.upper))
         axes.axvspan(left, right, color="#000000", alpha=(0.0, 0.06)[i % 2], linewidth=0, zorder=0)
         if i:
-            axes.axvline(left, color=_QUIET, linewidth=1.0, linestyle=":")
+            axes.axvline(left, color=plots.QUIET, linewidth=1.0, linestyle=":")
         axes.annotate(
             f"{band.name}: {band.decision}",
             ((left + right) / 2.0, 1.0),
@@ -748,9 +701,3 @@ def _pd_axis(axes: Axes, facts: CardFacts) -> tuple[float, float]:
             fontsize=8,
         )
     return low, high
-
-
-def _percent(axes: Axes, which: str) -> None:
-    for name in which:
-        axis = axes.xaxis if name == "x" else axes.yaxis
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g}%"))

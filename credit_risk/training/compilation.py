@@ -32,6 +32,7 @@ from credit_risk.encoder import Column, Encoder
 from credit_risk.errors import CreditRiskError
 from credit_risk.model import Calibration, Linear, ModelSpec
 from credit_risk.schema import UNSEEN
+from credit_risk.training.network import NetworkClassifier
 from credit_risk.training.pipeline import (
     LogOddsForestClassifier,
     MonotoneLogisticRegression,
@@ -59,7 +60,7 @@ class NotCompilable(CreditRiskError):
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """``model.json`` and, for trees, the arrays of ``trees.npz``."""
+    """``model.json`` and the arrays of the trees or the network."""
 
     spec: ModelSpec
     arrays: dict[str, npt.NDArray[np.generic]]
@@ -99,6 +100,12 @@ def compile_pipeline(pipeline: Pipeline, schema: Schema, estimator: str) -> Comp
             calibration=calibration, linear=linear,
         )  # fmt: skip
         return Compiled(_rounded(spec), {})
+    if isinstance(classifier, NetworkClassifier):
+        spec = ModelSpec(
+            kind="network", estimator=estimator, encoder=Encoder(columns=tuple(columns)),
+            calibration=calibration,
+        )  # fmt: skip
+        return Compiled(_rounded(spec), classifier.network().arrays())
     lookups = _Lookups(columns, schema)
     ensemble = _ensemble(
         classifier,

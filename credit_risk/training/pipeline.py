@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -23,9 +23,12 @@ from sklearn.preprocessing import (
     FunctionTransformer,
     OneHotEncoder,
     OrdinalEncoder,
+    StandardScaler,
 )
 from sklearn.utils.validation import check_is_fitted
 from xgboost import XGBClassifier
+
+from credit_risk.training.network import NetworkClassifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +46,8 @@ PUREST_SHARE = 0.002
 """A forest's leaf of one outcome alone counts as this share of the other."""
 RAMPS = 5
 """Into how many ramps a linear model's numbers are parted."""
+NETWORK_RAMPS = 20
+"""Into how many a network's are, which sees them scaled as well."""
 THREADS = 2
 """Fixed, not the number of cores: float sums depend on how many threads share them."""
 
@@ -138,6 +143,18 @@ class Ramps(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return ramps
 
 
+_Shapes = tuple[tuple[str, TransformerMixin | None, int], ...]
+_AS_THEY_ARE: _Shapes = (("", None, 1),)
+"""For trees, which find their own edges."""
+_SHAPES: dict[str, _Shapes] = {
+    "logistic-regression": (("", Ramps(RAMPS), RAMPS),),
+    "neural-network": (
+        ("", StandardScaler(), 1),
+        ("_ramps", Ramps(NETWORK_RAMPS), NETWORK_RAMPS),
+    ),
+}
+
+
 class MonotoneLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Logistic regression with an L2 penalty and a sign for each coefficient.
 
@@ -201,7 +218,7 @@ def build(
         parameters: its own parameters, from ``training.yaml``.
         seed: for everything random.
     """
-    columns, signs = _columns(schema, RAMPS if estimator == "logistic-regression" else None)
+    columns, signs = _columns(schema, _SHAPES.get(estimator, _AS_THEY_ARE))
     return Pipeline(
         [
             ("columns", columns),
@@ -219,15 +236,21 @@ def build(
     )
 
 
-def _columns(schema: Schema, ramps: int | None) -> tuple[ColumnTransformer, tuple[int, ...]]:
+def _columns(schema: Schema, shapes: _Shapes) -> tuple[ColumnTransformer, tuple[int, ...]]:
     """The preparation, and the monotone sign of each column it makes.
 
-    Numbers become so many ramps each; trees, which find their own edges, see them as they are.
+    Every number takes each of these shapes: a suffix to its name, what is made of it, and how many
+    columns that are.
     """
     parts: list[tuple[str, Pipeline, list[str]]] = []
     signs: list[int] = []
-    parted = [("ramps", Ramps(ramps))] if ramps else []
-    width = ramps or 1
+
+    def add(name: str, steps: list[tuple[str, Any]], fields: list[str], sign: int) -> None:
+        for suffix, shape, width in shapes:
+            shaped = [*steps, *([("shape", shape)] if shape is not None else [])]
+            parts.append((f"{name}{suffix}", clone(Pipeline(shaped)), fields))
+            signs.extend([sign] * width)
+
     for spec in schema.fields:
         sign = _SIGN[spec.direction]
         steps: list[tuple[str, Any]]
@@ -235,36 +258,29 @@ def _columns(schema: Schema, ramps: int | None) -> tuple[ColumnTransformer, tupl
             steps = [("impute", _median())]
             if spec.transform == "log":
                 steps.append(("log", FunctionTransformer(np.log1p)))
-            steps += parted
-            signs += [sign] * width
+            add(spec.name, steps, [spec.name], sign)
         elif spec.ordered:
             encode = OrdinalEncoder(
                 categories=[list(spec.categories)],
                 handle_unknown="use_encoded_value",
                 unknown_value=-1,
             )
-            steps = [("impute", _most_frequent()), ("encode", encode), *parted]
-            signs += [sign] * width
+            add(spec.name, [("impute", _most_frequent()), ("encode", encode)], [spec.name], sign)
         else:
             one_hot = OneHotEncoder(
                 categories=[list(spec.categories)], handle_unknown="ignore", sparse_output=False
             )
-            steps = [("impute", _most_frequent()), ("encode", one_hot)]
+            whole = Pipeline([("impute", _most_frequent()), ("encode", one_hot)])
+            parts.append((spec.name, whole, [spec.name]))
             signs += [0] * len(spec.categories)
-        parts.append((spec.name, Pipeline(steps), [spec.name]))
         if spec.missing_indicator:
             indicator = Pipeline([("missing", MissingIndicator(features="all"))])
             parts.append((f"{spec.name}_missing", indicator, [spec.name]))
             signs.append(0)
     for derived in schema.derived:
-        steps = [
-            ("impute", _median()),
-            ("ratio", FunctionTransformer(divide)),
-            *parted,
-        ]
+        steps = [("impute", _median()), ("ratio", FunctionTransformer(divide))]
         fields = [derived.ratio.numerator, derived.ratio.denominator]
-        parts.append((derived.name, Pipeline(steps), fields))
-        signs += [_SIGN[derived.direction]] * width
+        add(derived.name, steps, fields, _SIGN[derived.direction])
     return ColumnTransformer(parts, sparse_threshold=0.0), tuple(signs)
 
 
@@ -305,9 +321,14 @@ def _boosting(signs: tuple[int, ...], parameters: dict[str, Any], seed: int) -> 
     )
 
 
+def _network(signs: tuple[int, ...], parameters: dict[str, Any], seed: int) -> Any:  # noqa: ANN401
+    return NetworkClassifier(signs, seed=seed, **parameters)
+
+
 _ESTIMATORS: dict[str, Callable[[tuple[int, ...], dict[str, Any], int], Any]] = {
     "xgboost": _xgboost,
     "logistic-regression": _logistic,
     "random-forest": _forest,
     "gradient-boosting": _boosting,
+    "neural-network": _network,
 }

@@ -13,7 +13,9 @@ from credit_risk.errors import PortfolioInvalid
 if TYPE_CHECKING:
     from credit_risk.portfolio import Portfolio
 
-EstimatorName = Literal["xgboost", "logistic-regression", "random-forest", "gradient-boosting"]
+EstimatorName = Literal[
+    "xgboost", "logistic-regression", "random-forest", "gradient-boosting", "neural-network"
+]
 
 
 PORTFOLIO_NOTES = ("Intended use", "Out of scope")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,7 @@ from credit_risk.training import pipeline
 from credit_risk.training.compilation import NotCompilable, compile_pipeline
 from credit_risk.training.settings import EstimatorName
 from tests import enumeration, leases, toys
+from tests.torches import estimators
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,7 @@ PARAMETERS: dict[EstimatorName, dict[str, Any]] = {
     "logistic-regression": {},
     "random-forest": {"n_estimators": 40, "max_depth": 6},
     "gradient-boosting": {"max_iter": 40, "max_leaf_nodes": 12},
+    "neural-network": {"hidden": [12, 6], "epochs": 5},
 }
 
 
@@ -144,7 +146,7 @@ def _largest_difference(fitted: Pipeline) -> float:
     return float(np.abs(pds - fitted.predict_proba(APPLICANTS)[:, 1]).max())
 
 
-@pytest.mark.parametrize("estimator", get_args(EstimatorName))
+@pytest.mark.parametrize("estimator", estimators())
 def test_each_estimator_of_ours_is_compiled_exactly(estimator: EstimatorName) -> None:
     """Log-odds, calibration included, with missing values and categories never seen."""
     fitted = pipeline.build(SCHEMA, estimator, PARAMETERS[estimator], seed=1).fit(FEATURES, LABELS)
@@ -155,7 +157,8 @@ def test_each_estimator_of_ours_is_compiled_exactly(estimator: EstimatorName) ->
     assert np.abs(_model(compiled).log_odds(ROWS) - expected).max() < TOLERANCE
     assert np.ptp(expected) > 1
     assert compiled.spec.estimator == estimator
-    assert compiled.spec.kind == ("linear" if estimator == "logistic-regression" else "trees")
+    kinds = {"logistic-regression": "linear", "neural-network": "network"}
+    assert compiled.spec.kind == kinds.get(estimator, "trees")
     assert compiled.spec.calibration is not None
     assert compiled.spec.calibration.slope != 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -16,18 +17,13 @@ PORTFOLIOS = Path(__file__).parent.parent.parent / "portfolios"
 
 @pytest.mark.parametrize("name", portfolio.names(PORTFOLIOS))
 def test_each_shipped_portfolio_can_be_trained_with_each_estimator(name: str) -> None:
-    """Its settings load, name all four estimators, and their parameters are known to them."""
+    """Its settings load, name every estimator, and their parameters are known to them."""
     loaded = portfolio.load(PORTFOLIOS, name)
 
     training = settings.load(loaded)
 
     assert training.portfolio == name
-    assert set(training.estimators) == {
-        "xgboost",
-        "logistic-regression",
-        "random-forest",
-        "gradient-boosting",
-    }
+    assert set(training.estimators) == set(get_args(settings.EstimatorName))
     for estimator, parameters in training.estimators.items():
         built = pipeline.build(loaded.schema, estimator, parameters, training.seed)
         fitted_with = built[-1].estimator.get_params()

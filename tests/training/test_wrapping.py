@@ -253,7 +253,7 @@ def test_the_step_that_has_no_equivalent_is_announced(
     assert steps[1] == (
         "Keeping the pipeline as it is (classifier KNeighborsClassifier, not calibrated)"
     )
-    assert made.fidelity == {"declines_compared": 0}
+    assert made.fidelity == {"declines_compared": 0, "rows_of_the_group_that_take_part": 100}
 
 
 def test_a_skops_file_that_is_kept_gives_the_same_version_each_time(
