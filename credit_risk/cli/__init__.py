@@ -50,6 +50,7 @@ app = typer.Typer(
 )
 app.command()(serve.serve)
 app.command()(training.train)
+app.command()(training.compare)
 app.command(name="package")(training.package_command)
 app.command()(training.evaluate)
 app.command()(score.score)

@@ -1,16 +1,16 @@
-"""`credit-risk train`, `package` and `evaluate`: from labelled rows to packages and figures."""
+"""`credit-risk train`, `compare`, `package`, `evaluate`: labelled rows to packages and figures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
 from credit_risk.cli.opening import check_file, chosen_portfolio, wanted_version
 from credit_risk.cli.options import AsJson, DataFile, PortfolioName
-from credit_risk.cli.printing import out, print_json, print_line, print_progress, steps_done
+from credit_risk.cli.printing import out, print_json, print_line, print_progress, steps_done, wide
 
 if TYPE_CHECKING:
     from credit_risk.portfolio import Portfolio
@@ -48,6 +48,60 @@ def train(
         return training_run.train(chosen, training, data, folder, estimator=estimator, step=step)
 
     _make_package(make, portfolio_name, ship=ship, as_json=as_json)
+
+
+def compare(
+    data: DataFile,
+    portfolio_name: PortfolioName = None,
+    estimators: Annotated[
+        str | None,
+        typer.Option(help="Estimators, separated by commas; all that training.yaml has if absent."),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, max=50, help="Folds of the cross-validation.")] = 5,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Folder that receives the comparison as JSON, a page and plots."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cross-validate estimators on the same folds, and say which is chosen by what rule."""
+    named = [_estimator(name.strip()) for name in (estimators or "").split(",") if name.strip()]
+    _, chosen = chosen_portfolio(portfolio_name)
+    check_file(data)
+    from credit_risk.training import comparison
+    from credit_risk.training import settings as training_settings
+
+    training = training_settings.load(chosen)
+    with steps_done() as step:
+        compared = comparison.compare(
+            chosen, training, data, estimators=named or None, folds=folds, step=step
+        )
+    result = compared.result
+    if report is not None:
+        from credit_risk.training import comparison_report
+
+        comparison_report.write(compared, report)
+    for name, why in result.left_out.items():
+        print_progress(f"left out: {name} ({why})")
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+        return
+    print_line(
+        f"{result.portfolio}: {result.rows:,} rows, {result.defaults:,} defaults, "
+        f"{result.folds} folds"
+    )
+    wide.print(comparison.table(result))
+    print_line(f"chosen: {result.chosen}: {result.because}")
+    if report is not None:
+        print_line(f"report: {report / 'comparison.md'}")
+
+
+def _estimator(name: str) -> Estimator:
+    for known in get_args(Estimator):
+        if name == known:
+            return cast("Estimator", known)
+    msg = f"no such estimator; there are {', '.join(get_args(Estimator))}"
+    raise typer.BadParameter(msg, param_hint="--estimators")
 
 
 def package_command(

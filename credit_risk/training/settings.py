@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from credit_risk import documents
 from credit_risk.documents import Document
@@ -56,12 +56,40 @@ class Reference(Document):
     rows: Annotated[int, Field(ge=100, le=20_000)]
 
 
+class Choice(Document):
+    """Which of several estimators is chosen when they are compared.
+
+    The first of ``simplest_first`` whose mean ``figure`` over the folds is not worse than the
+    best one's by more than ``standard_errors`` of their difference: what a more complicated model
+    gains has to show above the noise (the rule of one standard error, Breiman et al.,
+    "Classification and Regression Trees", 1984, on differences between the same folds).
+    """
+
+    figure: Literal["brier", "roc_auc", "ks", "ece_equal_count"] = "brier"
+    standard_errors: Annotated[float, Field(ge=0.0)] = 1.0
+    simplest_first: tuple[EstimatorName, ...] = (
+        "logistic-regression",
+        "xgboost",
+        "gradient-boosting",
+        "random-forest",
+        "neural-network",
+    )
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> Choice:
+        if sorted(self.simplest_first) != sorted(get_args(EstimatorName)):
+            msg = "simplest_first names every estimator once"
+            raise ValueError(msg)
+        return self
+
+
 class Training(Document):
     """Everything about training that is not in the schema.
 
     ``preparation`` names a function ``module:function`` that turns the raw table into the
     schema's fields; without it the raw table has them already. ``estimators`` holds each
-    estimator's parameters. ``notes`` are paragraphs for the model card: those on `PORTFOLIO_NOTES`
+    estimator's parameters, ``choice`` the rule by which one of them is chosen when they are
+    compared. ``notes`` are paragraphs for the model card: those on `PORTFOLIO_NOTES`
     are about the portfolio, the others about ``data`` and ``default_estimator``.
     """
 
@@ -73,6 +101,7 @@ class Training(Document):
     seed: int
     default_estimator: EstimatorName
     estimators: dict[EstimatorName, dict[str, Any]]
+    choice: Choice = Field(default_factory=Choice)
     reference: Reference
     golden_records: Annotated[int, Field(ge=4, le=200)] = 24
     notes: dict[str, str] = Field(default_factory=dict)

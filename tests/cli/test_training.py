@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from credit_risk.training import comparison
 from tests import leases, toys
 from tests.commands import (
     Outcome,
@@ -93,3 +94,24 @@ def test_what_cannot_be_trained_or_packaged_is_refused(
     assert step.startswith("Reading")
     assert line.startswith(f"error: {data}")
     assert len(run("models", "list", "--json").json()) == 2
+
+
+def test_estimators_are_compared_and_one_is_chosen_by_a_rule_that_is_told(
+    run: Callable[..., Outcome], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a table, as JSON, and as a folder with a page; nothing is installed."""
+    monkeypatch.setattr(comparison, "TIMED_SECONDS", 0.0)
+    folder = data.parent / "comparison"
+    command = ("compare", "--data", str(data), "--folds", "2", "--estimators")
+
+    table = run(*command, "logistic-regression", "--report", str(folder))
+    as_json = run(*command, " logistic-regression ", "--json").json()
+
+    assert "chosen: logistic-regression: it has the best mean Brier score" in table.out
+    assert (folder / "comparison.md").is_file()
+    assert as_json["chosen"] == "logistic-regression"
+    assert as_json["folds"] == 2
+    assert len(run("models", "list", "--json").json()) == 2
+    wrong = run(*command, "xgboost,guesswork")
+    assert wrong.code == 2
+    assert "no such estimator" in wrong.err
