@@ -27,7 +27,17 @@ TRANSPORTS = {
     "typer",
     "rich",
 }
-TRAINING = {"sklearn", "xgboost", "pandas", "shap", "skops", "matplotlib", "joblib", "scipy"}
+TRAINING = {
+    "sklearn",
+    "xgboost",
+    "pandas",
+    "shap",
+    "skops",
+    "matplotlib",
+    "joblib",
+    "scipy",
+    "torch",
+}
 OWN = {"credit_risk.training", "credit_risk.serving", "credit_risk.cli", "monitoring"}
 
 
