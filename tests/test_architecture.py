@@ -31,6 +31,7 @@ TRAINING = {
     "sklearn",
     "xgboost",
     "pandas",
+    "pandera",
     "shap",
     "skops",
     "matplotlib",

@@ -20,6 +20,7 @@ from credit_risk.retraining import MonitoringPolicy
 from credit_risk.schema import Schema
 from credit_risk.simulation import Scenarios
 from credit_risk.training.settings import Training
+from credit_risk.training.validation import ValidationPolicy
 from tests.test_readme import application_sent
 
 PAGE = (Path(__file__).parents[1] / "docs" / "portfolios.md").read_text(encoding="utf-8")
@@ -31,6 +32,7 @@ FILES = {
     "training": Training,
     "scenarios": Scenarios,
     "monitoring": MonitoringPolicy,
+    "validation": ValidationPolicy,
 }
 
 

@@ -76,20 +76,15 @@ def read(  # noqa: C901 - one cleaning rule after another
             satisfies the schema.
         PortfolioInvalid: the preparation function cannot be imported, or loses rows.
     """
-    raw = _table(path, [] if training.preparation else _categories(schema))
+    raw = table(path, schema, training)
     _require(raw, [training.target], path)
     labels = pd.to_numeric(raw[training.target], errors="coerce")
     if not labels.isin([0, 1]).all():
         msg = f"{path}: column {training.target}: a label is neither 0 nor 1"
         raise DataInvalid(msg)
-    fields = raw
-    if training.preparation:
-        fields = _function(training.preparation)(raw, path)
-        if len(fields) != len(raw):
-            msg = f"{training.preparation}: gave {len(fields)} rows for {len(raw)}"
-            raise PortfolioInvalid(msg)
-    _require(fields, list(schema.names), path)
-    rows, out = _coded(fields, schema)
+    prepared = fields(raw, path, training)
+    _require(prepared, list(schema.names), path)
+    rows, out = _coded(prepared, schema)
     keep = np.ones(len(raw), dtype=bool)
     dropped: dict[str, int] = {}
     mended: dict[str, int] = {}
@@ -135,6 +130,31 @@ def read(  # noqa: C901 - one cleaning rule after another
         mended=mended,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
+
+
+def table(path: Path, schema: Schema, training: Training) -> pd.DataFrame:
+    """The raw table as it is in the file; categories of the schema that it holds are text.
+
+    Raises:
+        DataInvalid: the file cannot be read.
+    """
+    return _table(path, [] if training.preparation else _categories(schema))
+
+
+def fields(raw: pd.DataFrame, path: Path, training: Training) -> pd.DataFrame:
+    """The raw table as the portfolio's preparation function makes fields of it, row by row.
+
+    Raises:
+        DataInvalid: the function misses a column.
+        PortfolioInvalid: it cannot be imported, or loses rows.
+    """
+    if training.preparation is None:
+        return raw
+    made = _function(training.preparation)(raw, path)
+    if len(made) != len(raw):
+        msg = f"{training.preparation}: gave {len(made)} rows for {len(raw)}"
+        raise PortfolioInvalid(msg)
+    return made
 
 
 def credit_cards(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
