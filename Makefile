@@ -21,7 +21,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve demo test test-spark install-drift test-drift install-network test-network lint types loadtest soak torture bench-peers bench-scorers dashboards image secrets packages lock clean
+.PHONY: help install serve demo test test-spark install-drift test-drift install-network test-network lint types loadtest soak torture bench-peers bench-scorers dashboards image secrets packages retrain lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -113,6 +113,12 @@ packages: $(INSTALLED) ## retrain the shipped packages: PERSONAL_LOANS=file.csv 
 	$(if $(PERSONAL_LOANS)$(CREDIT_CARDS),,$(error name the data: PERSONAL_LOANS=FILE, CREDIT_CARDS=FILE or both))
 	$(if $(PERSONAL_LOANS),$(BIN)/credit-risk train --ship --portfolio personal-loans --data $(PERSONAL_LOANS))
 	$(if $(CREDIT_CARDS),$(BIN)/credit-risk train --ship --portfolio credit-cards --data $(CREDIT_CARDS))
+
+# By the shell and not by make, which would run what a name has in it.
+retrain: $(INSTALLED) ## a candidate of newer rows: DATA=file.csv, else of records; PORTFOLIO, REPORT=folder
+	@if [ -n "$$DATA" ]; then set -- --data "$$DATA"; else set -- --from-records; fi; \
+		if [ -n "$$REPORT" ]; then set -- "$$@" --report "$$REPORT"; fi; \
+		exec $(BIN)/credit-risk retrain "$$@"
 
 # The development lock first, serving within it: an image never holds what no test has seen.
 lock: $(INSTALLED) ## renew requirements/*.txt; LOCK_FLAGS=--upgrade for newer versions

@@ -217,6 +217,56 @@ def listed(
     ]
 
 
+class Labelled(NamedTuple):
+    """An application that was decided about, and what became of it.
+
+    ``decided`` is in microseconds since the epoch, ``application`` None where it was erased, or is
+    sealed with a key that is not here.
+    """
+
+    application: dict[str, Any] | None
+    defaulted: bool
+    decided: int
+
+
+def labelled(
+    records: SqlRecords, portfolio: str, *, since: int | None = None, until: int | None = None
+) -> Iterator[Labelled]:
+    """Every application with an outcome, in the order of decisions: what a model can learn of.
+
+    Args:
+        records: where; with keys.
+        portfolio: whose decisions.
+        since: of decisions from this time on, microseconds since the epoch.
+        until: of decisions before this time.
+
+    Raises:
+        RecordingFailed: the database fails.
+        EvidenceInvalid: an application is not as it was recorded.
+    """
+    conditions = [_O.portfolio == portfolio]
+    if since is not None:
+        conditions.append(_O.decided >= since)
+    if until is not None:
+        conditions.append(_O.decided < until)
+    wanted = sa.select(_O.decision_id, _O.defaulted, _O.decided).where(*conditions)
+    with records.reading() as connection:
+        rows = connection.execute(wanted.order_by(_O.decided, _O.decision_id)).all()
+    for start in range(0, len(rows), AT_ONCE):
+        some = rows[start : start + AT_ONCE]
+        columns = sa.select(_C.id, _C.sealed, _C.data_key)
+        with records.reading() as connection:
+            found = connection.execute(columns.where(_C.id.in_([row.decision_id for row in some])))
+            sealed = {row.id: (row.sealed, row.data_key) for row in found}
+        for row in some:
+            content, data_key = sealed.get(row.decision_id, (None, None))
+            personal = None
+            if content is not None and data_key is not None:
+                personal = records.opened(row.decision_id, content, data_key)
+            application = None if personal is None else personal["input"]
+            yield Labelled(application, bool(row.defaulted), row.decided)
+
+
 class _Read(NamedTuple):
     """A row as it was given: the outcome in it, or what is wrong with it."""
 

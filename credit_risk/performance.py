@@ -84,6 +84,19 @@ class Figures(Document):
     calibration: Figure
 
 
+class Differences(Document):
+    """Figures of other PDs of the same rows, less those of the first; see `Figures`.
+
+    Intervals are of the difference itself: both are of the same applicants in each resample.
+    """
+
+    auc: Figure
+    gini: Figure
+    ks: Figure
+    brier: Figure
+    calibration: Figure
+
+
 class Tier(Document):
     """Rows of similar PD: ``default_rate`` should be ``mean_pd``, and its bounds are Wilson's.
 
@@ -209,6 +222,37 @@ def measure(
     )
 
 
+def differences(pds: Floats, others: Floats, defaulted: Ints, *, seed: int = 0) -> Differences:
+    """What other PDs of the same rows do better or worse, with paired bootstrapped intervals.
+
+    Args:
+        pds: shape (n,), those compared with.
+        others: shape (n,).
+        defaulted: shape (n,), 0 or 1; some of both.
+        seed: of the bootstrap.
+    """
+    rows, bad = len(pds), defaulted.astype(np.float64)
+    sides = [_Side.of(values, bad) for values in (pds, others)]
+    found = [side.cells.figures(side.cells.bad, side.cells.good) for side in sides]
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(RESAMPLES // _BLOCK):
+        times = generator.multinomial(rows, np.full(rows, 1.0 / rows), _BLOCK)
+        first, second = (side.figures(times, defaulted) for side in sides)
+        drawn.append(second - first)
+    apart = found[1] - found[0]
+    resampled = np.concatenate(drawn, axis=1)
+    auc, ks, brier, _, calibration = (
+        Figure(value=value, low=low, high=high)
+        for value, (low, high) in (
+            (value, _bounds(values, value))
+            for values, value in zip(resampled, apart[:, 0].tolist(), strict=True)
+        )
+    )
+    gini = Figure(value=2 * auc.value, low=2 * auc.low, high=2 * auc.high)
+    return Differences(auc=auc, gini=gini, ks=ks, brier=brier, calibration=calibration)
+
+
 def estimate(pds: Floats, counts: Numbers | None = None, *, seed: int = 0) -> Figures | None:
     """What `measure` should find if the PDs are true: figures expected, and where they should lie.
 
@@ -307,6 +351,28 @@ class _Cells:
                 rows_bad / expected,
             ]
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Side:
+    """The cells of PDs, and which row is in which: ``order`` sorts rows by cell."""
+
+    cells: _Cells
+    order: Indices
+    starts: Indices
+
+    @classmethod
+    def of(cls, pds: Floats, bad: Floats) -> _Side:
+        """Of PDs and who defaulted, both shape (n,)."""
+        order = np.argsort(pds, kind="stable")
+        _, starts = np.unique(pds[order], return_index=True)
+        return cls(_Cells.of(pds, bad, 1.0 - bad), order, starts)
+
+    def figures(self, times: Ints, defaulted: Ints) -> Floats:
+        """Of resamples that have each row so many ``times``, shape (samples, n)."""
+        bad = np.add.reduceat((times * defaulted)[:, self.order], self.starts, axis=1)
+        all_of_cell = np.add.reduceat(times[:, self.order], self.starts, axis=1)
+        return self.cells.figures(bad, all_of_cell - bad)
 
 
 def _summed(inverse: Indices, values: Floats) -> Floats:

@@ -266,6 +266,28 @@ def test_outcomes_are_listed_by_the_time_of_their_decision(lender: Lender) -> No
     assert found(model_version="0" * 12) == []
 
 
+def test_what_can_be_learned_of_are_applications_with_an_outcome(any_lender: Lender) -> None:
+    """In the order of decisions, as the last outcome says; erased ones have nothing in them."""
+    one, two, _ = any_lender.ids
+    any_lender.say(told(two, defaulted=True), told(one, defaulted=True))
+    any_lender.say(told(one))
+
+    found = list(outcomes.labelled(any_lender.log, toys.NAME))
+    assert [(row.application, row.defaulted) for row in found] == [
+        (toys.SAFE, False),
+        (toys.RISKY, True),
+    ]
+    second = NOON + 1_000_000
+    assert [row.decided for row in found] == [NOON, second]
+    assert list(outcomes.labelled(any_lender.log, toys.NAME, since=second)) == found[1:]
+    assert list(outcomes.labelled(any_lender.log, toys.NAME, until=second)) == found[:1]
+    assert list(outcomes.labelled(any_lender.log, "tricycle-leases")) == []
+
+    altered(any_lender.log, sa.update(RECORDS).where(RECORDS.c.id == one).values(data_key=None))
+    first, _ = outcomes.labelled(any_lender.log, toys.NAME)
+    assert first.application is None
+
+
 def test_there_is_no_history_of_what_is_no_decision(lender: Lender) -> None:
     """Nor of another portfolio's."""
     for portfolio, one in ((toys.NAME, NOWHERE), ("tricycle-leases", lender.ids[0])):

@@ -131,6 +131,36 @@ def test_what_is_accepted_is_ranked_worse_as_is_to_be_expected() -> None:
     assert found.figures.auc.low < found.expected.auc.value < found.figures.auc.high
 
 
+def test_differences_of_the_same_rows_are_held_by_their_intervals() -> None:
+    """Of 40 samples, and narrower than if the PDs were of different applicants."""
+    apart = performance.differences
+    all_pds, all_defaulted = drawn(200_000, 1)
+    blurred = np.random.default_rng(2).normal(0.0, 0.05, 200_000)
+    all_others = np.clip(all_pds + blurred, 0.0, 1.0)
+    true = roc_auc_score(all_defaulted, all_others) - roc_auc_score(all_defaulted, all_pds)
+    held, widths = 0, []
+    for seed in range(40):
+        rows = slice(1_000 * seed, 1_000 * (seed + 1))
+        auc = apart(all_pds[rows], all_others[rows], all_defaulted[rows], seed=seed).auc
+        held += auc.low <= true <= auc.high
+        widths.append(auc.high - auc.low)
+
+    pds, others, defaulted = all_pds[:1_000], all_others[:1_000], all_defaulted[:1_000]
+    alone, found = figures(pds, defaulted).auc, apart(pds, others, defaulted)
+    assert 35 <= held <= 40
+    assert max(widths) < 0.6 * (alone.high - alone.low)
+    assert found.auc.value == pytest.approx(
+        roc_auc_score(defaulted, others) - roc_auc_score(defaulted, pds)
+    )
+    assert found.gini.value == pytest.approx(2 * found.auc.value)
+    assert found.brier.value == pytest.approx(
+        brier_score_loss(defaulted, others) - brier_score_loss(defaulted, pds)
+    )
+    assert apart(pds, others, defaulted) == found
+    same = apart(pds, pds, defaulted)
+    assert (same.ks.value, same.ks.low, same.ks.high) == (0.0, 0.0, 0.0)
+
+
 def test_the_same_outcomes_have_the_same_intervals() -> None:
     """In whatever order they come."""
     pds, defaulted = drawn(500, seed=4)

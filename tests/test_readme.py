@@ -128,6 +128,7 @@ def shell(page: str) -> str:
         "docs/operation.md",
         "docs/runbook.md",
         "docs/simulation.md",
+        "docs/retraining.md",
     ],
 )
 def test_every_command_shown_exists(name: str) -> None:

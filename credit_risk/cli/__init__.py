@@ -29,6 +29,7 @@ from credit_risk.cli import (
     outcomes,
     replay,
     retention,
+    retraining,
     reviews,
     score,
     serve,
@@ -53,6 +54,8 @@ app.command()(training.train)
 app.command()(training.compare)
 app.command(name="package")(training.package_command)
 app.command()(training.evaluate)
+app.command()(retraining.validate)
+app.command()(retraining.retrain)
 app.command()(score.score)
 app.command()(simulate.simulate)
 app.command(name="replay")(replay.replay_command)

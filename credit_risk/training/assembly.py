@@ -103,10 +103,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Packaged:
-    """A package on disk and what was measured on the way."""
+    """A package on disk and what was measured on the way.
+
+    ``held_out_pds`` are of the rows that ``evaluation`` is of, by a model not fitted on them.
+    """
 
     path: Path
     evaluation: Evaluation
+    held_out_pds: Floats
     fidelity: dict[str, float]
     kept: dict[str, Kept]
     largest_difference: float
@@ -245,7 +249,7 @@ def assemble(
         )
     )
     path = package.write(out, schema.portfolio, contents)
-    return Packaged(path, candidate.evaluation, fidelity, kept, largest)
+    return Packaged(path, candidate.evaluation, candidate.held_out_pds, fidelity, kept, largest)
 
 
 def _is_known(sha256: str, training: Training, candidate: Candidate) -> bool:
