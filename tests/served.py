@@ -73,10 +73,6 @@ class Active:
     current: ModelPackage
     fault: str | None = None
 
-    def folders(self) -> dict[str, str]:
-        """Of other packages: there are none."""
-        return {}
-
 
 class Full(SqlAuditLog):
     """An audit log whose database takes nothing any more, though what is in it can be read."""
@@ -219,9 +215,8 @@ class Served:
         )
         cases = Cases(self.settings, desk_of_people, regime, self.replays, self.signer)
         self.analyst = Near(self.settings, self.active)
-        monitor = Monitor(
-            self.settings, audit, active, self.analyst, self.active.folders, self.accounts
-        )
+        # No other package is installed, so there are no folders of any.
+        monitor = Monitor(self.settings, audit, active, self.analyst, dict, self.accounts)
         self.calls = Calls(
             self.settings,
             active,
