@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-KILLS = 3
+KILLS = 2
 
 
 def check(replicas: list[Replica], load: Load) -> None:
