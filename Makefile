@@ -40,9 +40,8 @@ demo: $(INSTALLED) ## two minutes that show it: drift, a review, a replay, a pro
 
 # Coverage is the core's, which decides, explains and records, by its own tests; `tests/conftest.py`
 # has the order of the files.
-# Three processes for two cores: servers under test are waited for.
 test: lint types ## lint, type-check and run the whole suite
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --cov
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov
 
 # Beside the environment and not in it: pyspark has no wheel, and 450 MB are not for everybody.
 test-spark: $(INSTALLED) ## test scoring on Spark; needs Java 17, fetches pyspark

@@ -51,7 +51,7 @@ def found(log: SqlAuditLog, state: WaitingState | None = None) -> list[Waiting]:
 
 def test_a_step_changes_the_row_with_its_record(log: SqlAuditLog) -> None:
     """Holder, time and proposal come back as they were."""
-    proposal = Proposal("ada", "APPROVE", "R")
+    proposal = Proposal("hal", "APPROVE", "R")
     step(log, replace(ONE, steps=1, holder="ben", until=AT + 1, proposal=proposal))
 
     (row,) = found(log)
@@ -138,17 +138,17 @@ def office(any_url: str) -> Iterator[Office]:
         made = Office(log)
         made.decide("APPROVE", "APPROVE")
         made.decide()
-        made.claim(made.decide(), "ada")
+        made.claim(made.decide(), "hal")
         released = made.decide()
-        made.claim(released, "ada")
-        made.release(released, "ada")
-        made.review(made.decide(), "ada", "DECLINE")
-        made.review(made.decide("DECLINE", "DECLINE"), "ada", "APPROVE")
+        made.claim(released, "hal")
+        made.release(released, "hal")
+        made.review(made.decide(), "hal", "DECLINE")
+        made.review(made.decide("DECLINE", "DECLINE"), "hal", "APPROVE")
         returned = made.decide("DECLINE", "DECLINE")
-        made.review(returned, "ada", "APPROVE")
+        made.review(returned, "hal", "APPROVE")
         made.review(returned, "ben", "DECLINE")
         agreed = made.decide("DECLINE", "DECLINE")
-        made.review(agreed, "ada", "APPROVE")
+        made.review(agreed, "hal", "APPROVE")
         made.claim(agreed, "ben")
         made.review(agreed, "ben", "APPROVE")
         yield made
@@ -192,7 +192,7 @@ def test_a_row_that_was_changed_is_named_with_its_column(office: Office, column:
         ("different", f"has another {column} in the queue")
     }
     assert len(found) == len(before)
-    assert "ada" not in str(found[0])
+    assert "hal" not in str(found[0])
 
     queue.rebuild(office.log, office.log)
     assert rows(office.log) == before
@@ -230,7 +230,7 @@ def test_a_case_that_somebody_works_on_meanwhile_is_no_difference(
     case_id = str(rows(office.log)[0]["decision_id"])
     changed = sa.update(REVIEWS).where(REVIEWS.c.decision_id == case_id).values(holder="x")
     altered(office.log, changed)
-    left = [lambda: office.review(case_id, "ada", "DECLINE"), lambda: office.claim(case_id, "ada")]
+    left = [lambda: office.review(case_id, "hal", "DECLINE"), lambda: office.claim(case_id, "hal")]
     look = queue._wanted  # noqa: SLF001 - the moment between
 
     def act(connection: sa.Connection, ids: list[str]) -> object:
