@@ -203,7 +203,7 @@ def measure(
     vintages = _vintages(outcomes, accepted, today, months)
     total = sum(v.accepted for v in vintages)
     mature = sum(v.accepted for v in vintages if v.mature)
-    not_enough = _lacking(rows, defaults)
+    not_enough = lacking(rows, defaults)
     waited = (outcomes.observed - outcomes.decided) / np.timedelta64(1, "D")
     return Performance(
         rows=rows,
@@ -421,7 +421,19 @@ def _figures(found: Floats, low: Floats, high: Floats) -> Figures:
     )
 
 
-def _lacking(rows: int, defaults: int) -> str | None:
+def figures(pds: Floats, defaulted: Ints, *, seed: int = 0) -> Figures:
+    """Figures of PDs and outcomes with bootstrapped intervals.
+
+    Args:
+        pds: shape (n,).
+        defaulted: shape (n,), 0 or 1; so many that `lacking` finds nothing.
+        seed: of the bootstrap.
+    """
+    return _bootstrapped(pds, defaulted, seed)
+
+
+def lacking(rows: int, defaults: int) -> str | None:
+    """What is missing for figures of so many rows with an outcome; None if nothing is."""
     if rows < LEAST_ROWS:
         return f"{rows} outcomes are known, and {LEAST_ROWS} are needed"
     if min(defaults, rows - defaults) < LEAST_OF_EACH:

@@ -30,6 +30,7 @@ RecordKind = Literal[
     "refusal",
     "failure",
     "activation",
+    "challenge",
     "start",
     "claim",
     "review",

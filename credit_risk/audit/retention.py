@@ -14,8 +14,8 @@ Every row that has lost its body is within one of these ranges, both ends includ
 record behind it in the chain; and every row within one has lost it. A case is taken as a whole, a
 decision with all records about it, and only when the last of these is old enough: the law counts
 from when the applicant was told, and an outcome proves nothing without its decision. What says how
-the server came to decide as it did, activations, starts and checks of whether to retrain, is never
-taken, nor are erasures and retention's own records.
+the server came to decide as it did, activations, challenges, starts and checks of whether to
+retrain, is never taken, nor are erasures and retention's own records.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ CASES: tuple[RecordKind, ...] = ("decision", "refusal", "failure")
 """What is taken by its own age; records about these go with them."""
 NEVER: tuple[RecordKind, ...] = (
     "activation",
+    "challenge",
     "start",
     "erasure",
     "retention",

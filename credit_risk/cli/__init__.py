@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from credit_risk.cli import (
     audit,
+    challenger,
     database,
     decisions,
     evidence,
@@ -56,6 +57,7 @@ app.command(name="package")(training.package_command)
 app.command()(training.evaluate)
 app.command()(retraining.validate)
 app.command()(retraining.retrain)
+app.command()(challenger.challenge)
 app.command()(score.score)
 app.command()(simulate.simulate)
 app.command(name="replay")(replay.replay_command)

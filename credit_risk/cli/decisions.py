@@ -32,6 +32,7 @@ KindFilter = Literal[
     "refusal",
     "failure",
     "activation",
+    "challenge",
     "start",
     "claim",
     "review",
