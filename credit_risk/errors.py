@@ -20,6 +20,7 @@
     ├── NotADecision           a record that was asked about as a decision is of another kind
     ├── RequestInvalid         a call about a decision on record has a field or parameter wrong
     ├── ReviewRefused          the state of a decision's review does not allow this step
+    ├── ApprovalRefused        somebody who may not, or has before, was to approve a package
     ├── NotAdverse             a notice was asked for of what is no adverse decision
     ├── NoticeImpossible       what a notice needs of the package that decided is not there
     ├── Unreachable            a server that made-up applications were to go to does not answer
@@ -135,6 +136,10 @@ class RequestInvalid(CreditRiskError):
 
 class ReviewRefused(CreditRiskError):
     """A step of a review that the state it is in does not allow."""
+
+
+class ApprovalRefused(CreditRiskError):
+    """The key is none of an approver's, or its owner has approved the package before."""
 
 
 class NotAdverse(CreditRiskError):

@@ -158,6 +158,8 @@ class ModelPackage(Parts):
     golden: tuple[Golden, ...]
     metrics: dict[str, Any]
     digests: dict[str, str]
+    signed_by: tuple[str, ...] = ()
+    """Ids of the keys of approvers whose signatures were checked, where that was asked for."""
 
     @property
     def portfolio(self) -> str:

@@ -103,6 +103,21 @@ class Settings(BaseSettings):
             ),
         ),
     ] = None
+    approvers_file: Annotated[
+        Path | None,
+        Field(
+            description="File with the names and public keys of those who may approve packages. "
+            "Unset: nobody may."
+        ),
+    ] = None
+    required_signatures: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10,
+            description="So many approvers have to have signed a package, or it does not decide.",
+        ),
+    ] = 0
     portfolios_dir: Annotated[
         Path, Field(description="Folder with one folder of data files per portfolio.")
     ] = Path(__file__).parent.parent / "portfolios"
@@ -289,6 +304,13 @@ class Settings(BaseSettings):
                 msg = f"{name} is no setting{hint}"
                 raise ValueError(msg)
         return given
+
+    @model_validator(mode="after")
+    def _signatures_can_be_checked(self) -> Settings:
+        if self.required_signatures and self.approvers_file is None:
+            msg = f"{PREFIX}REQUIRED_SIGNATURES needs {PREFIX}APPROVERS_FILE"
+            raise ValueError(msg)
+        return self
 
     @property
     def audit_url(self) -> URL:

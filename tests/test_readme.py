@@ -129,6 +129,7 @@ def shell(page: str) -> str:
         "docs/runbook.md",
         "docs/simulation.md",
         "docs/retraining.md",
+        "docs/promotion.md",
     ],
 )
 def test_every_command_shown_exists(name: str) -> None:

@@ -204,6 +204,18 @@ def test_a_file_without_a_databases_url_stops_the_process(
     assert "hunter2" not in str(caught.value)
 
 
+def test_signatures_are_not_asked_for_without_those_who_may_sign(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing could ever decide."""
+    monkeypatch.setenv("CREDIT_RISK_REQUIRED_SIGNATURES", "2")
+    with pytest.raises(ValidationError, match=r"REQUIRED_SIGNATURES needs .*APPROVERS_FILE"):
+        Settings()
+
+    monkeypatch.setenv("CREDIT_RISK_APPROVERS_FILE", "approvers.yaml")
+    assert Settings().required_signatures == 2
+
+
 def test_the_largest_body_follows_the_largest_batch() -> None:
     """4 KiB for each row, unless a limit is set."""
     assert Settings(batch_rows_max=10).body_limit == 40_960

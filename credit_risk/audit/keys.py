@@ -229,6 +229,22 @@ def signing_key(settings: Settings, *, make: bool = False) -> Ed25519PrivateKey 
     return key
 
 
+def private_key(text: str, passphrase: str | None = None) -> Ed25519PrivateKey:
+    """A private key of PEM.
+
+    Raises:
+        KeysInvalid: it is not one of Ed25519, or the passphrase is not its own.
+    """
+    password = None if passphrase is None else passphrase.encode()
+    try:
+        key = serialization.load_pem_private_key(text.encode(), password)
+    except (ValueError, TypeError) as error:
+        raise KeysInvalid("it is not a private key in PEM, or the passphrase is wrong") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeysInvalid("it is not an Ed25519 key")
+    return key
+
+
 def public_key(text: str) -> Ed25519PublicKey:
     """A public key of PEM.
 

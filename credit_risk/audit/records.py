@@ -40,6 +40,8 @@ RecordKind = Literal[
     "outcome",
     "retraining-check",
     "retraining-decision",
+    "approval",
+    "promotion",
 ]
 Withheld = Literal["sealed", "erased"]
 Alongside: TypeAlias = "Callable[[sa.Connection], None]"

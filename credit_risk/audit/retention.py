@@ -54,6 +54,8 @@ NEVER: tuple[RecordKind, ...] = (
     "acknowledgement",
     "retraining-check",
     "retraining-decision",
+    "approval",
+    "promotion",
 )
 MONTHS = 25
 """How long records are kept where neither settings nor regime say."""

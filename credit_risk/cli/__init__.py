@@ -19,6 +19,7 @@ import typer
 from pydantic import ValidationError
 
 from credit_risk.cli import (
+    approvals,
     audit,
     challenger,
     database,
@@ -58,6 +59,7 @@ app.command()(training.evaluate)
 app.command()(retraining.validate)
 app.command()(retraining.retrain)
 app.command()(challenger.challenge)
+app.command()(approvals.approve)
 app.command()(score.score)
 app.command()(simulate.simulate)
 app.command(name="replay")(replay.replay_command)

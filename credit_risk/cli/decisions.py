@@ -42,6 +42,8 @@ KindFilter = Literal[
     "outcome",
     "retraining-check",
     "retraining-decision",
+    "approval",
+    "promotion",
 ]
 _LEFT = {
     "erased": "nothing: erased before",

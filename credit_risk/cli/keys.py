@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from credit_risk.cli.opening import private_key_in
 from credit_risk.cli.options import AsJson
 from credit_risk.cli.printing import print_json, print_line, rows_done
 from credit_risk.errors import KeysInvalid
@@ -39,6 +42,22 @@ def signing(as_json: AsJson = False) -> None:
         print_json({"signing_key": key})
     else:
         print_line(key.rstrip())
+
+
+@app.command()
+def public(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An Ed25519 private key in PEM.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print the public part of a private key, as a line of CREDIT_RISK_APPROVERS_FILE."""
+    from credit_risk.audit.keys import key_id, public_pem
+
+    key = private_key_in(file).public_key()
+    line = public_pem(key).splitlines()[1]
+    if as_json:
+        print_json({"key_id": key_id(key), "public_key": line})
+    else:
+        print_line(line)
 
 
 @app.command()

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import typer
 from rich.table import Table
 
-from credit_risk.cli.opening import chosen_portfolio, log_and_store, wanted_version
+from credit_risk.cli.opening import (
+    chosen_portfolio,
+    log_and_store,
+    records_if_any,
+    wanted_version,
+)
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, print_progress, wide
 from credit_risk.errors import PackageNotFound
@@ -22,6 +27,7 @@ app = typer.Typer(no_args_is_help=True, help="Installed model packages, and whic
 def list_models(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> None:
     """List the packages that can be activated; the active one is marked, a broken one explained."""
     settings, _ = chosen_portfolio(portfolio_name)
+    from credit_risk.serving import activation
     from credit_risk.serving.store import Store
 
     store = Store(settings)
@@ -30,6 +36,12 @@ def list_models(portfolio_name: PortfolioName = None, as_json: AsJson = False) -
     except PackageNotFound:
         active = None
     found = store.installed(settings.portfolio)
+    with records_if_any(settings) as records:
+        signed = {
+            p.version: list(activation.signers(settings, records, store, p.version, p.sha256))
+            for p in found
+            if p.sha256 is not None and p.broken is None
+        }
     if as_json:
         print_json(
             [
@@ -38,6 +50,7 @@ def list_models(portfolio_name: PortfolioName = None, as_json: AsJson = False) -
                     "active": p.version == active,
                     "estimator": p.estimator,
                     "installed": p.created,
+                    "signers": signed.get(p.version, []),
                     "path": str(p.path),
                     "broken": p.broken,
                 }
@@ -45,13 +58,14 @@ def list_models(portfolio_name: PortfolioName = None, as_json: AsJson = False) -
             ]
         )
         return
-    table = Table("version", "active", "estimator", "installed", box=None)
+    table = Table("version", "active", "estimator", "installed", "signers", box=None)
     for p in found:
         mark = "*" if p.version == active else ""
         if p.broken:
             table.add_row(p.version, mark, "broken", p.created or "")
         else:
-            table.add_row(p.version, mark, p.estimator, p.created or "shipped")
+            by = ", ".join(signed.get(p.version, ()))
+            table.add_row(p.version, mark, p.estimator, p.created or "shipped", by)
     wide.print(table, highlight=False)
     for p in found:
         if p.broken:

@@ -10,11 +10,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from credit_risk import kernels, portfolio, regimes
-from credit_risk.errors import DataInvalid, FileNotFound, RecordNotFound
+from credit_risk.errors import DataInvalid, FileNotFound, KeysInvalid, RecordNotFound
 from credit_risk.settings import Settings
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from credit_risk.audit.log import SqlAuditLog, SqlRecords
     from credit_risk.package import ModelPackage
     from credit_risk.portfolio import Portfolio
@@ -72,15 +76,24 @@ def check_file(path: Path) -> None:
 
 def wanted_version(settings: Settings, store: Store) -> str:
     """The version that decides; asking for it makes no record database."""
-    from credit_risk.audit.log import open_records
     from credit_risk.serving import activation
+
+    with records_if_any(settings) as records:
+        return activation.wanted_version(settings, records, store)
+
+
+@contextlib.contextmanager
+def records_if_any(settings: Settings) -> Iterator[SqlRecords | None]:
+    """The records, for reading; None where there are none yet, and none are made."""
+    from credit_risk.audit.log import open_records
 
     try:
         opened = open_records(settings)
     except RecordNotFound:
-        return activation.wanted_version(settings, None, store)
+        yield None
+        return
     with contextlib.closing(opened) as records:
-        return activation.wanted_version(settings, records, store)
+        yield records
 
 
 def deciding(
@@ -164,6 +177,26 @@ def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
                 yield row
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataInvalid(f"{path}: not a CSV file in UTF-8") from error
+
+
+def private_key_in(file: Path) -> Ed25519PrivateKey:
+    """The private key in a PEM file; its passphrase, if it has one, is asked for on the terminal.
+
+    Raises:
+        FileNotFound: it is not there.
+        DataInvalid: it is not text.
+        KeysInvalid: it is no Ed25519 key in PEM, or the passphrase is wrong.
+    """
+    from credit_risk.audit import keys
+
+    text = text_of(file)
+    passphrase = None
+    if "ENCRYPTED" in text:
+        passphrase = typer.prompt(f"Passphrase of {file}", hide_input=True, err=True)
+    try:
+        return keys.private_key(text, passphrase)
+    except KeysInvalid as error:
+        raise KeysInvalid(f"{file}: {error}") from error
 
 
 def text_of(path: Path) -> str:

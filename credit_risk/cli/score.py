@@ -8,7 +8,12 @@ from typing import Annotated, Literal
 import typer
 
 from credit_risk.cli.exits import terminable
-from credit_risk.cli.opening import check_file, chosen_portfolio, wanted_version
+from credit_risk.cli.opening import (
+    check_file,
+    chosen_portfolio,
+    records_if_any,
+    wanted_version,
+)
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, print_progress, rows_done
 from credit_risk.errors import DataInvalid
@@ -51,7 +56,8 @@ def score(
 
     store = Store(settings)
     wanted = version or wanted_version(settings, store)
-    package = activation.load_checked(store, settings.portfolio, wanted)
+    with records_if_any(settings) as records:
+        package = activation.load_to_decide(settings, records, store, wanted)
     options = bulk.Options(keep=tuple(keep or ()), reasons=reasons, strict=strict)
     if engine == "spark":
         from credit_risk import bulk_spark

@@ -17,6 +17,15 @@ from credit_risk.cli.printing import print_progress
 from credit_risk.errors import CannotServe
 from credit_risk.settings import PREFIX, Settings
 
+_FILES = (
+    "approvers_file",
+    "database_url_file",
+    "encryption_keys_file",
+    "signing_key_file",
+    "groups_keys_file",
+)
+"""Settings that name a file."""
+
 
 def serve() -> None:
     """Serve the portfolio in the foreground until interrupted.
@@ -33,7 +42,7 @@ def serve() -> None:
 
             keys.signing_key(settings, make=True)
             version = activation.wanted_version(settings, log, store)
-            package = activation.load_checked(store, settings.portfolio, version)
+            package = activation.load_to_decide(settings, log, store, version)
         print_progress(
             f"serving {package.portfolio} {package.version} on "
             f"http://{settings.host}:{settings.port} "
@@ -51,7 +60,7 @@ def serve() -> None:
             f"{PREFIX}DATABASE_URL": settings.audit_url.render_as_string(hide_password=False),
             **{
                 f"{PREFIX}{name.upper()}": str(path.absolute())
-                for name in ("database_url_file", "encryption_keys_file", "signing_key_file")
+                for name in _FILES
                 if (path := getattr(settings, name)) is not None
             },
             # Workers' metrics files and BentoML's own files: one folder for each state directory.

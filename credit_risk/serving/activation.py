@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from credit_risk import environment
+from credit_risk import approvals, environment
 from credit_risk.audit.records import Record, every
 from credit_risk.decisions import new_id
 from credit_risk.errors import CreditRiskError, PackageInvalid, PackageNotFound
@@ -72,6 +73,59 @@ def load_checked(store: Store, portfolio: str, version: str) -> ModelPackage:
     return package
 
 
+def load_to_decide(
+    settings: Settings, records: Records | None, store: Store, version: str
+) -> ModelPackage:
+    """Load a package that is to decide: whole, with its golden answers, and signed by enough.
+
+    ``records`` is None where nothing was recorded yet.
+
+    Raises:
+        PackageNotFound, PackageInvalid, ExplanationFailed: see `load_checked`.
+        PackageInvalid: too few approvers have signed it, see ``REQUIRED_SIGNATURES``.
+        KeysInvalid: the file of approvers is wrong.
+        RecordingFailed: the record database cannot be read.
+    """
+    package = load_checked(store, settings.portfolio, version)
+    return replace(
+        package, signed_by=check_signed(settings, records, store, version, package.digest)
+    )
+
+
+def signers(
+    settings: Settings, records: Records | None, store: Store, version: str, package_sha256: str
+) -> dict[str, str]:
+    """Who has approved a package: ids of keys by approvers' names, each person once.
+
+    Signatures count that lie beside the package, and those on record.
+
+    Raises:
+        PackageInvalid, KeysInvalid, RecordingFailed: see `load_to_decide`.
+    """
+    if settings.approvers_file is None:
+        return {}
+    known = approvals.approvers(settings.approvers_file)
+    found = list(store.signatures(settings.portfolio, version))
+    if records is not None:
+        found += approvals.recorded(records, settings.portfolio, version)
+    return known.valid(found, settings.portfolio, package_sha256)
+
+
+def check_signed(
+    settings: Settings, records: Records | None, store: Store, version: str, package_sha256: str
+) -> tuple[str, ...]:
+    """The ids of the keys that a package is signed with; raises as `load_to_decide` does."""
+    found = signers(settings, records, store, version, package_sha256)
+    if len(found) < settings.required_signatures:
+        by = ", ".join(found) or "nobody"
+        msg = (
+            f"package {version} is signed by {len(found)} approvers ({by}), and "
+            f"REQUIRED_SIGNATURES is {settings.required_signatures}: see credit-risk approve"
+        )
+        raise PackageInvalid(msg)
+    return tuple(found.values())
+
+
 def activate(
     settings: Settings, audit: AuditLog, store: Store, version: str, *, action: str = "activate"
 ) -> Record:
@@ -79,8 +133,8 @@ def activate(
 
     Raises:
         PackageNotFound: not installed.
-        PackageInvalid: see `load_checked`; or ``MODEL_VERSION`` pins a version.
-        ExplanationFailed: see `load_checked`.
+        PackageInvalid: see `load_to_decide`; or ``MODEL_VERSION`` pins a version.
+        ExplanationFailed, KeysInvalid: see `load_to_decide`.
         RecordingFailed: the activation could not be recorded, so it did not happen.
     """
     if settings.model_version is not None:
@@ -89,7 +143,7 @@ def activate(
             "this server"
         )
         raise PackageInvalid(msg)
-    package = load_checked(store, settings.portfolio, version)
+    package = load_to_decide(settings, audit, store, version)
     try:
         before = wanted_version(settings, audit, store)
     except PackageNotFound:
@@ -110,6 +164,7 @@ def activate(
             "from": before,
             "to": package.version,
             "package_sha256": package.digest,
+            **({"signatures": list(package.signed_by)} if package.signed_by else {}),
         },
     )
     audit.append([record]).result()
@@ -170,7 +225,7 @@ class ActivePackage:
         self.fault: str | None = None
         self._unread = False
         version = wanted_version(settings, audit, store)
-        self.current = load_checked(store, settings.portfolio, version)
+        self.current = load_to_decide(settings, audit, store, version)
         self._refused: tuple[str, str | None] | None = None
         observer.activated(self.current, None)
 
@@ -209,7 +264,7 @@ class ActivePackage:
         if wanted == self._refused:
             return
         try:
-            package = load_checked(self._store, self._settings.portfolio, version)
+            package = load_to_decide(self._settings, self._audit, self._store, version)
         except Exception as error:
             # Whatever loading or trying it came to, the one before goes on deciding, and the
             # thread that looks goes on looking.

@@ -464,6 +464,7 @@ def _version(package: ModelPackage) -> Answer:
             "sha256": package.digest,
             "estimator": package.spec.estimator,
             "kind": package.spec.kind,
+            "signed_by": list(package.signed_by),
         },
         "policy": {"version": package.policy_version, "sha256": sums["policy.yaml"]},
         "schema": {"version": package.schema.version, "sha256": sums["schema.yaml"]},

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from credit_risk import challenges
 from credit_risk.errors import PackageInvalid, PackageNotFound
-from credit_risk.serving.activation import load_checked, wanted_version
+from credit_risk.serving.activation import check_signed, load_checked, wanted_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +41,8 @@ def challenge(
     Raises:
         PackageNotFound: it is not installed, or nothing decides yet.
         PackageInvalid: see `load_checked`; or it decides already; or it is to decide about a share,
-            and cannot: its schema is another one, or ``MODEL_VERSION`` pins a version.
+            and cannot: its schema is another one, too few approvers have signed it, or
+            ``MODEL_VERSION`` pins a version.
         ExplanationFailed: see `load_checked`.
         RecordingFailed: the challenge could not be recorded, so there is none.
     """
@@ -57,6 +58,7 @@ def challenge(
             )
             raise PackageInvalid(msg)
         check_schema(store.load(settings.portfolio, champion), package)
+        check_signed(settings, audit, store, version, package.digest)
     before = challenges.in_force(audit, settings.portfolio)
     record = challenges.challenge_record(settings.portfolio, package, before, share, registry)
     audit.append([record]).result()

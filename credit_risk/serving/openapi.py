@@ -597,7 +597,19 @@ _VERSION: Json = object_of(
     {
         "service": object_of({"version": TEXT, "bentoml": TEXT}),
         "portfolio": TEXT,
-        "model": object_of({"version": TEXT, "sha256": _DIGEST, "estimator": TEXT, "kind": TEXT}),
+        "model": object_of(
+            {
+                "version": TEXT,
+                "sha256": _DIGEST,
+                "estimator": TEXT,
+                "kind": TEXT,
+                "signed_by": {
+                    "type": "array",
+                    "description": "Ids of the keys of the approvers who signed it",
+                    "items": TEXT,
+                },
+            }
+        ),
         "policy": object_of({"version": TEXT, "sha256": _DIGEST}),
         "schema": object_of({"version": TEXT, "sha256": _DIGEST}),
         "reasons": object_of({"version": TEXT, "sha256": _DIGEST}),

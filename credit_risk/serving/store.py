@@ -13,20 +13,21 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import bentoml
-from bentoml._internal.models import ModelStore
 from pydantic import BaseModel, ValidationError
 
-from credit_risk import documents, package
+from credit_risk import approvals, documents, package
 from credit_risk.errors import PackageInvalid, PackageNotFound, PortfolioInvalid
 from credit_risk.model import ModelSpec
 
 if TYPE_CHECKING:
+    from credit_risk.approvals import Signature
     from credit_risk.settings import Settings
 
 logger = logging.getLogger("credit_risk.store")
@@ -42,9 +43,11 @@ class Installed:
     """A package that can be activated, or one that is ``broken``: then that says how.
 
     ``created`` is when it was put into the store; None for a shipped one that was not yet.
+    ``sha256`` is its digest, None where that cannot be told.
     """
 
     version: str
+    sha256: str | None
     path: Path
     created: str | None
     estimator: str | None
@@ -73,18 +76,25 @@ class Store:
     def add(self, path: Path) -> str:
         """Verify a package's sums and put it into the store; returns its version.
 
+        Signatures beside it come along, also to a package that is in the store already.
+
         Raises:
-            PackageInvalid: its sums do not match.
+            PackageInvalid: its sums do not match, or what is beside it are no signatures.
         """
         manifest = _verified(path)
         tag = f"{manifest.portfolio}:{manifest.version}"
         target = self._model(manifest.portfolio, manifest.version)
         target.parent.mkdir(parents=True, exist_ok=True)
+        signatures = approvals.read(path)
         # Workers may start at the same time; only one of them copies.
-        with (self._home / "adding.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._adding():
             if target.exists():
+                approvals.add(target / FOLDER, signatures)
                 return manifest.version
+            # Here and not above: it takes long, and who only reads packages needs none of it.
+            import bentoml  # noqa: PLC0415
+            from bentoml._internal.models import ModelStore  # noqa: PLC0415
+
             # BentoML copies file by file to where a model belongs: a process that is killed within
             # leaves half a model, and one that reads meanwhile finds it. A folder moved there is
             # whole. `latest`, which BentoML keeps beside it, is made again where it is asked for.
@@ -93,6 +103,7 @@ class Store:
                 staged = ModelStore(staging)
                 with bentoml.models.create(tag, labels=labels, _model_store=staged) as model:
                     shutil.copytree(path, model.path_of(FOLDER))
+                    approvals.add(Path(model.path_of(FOLDER)), signatures)
                 (Path(staging) / manifest.portfolio / manifest.version).replace(target)
         return manifest.version
 
@@ -171,6 +182,30 @@ class Store:
             raise PackageInvalid(msg)
         return loaded
 
+    def signatures(self, portfolio: str, version: str) -> tuple[Signature, ...]:
+        """The signatures beside a package, in the store and among the shipped ones.
+
+        Nobody has looked whether they hold, see `credit_risk.approvals.Approvers.valid`.
+
+        Raises:
+            PackageInvalid: a file of them is not one of ours.
+        """
+        folders = (self._model(portfolio, version) / FOLDER, self._shipped / portfolio / version)
+        return tuple(dict.fromkeys(s for folder in folders for s in approvals.read(folder)))
+
+    def sign(self, portfolio: str, version: str, signature: Signature) -> None:
+        """Put a signature beside a package in the store.
+
+        Raises:
+            PackageNotFound: it is not in the store; a shipped one has to be put there first.
+            PackageInvalid: see `credit_risk.approvals.add`.
+        """
+        model = self._model(portfolio, version)
+        if not model.is_dir():
+            raise PackageNotFound(f"no package {version} of portfolio {portfolio} is in the store")
+        with self._adding():
+            approvals.add(model / FOLDER, [signature])
+
     def wordings(self, portfolio: str, version: str) -> package.Wordings:
         """The words of a package, its sums verified.
 
@@ -183,6 +218,13 @@ class Store:
             return package.wordings(path, version)
         except PackageInvalid as error:
             raise _at(path, error) from error
+
+    @contextmanager
+    def _adding(self) -> Iterator[None]:
+        """One process at a time puts something into the store."""
+        with (self._home / "adding.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _model(self, portfolio: str, version: str) -> Path:
         """The folder of a model in BentoML's store."""
@@ -197,11 +239,13 @@ def _folders(path: Path) -> list[Path]:
 
 def _look(version: str, path: Path, model: Path | None = None) -> Installed:
     """What a package's folder holds; ``model`` is BentoML's around it, if it is in the store."""
-    created = estimator = broken = None
+    created = estimator = broken = sha256 = None
     try:
         if model is not None:
             created = _description(model).creation_time.isoformat(timespec="seconds")
         manifest = _verified(path)
+        sha256 = manifest.digest
+        approvals.read(path)
         estimator = ModelSpec.model_validate_json((path / "model.json").read_bytes()).estimator
         if manifest.version != version:
             broken = f"{path}: the folder holds {manifest.version}"
@@ -209,7 +253,7 @@ def _look(version: str, path: Path, model: Path | None = None) -> Installed:
         broken = str(error)
     except (OSError, ValidationError):
         broken = f"{path}: model.json cannot be read"
-    return Installed(version, path, created, estimator, broken)
+    return Installed(version, sha256, path, created, estimator, broken)
 
 
 def _verified(path: Path) -> package.Manifest:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from credit_risk.audit import keys
-from credit_risk.audit.keys import new_encryption_key
+from credit_risk.audit.keys import key_id, new_encryption_key
 from credit_risk.settings import Settings
 from tests import toys
 from tests.commands import (
     Outcome,
     Place,
     decide,
+    refused,
 )
 from tests.sealing import KEY
+from tests.signing import ADA, line, write_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,3 +69,19 @@ def test_an_encryption_key_is_replaced(
     assert run("keys", "rewrap").out == "0 data keys wrapped with the first key; 2 were before\n"
     shown = run("decisions", "show", ids[0], "--json").json()
     assert shown["personal"] == {"input": toys.RISKY}
+
+
+def test_the_public_part_of_a_key_is_a_line_for_the_file_of_approvers(
+    run: Callable[..., Outcome], place: Place
+) -> None:
+    """Whoever has the private one prints it, and hands over that."""
+    file = write_key(place.folder, ADA)
+
+    assert run("keys", "public", str(file)).out == f"{line(ADA)}\n"
+    assert run("keys", "public", str(file), "--json").json() == {
+        "key_id": key_id(ADA.public_key()),
+        "public_key": line(ADA),
+    }
+    x25519 = X25519PrivateKey.generate()
+    file.write_bytes(x25519.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    refused(run("keys", "public", str(file)), 1, "it is not an Ed25519 key")

@@ -34,12 +34,13 @@ def test_models_are_listed_and_the_active_one_is_marked(
         place.linear: False,
     }
     for row in rows:
-        assert set(row) == {"version", "active", "estimator", "installed", "path", "broken"}
-        assert (row["estimator"], row["broken"]) == ("written by hand", None)
+        known = {"version", "active", "estimator", "installed", "signers", "path", "broken"}
+        assert set(row) == known
+        assert (row["estimator"], row["signers"], row["broken"]) == ("written by hand", [], None)
         assert datetime.fromisoformat(row["installed"]).tzinfo
         assert (Path(row["path"]) / "manifest.json").is_file()
     table = run("models", "list").out.splitlines()
-    assert table[0].split() == ["version", "active", "estimator", "installed"]
+    assert table[0].split() == ["version", "active", "estimator", "installed", "signers"]
     marked = [line.split()[0] for line in table if "*" in line]
     assert (len(table), marked) == (3, [place.trees])
 

@@ -54,6 +54,7 @@ def test_every_setting_is_shown_with_a_variable_that_sets_it(
         "groups_keys_file": "/srv/groups-keys",
         "signing_key": "made-up",
         "signing_key_file": "/srv/signing-key",
+        "approvers_file": "/srv/approvers.yaml",
     }
     assert set(before) == set(other) == set(Settings.model_fields)
     for name, value in other.items():

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from credit_risk import approvals
+from credit_risk.audit.keys import key_id
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.errors import PackageInvalid, PackageNotFound, RecordingFailed
 from credit_risk.serving import activation
@@ -19,6 +21,7 @@ from credit_risk.serving.activation import (
     ActivePackage,
     activate,
     load_checked,
+    load_to_decide,
     previous_version,
     rollback,
     wanted_version,
@@ -28,10 +31,13 @@ from credit_risk.settings import Settings
 from tests import served, toys
 from tests.sealing import SEALING
 from tests.served import Full, Served
+from tests.signing import ADA, BEN, EVE, approval, write_approvers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from credit_risk.audit.records import Record
     from credit_risk.package import ModelPackage
@@ -88,6 +94,20 @@ class Place:
     def wanted(self) -> str:
         """The version that is to decide."""
         return wanted_version(self.settings, self.log, self.store)
+
+    def require(self, signatures: int) -> None:
+        """From now on the settings are those of a server that asks for so many signatures."""
+        self.settings = self.settings.model_copy(
+            update={
+                "approvers_file": write_approvers(self.folder),
+                "required_signatures": signatures,
+            }
+        )
+
+    def sign(self, version: str, key: Ed25519PrivateKey, approver: str) -> None:
+        """Put an approval beside a package."""
+        sha256 = self.store.load(toys.NAME, version).digest
+        self.store.sign(toys.NAME, version, approval(key, approver, sha256))
 
     def activate(self, version: str) -> Record:
         """Activate a version."""
@@ -289,6 +309,99 @@ def test_the_first_package_of_a_portfolio_that_ships_none_can_be_activated(
     assert place.wanted() == place.b
     with pytest.raises(PackageNotFound, match="no version to go back to"):
         place.rollback()
+
+
+# Signatures
+
+
+def test_without_enough_signatures_a_package_is_not_activated(place: Place) -> None:
+    """Nor with one approver's twice, or a stranger's; two approvers are enough."""
+    place.require(2)
+    with pytest.raises(PackageInvalid, match=r"signed by 0 approvers \(nobody\)"):
+        place.activate(place.b)
+    place.sign(place.b, ADA, "ada")
+    place.sign(place.b, EVE, "ben")
+    with pytest.raises(
+        PackageInvalid, match=r"by 1 approvers \(ada\), and REQUIRED_SIGNATURES is 2"
+    ):
+        place.activate(place.b)
+    assert place.log.count() == 0
+
+    place.sign(place.b, BEN, "ben")
+    record = place.activate(place.b)
+
+    assert record.body["signatures"] == [key_id(ADA.public_key()), key_id(BEN.public_key())]
+
+
+def test_a_signature_on_record_counts_as_one_beside_the_package(place: Place) -> None:
+    """Approvers of another machine have the same database, and another store."""
+    place.require(1)
+    package = place.store.load(toys.NAME, place.b)
+    approvals.record(place.log, package, approval(ADA, "ada", package.digest), 0)
+
+    assert place.activate(place.b).body["signatures"] == [key_id(ADA.public_key())]
+    with pytest.raises(PackageInvalid, match="signed by 0 approvers"):
+        load_to_decide(place.settings, None, place.store, place.b)
+
+
+def test_a_signature_is_of_that_very_package(place: Place) -> None:
+    """Copied beside another, it is nobody's."""
+    place.require(1)
+    sha256 = place.store.load(toys.NAME, place.b).digest
+    place.store.sign(toys.NAME, place.c, approval(ADA, "ada", sha256))
+
+    with pytest.raises(PackageInvalid, match="signed by 0 approvers"):
+        place.activate(place.c)
+
+
+def test_an_altered_package_is_refused_whoever_signed_it(place: Place) -> None:
+    """Its sums are asked first; with those made anew it is another version, which nobody signed."""
+    place.require(1)
+    place.sign(place.b, ADA, "ada")
+    place.break_file(place.b, "policy.yaml")
+
+    with pytest.raises(PackageInvalid, match=r"policy\.yaml was altered"):
+        place.activate(place.b)
+
+
+def test_a_server_that_asks_for_signatures_starts_with_none_unsigned(place: Place) -> None:
+    """Nor switches to one; what it says names who has signed, and it goes on."""
+    place.require(1)
+    with pytest.raises(PackageInvalid, match="signed by 0 approvers"):
+        place.active()
+
+    place.sign(place.a, ADA, "ada")
+    active = place.active()
+    assert active.current.signed_by == (key_id(ADA.public_key()),)
+    lax = place.settings.model_copy(update={"required_signatures": 0})
+    activate(lax, place.log, place.store, place.b)
+    active.refresh()
+
+    assert active.current.version == place.a
+    assert active.fault is not None
+    assert f"package {place.b} is signed by 0 approvers (nobody)" in active.fault
+
+
+def test_a_rollback_to_what_was_signed_needs_nobody(place: Place) -> None:
+    """Its signatures are still beside it."""
+    place.require(1)
+    for version in (place.a, place.b):
+        place.sign(version, ADA, "ada")
+    place.activate(place.b)
+
+    assert place.rollback() == place.a
+
+
+def test_the_version_page_tells_who_signed(place: Place) -> None:
+    """By their keys' ids: names of people are nothing for callers."""
+    place.require(1)
+    place.sign(place.a, BEN, "ben")
+    active = place.active()
+    server = Served(cast("served.Active", active), place.log, served.settings(place.folder))
+
+    model = server.get("/version").json()["model"]
+
+    assert model["signed_by"] == [key_id(BEN.public_key())]
 
 
 # Rolling back

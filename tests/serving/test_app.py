@@ -1145,6 +1145,7 @@ def test_the_versions_and_digests_of_all_that_decides_are_told(server: Served) -
         "sha256": package.digest,
         "estimator": "written by hand",
         "kind": "trees",
+        "signed_by": [],
     }
     assert answer["policy"]["version"] == package.policy_version
     assert answer["schema"]["version"] == answer["reasons"]["version"] == "1.0.0"

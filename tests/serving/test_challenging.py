@@ -14,6 +14,7 @@ from credit_risk.serving.store import DEFAULT, Store
 from credit_risk.settings import Settings
 from tests import toys
 from tests.sealing import SEALING
+from tests.signing import ADA, approval, write_approvers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,3 +102,18 @@ def test_a_pinned_server_decides_with_no_other(place: Place) -> None:
     registry = {"name": toys.NAME, "version": 2, "alias": "challenger"}
     made = challenge(pinned, place.log, place.store, place.linear, registry=registry)
     assert made.body["registry"] == registry
+
+
+def test_where_signatures_are_asked_for_an_unsigned_package_decides_about_nobody(
+    place: Place, tmp_path: Path
+) -> None:
+    """It may be asked: approvers want to see what it would have decided."""
+    update = {"approvers_file": write_approvers(tmp_path), "required_signatures": 1}
+    strict = place.settings.model_copy(update=update)
+    with pytest.raises(PackageInvalid, match="signed by 0 approvers"):
+        challenge(strict, place.log, place.store, place.linear, share=0.01)
+    assert challenge(strict, place.log, place.store, place.linear).body["share"] == 0.0
+
+    sha256 = place.store.load(toys.NAME, place.linear).digest
+    place.store.sign(toys.NAME, place.linear, approval(ADA, "ada", sha256))
+    assert challenge(strict, place.log, place.store, place.linear, share=0.01).body["share"]

@@ -16,11 +16,12 @@ import bentoml
 import pytest
 from bentoml._internal.models import ModelStore
 
-from credit_risk import package
+from credit_risk import approvals, package
 from credit_risk.errors import PackageInvalid, PackageNotFound
 from credit_risk.serving.store import DEFAULT, FOLDER, Store
 from credit_risk.settings import Settings
 from tests import toys
+from tests.signing import ADA, BEN, approval
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,6 +144,50 @@ def test_a_copy_that_breaks_off_leaves_nothing(
     home = settings.state_dir / "bentoml"
     assert {p.name for p in home.iterdir()} == {"models", "adding.lock"}
     assert store.load(toys.NAME, store.add(source)).version == source.name
+
+
+def test_signatures_go_where_their_package_goes(store: Store, source: Path) -> None:
+    """Those beside it when it is put in, those that come later, and those of a second copy."""
+    ada, ben = approval(ADA, "ada", "ab" * 32), approval(BEN, "ben", "ab" * 32)
+    with pytest.raises(PackageNotFound, match=f"no package {source.name}"):
+        store.sign(toys.NAME, source.name, ada)
+    approvals.add(source, [ada])
+    version = store.add(source)
+    assert store.signatures(toys.NAME, version) == (ada,)
+
+    store.sign(toys.NAME, version, ben)
+    approvals.add(source, [approval(ADA, "ada", "cd" * 32)])
+    store.add(source)
+
+    assert len(store.signatures(toys.NAME, version)) == 3
+    assert store.load(toys.NAME, version).version == version
+    assert [p.version for p in store.installed(toys.NAME)] == [version]
+
+
+def test_signatures_beside_a_shipped_package_count_whenever_they_come(
+    store: Store, settings: Settings
+) -> None:
+    """Also once the package is in the store: an upgrade may bring them."""
+    shipped = toys.write_package(settings.packages_dir, "linear")
+    store.add_shipped(toys.NAME)
+    ada = approval(ADA, "ada", "ab" * 32)
+    approvals.add(shipped, [ada])
+
+    assert store.signatures(toys.NAME, shipped.name) == (ada,)
+
+
+def test_a_broken_file_of_signatures_breaks_its_package(store: Store, source: Path) -> None:
+    """It is listed so, and told by its place."""
+    version = store.add(source)
+    file = approvals.beside(store.path(toys.NAME, version))
+    file.write_text("half", encoding="utf-8")
+
+    (installed,) = store.installed(toys.NAME)
+
+    assert str(file) in str(installed.broken)
+    approvals.beside(source).write_text("half", encoding="utf-8")
+    with pytest.raises(PackageInvalid, match="holds no signatures"):
+        store.add(source)
 
 
 def alter(folder: Path) -> None:
