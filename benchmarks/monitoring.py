@@ -1,0 +1,272 @@
+"""What watching the model costs, ``python -m benchmarks.monitoring``.
+
+A record database is filled with made decisions of the last week, and the server started on it with
+one worker. At a steady rate of single requests, which is kept whatever the answers take, drift over
+all of those decisions is asked for again and again: counted before, and counted from nothing. Times
+of ``/predict`` meanwhile are held against those without. Then the monitoring job goes over a day of
+decisions in a database of its own. Needs a machine with nothing else to do. Exit codes: 0 every
+target is met; 1 one is missed; 3 it could not be measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import httpx
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import process
+from benchmarks.peer import ROOT, all_peers
+from benchmarks.process import DidNotStart
+from benchmarks.verdict import MEGABYTE, OURS
+from credit_risk import package, profile, scoring
+from credit_risk.audit.log import open_log
+from credit_risk.cli.printing import rows_done
+from credit_risk.decisions import Call, decision_record, new_id
+from credit_risk.settings import Settings
+from loadtests import applications
+from loadtests.verdict import Finding, exit_code
+from monitoring import job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from credit_risk.audit.log import SqlAuditLog
+
+    Meanwhile: TypeAlias = Literal["nothing", "counted", "from nothing"]
+
+PORTFOLIO = "personal-loans"
+RATE = 200
+"""Requests a second, about a twentieth of what a worker on one core answers."""
+CALLERS = 4
+SPAN_DAYS = 6.9
+WINDOW = {"window": "7d"}
+MOST_CALL, MOST_P99, MOST_JOB, MOST_MEMORY = 2.0, 1.5, 60.0, 500.0
+"""Targets: seconds of a call, p99 against that without, seconds and MB of the job."""
+NOT_MEASURED = 3
+_APPLICANTS = 20_000
+_AT_ONCE = 1_000
+_LOOK_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class Measured:
+    """Over rounds: p99 of requests in ms, seconds of the calls made meanwhile."""
+
+    p99: list[float] = field(default_factory=list)
+    calls: list[float] = field(default_factory=list)
+
+
+def judge(
+    measured: dict[Meanwhile, Measured], seconds: float, megabytes: float
+) -> tuple[Finding, ...]:
+    """Calls and what they cost others; then the job's seconds and MB."""
+    alone = measured["nothing"]
+    findings = []
+    for meanwhile, one in measured.items():
+        if meanwhile != "nothing":
+            name = f"a call on drift, {meanwhile}"
+            findings.append(Finding(name, "s", "at most", MOST_CALL, median(one.calls)))
+            ratios = (now / then for now, then in zip(one.p99, alone.p99, strict=True))
+            name = f"p99 of /predict with calls {meanwhile}, against without"
+            findings.append(Finding(name, "times", "at most", MOST_P99, median(ratios)))
+    return (
+        *findings,
+        Finding("the job over a day", "s", "at most", MOST_JOB, seconds),
+        Finding("memory of the job", "MB", "at most", MOST_MEMORY, megabytes),
+    )
+
+
+def main(
+    decisions: Annotated[int, typer.Option(min=1, help="On record, for calls.")] = 100_000,
+    day: Annotated[int, typer.Option(min=1, help="Decisions of the job's day.")] = 1_000_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 3,
+    seconds: Annotated[int, typer.Option(min=1, help="Seconds of each load.")] = 10,
+) -> None:
+    """Measure, and say whether the targets are met."""
+    measured: defaultdict[Meanwhile, Measured] = defaultdict(Measured)
+    try:
+        process.adopt_orphans()
+        with tempfile.TemporaryDirectory(prefix="monitoring-", dir=Path.cwd()) as folder:
+            scratch = Path(folder) / "served"
+            scratch.mkdir()
+            fill(Settings(state_dir=scratch), decisions, SPAN_DAYS)
+            _serve_and_ask(scratch, measured, rounds, seconds)
+            scratch = Path(folder) / "day"
+            scratch.mkdir()
+            fill(Settings(state_dir=scratch), day, 1.0)
+            taken, most = _run_job(scratch)
+    except (NotMeasured, DidNotStart, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise typer.Exit(NOT_MEASURED) from None
+    findings = judge(measured, taken, most)
+    table = Table("target", "", "measured", "")
+    for finding in findings:
+        bound = f"{finding.bound} {finding.target:g} {finding.unit}"
+        table.add_row(finding.objective, bound, f"{finding.measured:.3g}", finding.word)
+    Console().print(table)
+    raise typer.Exit(exit_code(findings))
+
+
+class NotMeasured(Exception):
+    """A request failed, or the job did."""
+
+
+def fill(settings: Settings, decisions: int, days: float) -> None:
+    """Put decisions about made-up applicants on record, evenly over the days before now."""
+    deciding = package.load(applications.folder(ROOT / "packages", PORTFOLIO, "default"))
+    number = min(decisions, _APPLICANTS)
+    rows = profile.draw(deciding.profile, deciding.schema, number, applications.SEED)
+    drawn = [deciding.schema.application(row) for row in rows.tolist()]
+    decided = scoring.decide(deciding, drawn)
+    step = days * 86_400e6 / decisions
+    first = time.time_ns() // 1_000 - int(decisions * step)
+    with contextlib.closing(open_log(settings)) as log, rows_done("filling", "records") as shown:
+        for start in range(0, decisions, _AT_ONCE):
+            log.append(
+                [
+                    decision_record(
+                        *(deciding, new_id(), drawn[i % number], decided[i % number]),
+                        Call("/predict", "filled", at=first + int(i * step)),
+                        latency_ms=1.0,
+                    )
+                    for i in range(start, min(start + _AT_ONCE, decisions))
+                ]
+            ).result()
+            shown(min(start + _AT_ONCE, decisions), decisions)
+
+
+def _serve_and_ask(
+    scratch: Path, measured: dict[Meanwhile, Measured], rounds: int, seconds: int
+) -> None:
+    (peer,) = (peer for peer in all_peers() if peer.name == OURS)
+    bodies = applications.singles(applications.folder(ROOT / "packages", PORTFOLIO, "default"))
+    values = {"collector": "", "packages": str(ROOT / "packages")}
+    with (
+        process.started(peer, scratch, values, ("/readyz", None), pinned=False) as running,
+        contextlib.closing(open_log(Settings(state_dir=scratch))) as log,
+        httpx.Client(base_url=running.url, timeout=process.START_SECONDS) as client,
+    ):
+        _load(running.url, bodies, seconds, None)
+        _ask(client)
+        calls: dict[Meanwhile, Callable[[], float] | None] = {
+            "nothing": None,
+            "counted": lambda: _ask(client),
+            "from nothing": lambda: _ask_anew(client, log),
+        }
+        for number in range(rounds):
+            for meanwhile, call in calls.items():
+                p99, times = _load(running.url, bodies, seconds, call)
+                measured[meanwhile].p99.append(p99)
+                if times:
+                    measured[meanwhile].calls.append(median(times))
+                sys.stderr.write(
+                    f"round {number + 1} of {rounds}: {meanwhile}: p99 {p99:.2f} ms, "
+                    f"{len(times)} calls{f' of {median(times):.3f} s' if times else ''}\n"
+                )
+
+
+def _ask(client: httpx.Client) -> float:
+    """Seconds of a call on drift."""
+    began = time.perf_counter()
+    answer = client.post("/monitor/drift", json=WINDOW)
+    if answer.status_code != httpx.codes.OK:
+        raise NotMeasured(f"a call on drift was answered {answer.status_code}: {answer.text}")
+    return time.perf_counter() - began
+
+
+def _ask_anew(client: httpx.Client, log: SqlAuditLog) -> float:
+    job.forget(log, PORTFOLIO)
+    return _ask(client)
+
+
+def _load(
+    url: str, bodies: list[str], seconds: int, call: Callable[[], float] | None
+) -> tuple[float, list[float]]:
+    """p99 in ms of requests at `RATE`, and the seconds of each call made one after another.
+
+    A request's time counts from when it was due, so that one which is late delays none that
+    nobody sees.
+    """
+    stop = threading.Event()
+    times: list[float] = []
+    faults: list[str] = []
+
+    def send(first: int) -> None:
+        mine = cycle(bodies[first::CALLERS])
+        with httpx.Client(base_url=url, headers={"Content-Type": "application/json"}) as client:
+            due = time.perf_counter() + first / RATE
+            while not stop.is_set() and not faults:
+                time.sleep(max(due - time.perf_counter(), 0.0))
+                answer = client.post("/predict", content=next(mine))
+                times.append(time.perf_counter() - due)
+                if answer.status_code != httpx.codes.OK:
+                    faults.append(f"a request was answered {answer.status_code}: {answer.text}")
+                due += CALLERS / RATE
+
+    callers = [threading.Thread(target=send, args=(first,)) for first in range(CALLERS)]
+    for caller in callers:
+        caller.start()
+    end = time.monotonic() + seconds
+    calls: list[float] = []
+    try:
+        while (left := end - time.monotonic()) > 0:
+            if call is None:
+                time.sleep(left)
+            else:
+                calls.append(call())
+    finally:
+        stop.set()
+        for caller in callers:
+            caller.join()
+    if faults:
+        raise NotMeasured(faults[0])
+    return float(np.percentile(times, 99)) * 1e3, calls
+
+
+def _run_job(scratch: Path) -> tuple[float, float]:
+    """Seconds and most MB of the job, run by itself as its users do."""
+    words = [sys.executable, "-m", "monitoring", "run", "--portfolio", PORTFOLIO]
+    environment = {**os.environ, "CREDIT_RISK_STATE_DIR": str(scratch)}
+    began = time.perf_counter()
+    most = 0
+    log = scratch / "job.log"
+    with log.open("wb") as output:
+        running = subprocess.Popen(  # noqa: S603 - this interpreter, our own program
+            words, cwd=ROOT, env=environment, stdout=output, stderr=output
+        )
+        while running.poll() is None:
+            most = max([most, *resident(running.pid)])
+            time.sleep(_LOOK_SECONDS)
+    taken = time.perf_counter() - began
+    if running.returncode:
+        raise NotMeasured(f"the job ended with {running.returncode}: {log.read_text()}")
+    return taken, most / MEGABYTE
+
+
+def resident(pid: int) -> Iterator[int]:
+    """The most bytes that a process has held so far; nothing of one that ends."""
+    # Not ru_maxrss, which begins with what the process that started this one holds.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM"):
+                yield int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    typer.run(main)
