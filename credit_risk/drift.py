@@ -3,8 +3,8 @@
 What is compared is counted first. A `Reference` lays a fine grid over a package's profile: for
 each number the profile's quantiles and bin edges, for each category the schema's list, for the
 score a grid of log-odds, and for all what is missing or unseen. `Counts` are how many rows fell
-into each cell of it. Those of short windows add up to that of a long one, they are nobody's data,
-and `Reference.compare` needs nothing else.
+into each cell of it. Those of short windows add up to that of a long one, those of many applicants
+are nobody's data, and `Reference.compare` needs nothing else.
 
 Of each field and of the score there are:
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import pydantic_core
 import sqlalchemy as sa
 
-from credit_risk.audit.keys import WRAPPED_BYTES
 from credit_risk.audit.tables import GROUPS, RECORDS
 from credit_risk.errors import Conflict
 
@@ -102,8 +101,7 @@ def opened(sealing: Sealing, decision_id: str, attribute: str, sealed: bytes) ->
     Raises:
         EvidenceInvalid: it was altered.
     """
-    data_key, content = sealed[:WRAPPED_BYTES], sealed[WRAPPED_BYTES:]
-    found = sealing.open(_context(decision_id, attribute), content, data_key)
+    found = sealing.open_as_one(_context(decision_id, attribute), sealed)
     return None if found is None else found.decode()
 
 
@@ -163,7 +161,6 @@ def _row(
     decision: Any,  # noqa: ANN401 - a row
 ) -> dict[str, Any]:
     context = _context(member.decision_id, attribute)
-    sealed, data_key = sealing.seal(context, member.value.encode())
     return {
         "decision_id": member.decision_id,
         "attribute": attribute,
@@ -172,7 +169,7 @@ def _row(
         "decided": decision.time,
         "decision": decision.decision,
         "pd": pydantic_core.from_json(decision.body)["probability_of_default"],
-        "sealed": data_key + sealed,
+        "sealed": sealing.seal_as_one(context, member.value.encode()),
     }
 
 

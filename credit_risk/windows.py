@@ -1,9 +1,13 @@
 """Windows of recorded decisions: applicants counted by hour and package, each of them once.
 
-What is asked of a window is answered from counts, see `credit_risk.drift`, which add up and are
-nobody's data. They are made of the records by place in the chain, not by time: all up to a place
-that is noted are counted, and those behind it are not, whatever clocks said and however late a
-record came. So nothing is read twice, and a window costs its hours and not its decisions.
+What is asked of a window is answered from counts, see `credit_risk.drift`, which add up. They are
+made of the records by place in the chain, not by time: all up to a place that is noted are counted,
+and those behind it are not, whatever clocks said and however late a record came. So nothing is read
+twice, and a window costs its hours and not its decisions.
+
+Counts of many are nobody's data. Those of an hour with one applicant are the application, to the
+width of a cell: so all are sealed, and whoever erases somebody from an hour of a few takes what was
+counted of it (`withdraw`).
 
 Counting is reading, decrypting and arithmetic, and takes what time it has. Writing what was counted
 is short, and apart from it (`Batch`, `keep`): whoever holds the database's lock must not be a
@@ -55,6 +59,8 @@ _RECORDS_MOST = 40_000
 """Records in a batch, which takes up to a second to count."""
 _HOURS_MOST = 48
 """Hours in a batch, of up to 50 kB each: decisions wait while they are written."""
+FEW = 30
+"""Of an hour with fewer decisions, whoever knows the others knows the one."""
 
 _P = POPULATIONS.c
 _C = RECORDS.c
@@ -89,7 +95,7 @@ class Hour(NamedTuple):
     """The decisions of a package in an hour, which begins at ``hour``.
 
     ``counts`` are `Counts.to_bytes` of those that could be counted: not the erased ones, nor those
-    of a package that was not there to count by; None where there are none.
+    of a package that was not there to count by; None where there are none, or no key to open them.
     """
 
     model_version: str
@@ -114,7 +120,8 @@ class Day(NamedTuple):
 class Batch(NamedTuple):
     """What was counted behind the place ``after`` (None: nothing was) up to ``upto``.
 
-    ``hours`` are as they are with it. ``done`` if there was nothing more when it was counted.
+    ``hours`` are as they are with it, ``counts`` sealed. ``done`` if there was nothing more when it
+    was counted, up to the place ``end``.
     """
 
     portfolio: str
@@ -122,6 +129,7 @@ class Batch(NamedTuple):
     upto: int
     hours: tuple[Hour, ...]
     done: bool
+    end: int
 
 
 def last(period: str, now: int) -> Window:
@@ -184,11 +192,11 @@ def count(records: SqlRecords, portfolio: str, look: Callable[[str], Known | Non
         for (version, _), one in found.items():
             one.count(look(version))
     hours = _merged(records, portfolio, found, look)
-    return Batch(portfolio, after, place, hours, done=place == end)
+    return Batch(portfolio, after, place, hours, done=place == end, end=end)
 
 
 def keep(batch: Batch) -> Alongside:
-    """What writes a batch; it raises `Conflict` where somebody else counted meanwhile."""
+    """What writes a batch; it raises `Conflict` where somebody counted or erased meanwhile."""
     return partial(_keep, batch)
 
 
@@ -199,7 +207,8 @@ def hours(records: SqlRecords, portfolio: str, version: str, window: Window) -> 
         _P.portfolio == portfolio, _P.model_version == version, *within
     )
     with records.reading() as connection:
-        return [Hour(*row) for row in connection.execute(found.order_by(_P.hour))]
+        rows = connection.execute(found.order_by(_P.hour)).all()
+    return [_unsealed(records, portfolio, Hour(*row)) for row in rows]
 
 
 def days(records: SqlRecords, portfolio: str, version: str, window: Window) -> list[Day]:
@@ -291,6 +300,32 @@ def forget(portfolio: str) -> Alongside:
     return alongside
 
 
+def withdraw(connection: sa.Connection, ids: Sequence[str]) -> None:
+    """Take what was counted of the hours of these decisions that have fewer than `FEW`.
+
+    In the transaction that erases them. How many decisions there were, and which, stays.
+    """
+    about = sa.select(_C.portfolio, _C.model_version, _C.time).where(
+        _C.id.in_(ids), _C.kind == "decision", _C.time.is_not(None)
+    )
+    hours = {(row[0], row[1], row[2] // HOUR * HOUR) for row in connection.execute(about)}
+    if hours:
+        these = sa.tuple_(_P.portfolio, _P.model_version, _P.hour).in_(sorted(hours))
+        taken = sa.update(POPULATIONS).where(these, _P.rows < FEW).values(counts=None)
+        connection.execute(taken)
+
+
+def expire(portfolio: str, before: int, connection: sa.Connection) -> None:
+    """Take what was counted of hours that were over by then: nothing else is left of most."""
+    over = (_P.portfolio == portfolio, _P.hour <= before - HOUR)
+    connection.execute(sa.delete(POPULATIONS).where(*over))
+
+
+def context(portfolio: str, version: str, hour: int) -> str:
+    """What the counts of an hour are sealed as: taken to another row, they do not open."""
+    return f"population {portfolio} {version} {hour}"
+
+
 class _Found:
     """What was found of a package's decisions in an hour."""
 
@@ -359,7 +394,8 @@ def _merged(
         return ()
     before = sa.select(*(_P[name] for name in Hour._fields)).where(*_these(portfolio, list(found)))
     with records.reading() as connection:
-        there = {(row.model_version, row.hour): row for row in connection.execute(before)}
+        known = connection.execute(before).all()
+    there = {(row[0], row[1]): _unsealed(records, portfolio, Hour(*row)) for row in known}
     merged = []
     for (version, hour), one in found.items():
         made = {_MADE[decision]: number for decision, number in one.made.items()}
@@ -373,10 +409,25 @@ def _merged(
             if content is not None:
                 counts += package.reference.read(content)
             content = counts.to_bytes()
+        if content is not None and records.sealing is not None:
+            content = records.sealing.seal_as_one(context(portfolio, version, hour), content)
         approved, referred, declined = (made.get(name, 0) for name in _MADE.values())
         rows = approved + referred + declined
         merged.append(Hour(version, hour, rows, approved, referred, declined, content))
     return tuple(merged)
+
+
+def _unsealed(records: SqlRecords, portfolio: str, hour: Hour) -> Hour:
+    """An hour of the table with its counts opened."""
+    if hour.counts is None:
+        return hour
+    if records.sealing is None:
+        return hour._replace(counts=None)
+    of = context(portfolio, hour.model_version, hour.hour)
+    try:
+        return hour._replace(counts=records.sealing.open_as_one(of, hour.counts))
+    except EvidenceInvalid as error:
+        raise EvidenceInvalid("stored counts of applicants cannot be opened") from error
 
 
 def _these(portfolio: str, keys: Sequence[tuple[str, int]]) -> list[sa.ColumnElement[bool]]:
@@ -387,6 +438,11 @@ def _keep(batch: Batch, connection: sa.Connection) -> None:
     place: int | None = connection.execute(_cursor(batch.portfolio)).scalar_one_or_none()
     if place != batch.after:
         raise Conflict("somebody else counted these decisions meanwhile")
+    erased = sa.exists().where(
+        _C.portfolio == batch.portfolio, _C.kind == "erasure", _C.sequence > batch.end
+    )
+    if connection.execute(sa.select(erased)).scalar_one():
+        raise Conflict("somebody was erased meanwhile, and may be among those counted")
     if batch.hours:
         keys = [(hour.model_version, hour.hour) for hour in batch.hours]
         connection.execute(sa.delete(POPULATIONS).where(*_these(batch.portfolio, keys)))

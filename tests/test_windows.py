@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from credit_risk import windows
-from credit_risk.audit import erasure
+from credit_risk.audit import erasure, retention
+from credit_risk.audit.keys import KEY_BYTES, Sealing
 from credit_risk.audit.log import SqlAuditLog, SqlRecords
 from credit_risk.audit.tables import POPULATIONS, RECORDS
 from credit_risk.decisions import new_id
@@ -222,6 +223,73 @@ def test_without_keys_nobody_is_counted(counting: Counting, tmp_path: Path) -> N
     assert [(hour.rows, hour.counts) for hour in batch.hours] == [(3, None)]
 
 
+def test_what_was_counted_is_sealed_as_the_applications_are(
+    counting: Counting, tmp_path: Path
+) -> None:
+    """Of an hour with one applicant it is the application, for who has the profile."""
+    counting.decide(1)
+    counting.count()
+    (hour,) = counting.hours()
+    with counting.log.reading() as connection:
+        (stored,) = connection.execute(sa.select(POPULATIONS.c.counts)).scalars()
+    assert hour.counts is not None
+    assert hour.counts not in stored
+
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    for sealing in (None, Sealing([b"o" * KEY_BYTES])):
+        with closing(SqlRecords(url, sealing)) as records:
+            (shut,) = windows.hours(records, toys.NAME, counting.package.version, WHOLE)
+        assert shut == hour._replace(counts=None)
+
+
+def test_counts_that_were_moved_to_another_hour_do_not_open(counting: Counting) -> None:
+    """They are bound to theirs."""
+    counting.decide(3)
+    counting.count()
+    altered(counting.log, sa.update(POPULATIONS).values(hour=FIRST + HOUR))
+
+    with pytest.raises(EvidenceInvalid, match="cannot be opened"):
+        counting.hours()
+
+
+def test_who_is_erased_is_in_no_count_of_a_few(
+    any_url: str, trees_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of those written, nor of those that were being made; counts of many stay."""
+    monkeypatch.setattr(windows, "FEW", 5)
+    with closing(SqlAuditLog(any_url, SEALING)) as log:
+        counting = Counting(log, trees_package)
+        few, many = counting.decide(4), counting.decide(5, NOON + HOUR)
+        counting.count()
+        late = counting.decide(2, NOON + 2 * HOUR)
+        stale = windows.count(log, toys.NAME, counting.look)
+        gone = [few[0].id, many[0].id, late[0].id]
+        erasure.erase(log, log, gone, by="c", reason="r", progress=lambda *_: None)
+
+        with pytest.raises(Conflict, match="erased meanwhile"):
+            log.append((), alongside=windows.keep(stale)).result()
+        counting.count()
+        found = [
+            (
+                hour.rows,
+                hour.counts and counting.reference.rows(counting.reference.read(hour.counts)),
+            )
+            for hour in counting.hours()
+        ]
+        assert found == [(4, None), (5, 5), (2, 1)]
+
+
+def test_retention_takes_what_was_counted_of_hours_that_are_over(counting: Counting) -> None:
+    """So that outcomes that are gone are missed by nobody."""
+    counting.decide(2, NOON - HOUR)
+    counting.decide(3)
+    counting.count()
+    terms = retention.Terms(25, NOON)
+    retention.take(counting.log, counting.log, terms, by="c", progress=lambda *_: None)
+
+    assert [hour.rows for hour in counting.hours()] == [3]
+
+
 def test_counts_of_another_grid_are_refused_until_all_is_counted_anew(
     counting: Counting,
 ) -> None:
@@ -229,7 +297,9 @@ def test_counts_of_another_grid_are_refused_until_all_is_counted_anew(
     counting.decide(3)
     counting.count()
     other = b"another!" + counting.reference.empty.to_bytes()[8:]
-    altered(counting.log, sa.update(POPULATIONS).values(counts=other))
+    of = windows.context(toys.NAME, counting.package.version, FIRST)
+    sealed = SEALING.seal_as_one(of, other)
+    altered(counting.log, sa.update(POPULATIONS).values(counts=sealed))
     counting.decide(3)
 
     with pytest.raises(EvidenceInvalid):

@@ -1,10 +1,11 @@
 """Erasure: a person's data on record made unreadable for good, and the chain as it was.
 
 What is erased of a record is its data key. The ciphertext stays, so the chain verifies, and nobody
-reads it again. The answer kept for a request with an idempotency key goes with it, and so does what
-is known of the applicant's groups. An erasure is itself on record: one of kind "erasure" ``about``
-the record that was asked for, in the same transaction, whose body names every record that lost its
-key: ``{"by": ..., "reason": ..., "records": [id, ...]}``.
+reads it again. The answer kept for a request with an idempotency key goes with it, and so do what
+is known of the applicant's groups, and what monitoring counted of an hour with few decisions. An
+erasure is itself on record: one of kind "erasure" ``about`` the record that was asked for, in the
+same transaction, whose body names every record that lost its key:
+``{"by": ..., "reason": ..., "records": [id, ...]}``.
 
 What came of the application (PD, band, decision, reasons, outcome) stays: without it, it names
 nobody.
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
-from credit_risk import idempotency
+from credit_risk import idempotency, windows
 from credit_risk.audit.records import Record
 from credit_risk.audit.tables import GROUPS, RECORDS
 from credit_risk.decisions import new_id
@@ -182,6 +183,7 @@ def _destroy(findings: list[Finding], connection: sa.Connection) -> None:
         idempotency.forget(connection, chunk)
     erased = [finding.id for finding in findings]
     connection.execute(sa.delete(GROUPS).where(GROUPS.c.decision_id.in_(erased)))
+    windows.withdraw(connection, erased)
     destroyed = sum(
         connection.execute(_DESTROY, {"ids": chunk}).rowcount for chunk in _chunks(named)
     )

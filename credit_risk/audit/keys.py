@@ -91,6 +91,15 @@ class Sealing:
             raise EvidenceInvalid(f"record {record_id}: the sealed data were altered") from error
         return personal
 
+    def seal_as_one(self, name: str, content: bytes) -> bytes:
+        """What is no record's, sealed: the wrapped key, `WRAPPED_BYTES`, and the ciphertext."""
+        sealed, data_key = self.seal(name, content)
+        return data_key + sealed
+
+    def open_as_one(self, name: str, sealed: bytes) -> bytes | None:
+        """What `seal_as_one` sealed under that name; raises and returns as `open` does."""
+        return self.open(name, sealed[WRAPPED_BYTES:], sealed[:WRAPPED_BYTES])
+
     @property
     def names(self) -> list[str]:
         """The names of the keys, in their order: 8 hexadecimal digits each."""

@@ -273,6 +273,11 @@ class SqlRecords:
         del given["sealed"]
         return Record(**given, personal=personal, withheld=withheld)
 
+    @property
+    def sealing(self) -> Sealing | None:
+        """What opens what is sealed beside the records, and seals it; None without keys."""
+        return self._sealing
+
     def opened(self, record_id: str, sealed: bytes, data_key: bytes) -> dict[str, Any] | None:
         """What was sealed of a record; None where its reader has not the key.
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
-from credit_risk import idempotency
+from credit_risk import idempotency, windows
 from credit_risk.audit.records import Record, RecordKind, instant
 from credit_risk.audit.tables import GROUPS, OUTCOMES, RECORDS, REVIEWS
 from credit_risk.decisions import new_id
@@ -208,6 +208,8 @@ def take(
                 number, after = _take_some(records, log, terms, portfolio, kind, by, after)
                 taken += number
                 progress(taken.total(), None)
+        if taken:
+            log.append((), alongside=partial(windows.expire, portfolio, terms.before)).result()
     return taken
 
 

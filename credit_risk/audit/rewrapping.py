@@ -1,20 +1,23 @@
-"""Rewrapping: data keys of records under another key-encryption key, so that the old one can go.
+"""Rewrapping: data keys under another key-encryption key, so that the old one can go.
 
-Neither what is sealed nor the chain changes. Only the key that each record's data key is wrapped
-with does, a bounded number of records at a time, while servers write.
+Those of records, and of what monitoring has counted of them. Neither what is sealed nor the chain
+changes. Only the key that each data key is wrapped with does, a bounded number at a time, while
+servers write.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from credit_risk.audit.tables import HEAD, RECORDS
+from credit_risk import windows
+from credit_risk.audit.keys import WRAPPED_BYTES
+from credit_risk.audit.tables import HEAD, POPULATIONS, RECORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from credit_risk.audit.keys import Sealing
     from credit_risk.audit.log import SqlRecords
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 RECORDS_AT_ONCE = 1_000
 """Records in a transaction, which decisions wait for: a few hundredths of a second."""
+HOURS_AT_ONCE = 100
+"""Hours in one, each of up to 50 kB."""
 
 _C = RECORDS.c
 _PAGE = (
@@ -36,6 +41,30 @@ _REWRAP = (
     .where(_C.sequence == sa.bindparam("of"), _C.data_key == sa.bindparam("found"))
     .values(data_key=sa.bindparam("new"))
 )
+_P = POPULATIONS.c
+_HOURS = (
+    sa.select(_P.portfolio, _P.model_version, _P.hour, _P.counts)
+    .where(_P.counts.is_not(None))
+    .where(
+        sa.tuple_(_P.portfolio, _P.model_version, _P.hour)
+        > sa.tuple_(sa.bindparam("portfolio"), sa.bindparam("version"), sa.bindparam("hour"))
+    )
+    .order_by(_P.portfolio, _P.model_version, _P.hour)
+    .limit(sa.bindparam("most"))
+)
+_REWRAP_HOUR = (
+    sa.update(POPULATIONS)
+    .where(_P.portfolio == sa.bindparam("p"), _P.model_version == sa.bindparam("v"))
+    .where(_P.hour == sa.bindparam("h"), _P.counts == sa.bindparam("found"))
+    .values(counts=sa.bindparam("new"))
+)
+
+
+class _Page(NamedTuple):
+    """Data keys, with what writes them: each with the name it is bound to, and where it is."""
+
+    statement: sa.Update
+    found: list[tuple[str, bytes, dict[str, Any]]]
 
 
 class Rewrapped(NamedTuple):
@@ -68,32 +97,62 @@ def rewrap(
         EvidenceInvalid: a data key was altered.
     """
     done = dict.fromkeys(Rewrapped._fields, 0)
-    after = 0
     with records.reading() as connection:
-        total = connection.execute(sa.select(sa.func.count(_C.data_key))).scalar_one()
-    while True:
-        with records.reading() as connection:
-            page = connection.execute(_PAGE, {"after": after, "most": RECORDS_AT_ONCE}).all()
-        if not page:
-            return Rewrapped(**done)
+        total: int = sum(
+            connection.execute(sa.select(sa.func.count(sealed))).scalar_one()
+            for sealed in (_C.data_key, _P.counts)
+        )
+    for statement, page in (*_records(records), *_hours(records)):
         new = []
-        for sequence, record_id, data_key in page:
-            if sealing.seals(data_key):
+        for name, found, where in page:
+            if sealing.seals(found):
                 done["already"] += 1
                 continue
-            wrapped = sealing.rewrapped(record_id, data_key)
+            wrapped = sealing.rewrapped(name, found[:WRAPPED_BYTES])
             if wrapped is None:
                 done["unknown"] += 1
             else:
-                new.append({"of": sequence, "found": data_key, "new": wrapped})
+                new.append(where | {"found": found, "new": wrapped + found[WRAPPED_BYTES:]})
         if new:
-            log.append((), alongside=partial(_write, new)).result()
+            log.append((), alongside=partial(_write, statement, new)).result()
         done["rewrapped"] += len(new)
-        after = page[-1].sequence
         progress(sum(done.values()), total)
+    return Rewrapped(**done)
 
 
-def _write(new: list[dict[str, object]], connection: sa.Connection) -> None:
+def _records(records: SqlRecords) -> Iterator[_Page]:
+    """The data keys of records, some at a time."""
+    after = 0
+    while True:
+        with records.reading() as connection:
+            rows = connection.execute(_PAGE, {"after": after, "most": RECORDS_AT_ONCE}).all()
+        if not rows:
+            return
+        yield _Page(_REWRAP, [(row.id, row.data_key, {"of": row.sequence}) for row in rows])
+        after = rows[-1].sequence
+
+
+def _hours(records: SqlRecords) -> Iterator[_Page]:
+    """The counts of hours, each sealed together with its data key, some at a time."""
+    last: tuple[str, str, int] = ("", "", 0)
+    while True:
+        after = dict(zip(("portfolio", "version", "hour"), last, strict=True))
+        with records.reading() as connection:
+            rows = connection.execute(_HOURS, after | {"most": HOURS_AT_ONCE}).all()
+        if not rows:
+            return
+        keys = [tuple(row)[:-1] for row in rows]
+        yield _Page(
+            _REWRAP_HOUR,
+            [
+                (windows.context(*key), row.counts, dict(zip("pvh", key, strict=True)))
+                for key, row in zip(keys, rows, strict=True)
+            ],
+        )
+        last = keys[-1]
+
+
+def _write(statement: sa.Update, new: list[dict[str, Any]], connection: sa.Connection) -> None:
     # In turn with all who write, as an erasure may want the same records in another order.
     connection.execute(sa.select(HEAD.c.sequence).with_for_update())
-    connection.execute(_REWRAP, new)
+    connection.execute(statement, new)

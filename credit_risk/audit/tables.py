@@ -136,8 +136,8 @@ GROUPS = sa.Table(
 POPULATIONS = sa.Table(
     "populations",
     METADATA,
-    # Applicants of an hour, counted: nobody's data. Without counts where the package that decided
-    # was not there to count by.
+    # Applicants of an hour, counted; the counts are sealed. Without them where the package that
+    # decided was not there to count by, and where one of a few applicants was erased.
     sa.Column("portfolio", sa.Text, primary_key=True),
     sa.Column("model_version", sa.Text, primary_key=True),
     sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from credit_risk import windows
 from credit_risk.audit import rewrapping
 from credit_risk.audit.keys import Sealing
 from credit_risk.audit.log import SqlAuditLog, SqlRecords
 from credit_risk.audit.rewrapping import Rewrapped, rewrap
-from credit_risk.audit.tables import RECORDS
+from credit_risk.audit.tables import POPULATIONS, RECORDS
 from tests.audit.test_log import made
 from tests.sealing import SEALING
 
@@ -61,6 +62,30 @@ def test_the_old_key_is_needed_no_more(any_url: str, monkeypatch: pytest.MonkeyP
         assert rows(records)[:-1] == before
 
 
+def test_what_was_counted_of_records_is_rewrapped_too(
+    any_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hour by hour, some at a time."""
+    monkeypatch.setattr(rewrapping, "HOURS_AT_ONCE", 2)
+    hours = [("toy", "0" * 12, 1), ("toy", "0" * 12, 2), ("toy", "1" * 12, 1)]
+    none = dict.fromkeys(("rows", "approved", "referred", "declined"), 0)
+
+    def kept(connection: sa.Connection) -> None:
+        for portfolio, version, hour in hours:
+            row = {"portfolio": portfolio, "model_version": version, "hour": hour, **none}
+            counts = SEALING.seal_as_one(windows.context(portfolio, version, hour), b"counts")
+            connection.execute(sa.insert(POPULATIONS).values(counts=counts, **row))
+
+    with closing(SqlAuditLog(any_url, SEALING)) as log:
+        log.append((), alongside=kept).result()
+
+    assert rewrapped(any_url) == (Rewrapped(3, 0, 0), [2, 3])
+    with closing(SqlRecords(any_url, Sealing([NEW]))) as records:
+        for portfolio, version, hour in hours[:2]:
+            found = windows.hours(records, portfolio, version, windows.Window(hour, hour + 1))
+            assert [one.counts for one in found] == [b"counts"]
+
+
 def test_what_another_key_wraps_is_counted_and_left(any_url: str) -> None:
     """Whoever has that key can still open it."""
     with closing(SqlAuditLog(any_url, SEALING)) as log:
@@ -78,9 +103,11 @@ def test_what_is_erased_meanwhile_stays_erased(
     """The data key that was read is not written back."""
     write: Callable[..., None] = rewrapping._write  # noqa: SLF001 - the moment between
 
-    def erased_first(new: list[dict[str, object]], connection: sa.Connection) -> None:
+    def erased_first(
+        statement: sa.Update, new: list[dict[str, object]], connection: sa.Connection
+    ) -> None:
         connection.execute(sa.update(RECORDS).values(data_key=None))
-        write(new, connection)
+        write(statement, new, connection)
 
     with closing(SqlAuditLog(any_url, SEALING)) as log:
         log.append([made(personal={"input": {"age": 40}})]).result()
