@@ -205,7 +205,7 @@ def waiting(
                 raise RecordNotFound("no decision on record has the id")
         found = queue.waiting(connection, portfolio, now, state=state, after=place, limit=limit)
     # Told as the case itself would be; what the server decided is in the record of the decision.
-    told = ("decision_id", "decided", "state", "holder", "until", "proposal")
+    told = ("decision_id", "decided", "state", "holder", "until", "proposal", "dissent")
     rows = []
     for row in found:
         case = Case(
@@ -217,6 +217,7 @@ def waiting(
             holder=row.holder,
             until=row.until,
             proposal=row.proposal,
+            dissent=row.dissent,
         ).to_json(now)
         rows.append({name: case[name] for name in told})
     return rows

@@ -6,6 +6,10 @@ component decided goes with them: the score, a rule, or a reviewer. After a revi
 speak, the reviewer and what the model and the rules had to say (official interpretation of
 12 CFR 1002.9(b)(2)).
 
+While people are at a decline, its notice waits for them, but no longer than the regime's days: on
+the last of these the decline on record is what the applicant is told, as the law has it whatever
+people go on to do.
+
 What it makes is data for the lender's notice, not the notice: the lender fills the placeholders of
 the statements, and sends it.
 """
@@ -19,6 +23,8 @@ from credit_risk.audit.records import instant, moment
 from credit_risk.errors import NotAdverse, NoticeImpossible
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from credit_risk.audit.records import Record
     from credit_risk.package import Wordings
     from credit_risk.regimes import Notification, Regime
@@ -33,32 +39,46 @@ class _Principal(NamedTuple):
     component: Component
 
 
-def check_adverse(record: Record, case: Case) -> None:
+def check_adverse(record: Record, case: Case, rule: Notification, now: int) -> None:
     """Refuse what is no adverse decision.
 
     Args:
         record: the decision.
         case: what people did about it so far.
+        rule: until when applicants are to be told.
+        now: when, microseconds since the epoch.
 
     Raises:
         NotAdverse: approved, approved by a reviewer, or somebody has yet to decide: an applicant
-            is not told of a decline that people are about to undo.
+            is not told of a decline that people are about to undo, unless it is the last day.
     """
     closing = case.closed
-    if case.proposal is not None:
-        raise NotAdverse(
-            f"{case.proposal.decision} is proposed: a second person has to agree or not"
-        )
     if case.waits:
-        of = "The decision is REVIEW" if case.made == "REVIEW" else "The decision is under review"
-        raise NotAdverse(f"{of}: a person has to decide first")
+        undecided = record.decision == "REVIEW" and rule.counted_from == "decision"
+        told_by = None if undecided else _deadline(record.time, rule)
+        if record.decision == "DECLINE" and told_by is not None and instant(now).date() >= told_by:
+            return
+        until = "" if told_by is None else f"; the applicant is to be told by {told_by.isoformat()}"
+        raise NotAdverse(f"{_wanted(case)}{until}")
     decision = record.decision if closing is None else closing.decision
     if decision != "DECLINE":
         by = "" if closing is None else ", by a reviewer"
         raise NotAdverse(f"The decision is {decision}{by}: there is nothing adverse to tell")
 
 
-def notice(record: Record, case: Case, wordings: Wordings, regime: Regime) -> dict[str, Any]:
+def _wanted(case: Case) -> str:
+    """What a case waits for, in words."""
+    if case.dissent is not None:
+        return "Two people do not agree: a third has to decide"
+    if case.proposal is not None:
+        return f"{case.proposal.decision} is proposed: a second person has to agree or not"
+    of = "The decision is REVIEW" if case.made == "REVIEW" else "The decision is under review"
+    return f"{of}: a person has to decide first"
+
+
+def notice(
+    record: Record, case: Case, wordings: Wordings, regime: Regime, now: int
+) -> dict[str, Any]:
     """The data of the notice, as JSON.
 
     Args:
@@ -66,13 +86,14 @@ def notice(record: Record, case: Case, wordings: Wordings, regime: Regime) -> di
         case: what people did about it so far.
         wordings: the approved wording of the package that decided.
         regime: the law to go by.
+        now: when, microseconds since the epoch.
 
     Raises:
         NotAdverse: see `check_adverse`.
         NoticeImpossible: the wording is not that of the decision, lacks a reason, or has what the
             regime forbids; or no reason is on record.
     """
-    check_adverse(record, case)
+    check_adverse(record, case, regime.notification, now)
     closing = case.closed
     if wordings.reasons_sha256 != record.body["reasons_sha256"]:
         raise NoticeImpossible(
@@ -97,6 +118,7 @@ def notice(record: Record, case: Case, wordings: Wordings, regime: Regime) -> di
         "notification": _notification(record, closing, regime.notification),
         "personal_data": record.withheld or "kept",
         "review": None if closing is None else closing.to_json(),
+        "under_review": case.waits,
         "statements": [
             {
                 "id": statement.id,
@@ -159,12 +181,16 @@ def _notification(record: Record, closing: Closing | None, rule: Notification) -
     at = record.time
     if rule.counted_from == "decision" and closing is not None:
         at = closing.time
-    days = None if rule.days is None else timedelta(days=rule.days)
-    deadline = None if days is None else (instant(at) + days).date().isoformat()
+    deadline = _deadline(at, rule)
     return {
         "counted_from": rule.counted_from,
         "from": moment(at),
         "days": rule.days,
-        "deadline": deadline,
+        "deadline": None if deadline is None else deadline.isoformat(),
         "words": rule.words,
     }
+
+
+def _deadline(at: int, rule: Notification) -> date | None:
+    """The last day to tell an applicant, counted from that time; None where no number is set."""
+    return None if rule.days is None else (instant(at) + timedelta(days=rule.days)).date()

@@ -6,7 +6,10 @@ is what its records come to, put together by `case_of`. The steps::
     open      --claim-->    claimed    others are kept off until it is released or over
     open      --review-->   closed     or proposed, where policy wants a second person
     proposed  --review-->   closed     a second, different person agrees
-    proposed  --review-->   open       the second person does not
+    proposed  --review-->   disputed   the second person does not
+    disputed  --review-->   closed     a third, different person decides
+
+So at the latest the third person ends it, and whatever is decided then, two have said so.
 
 Decisions of REVIEW are open from the start. Of an APPROVE or DECLINE there is a case only once
 somebody overrides it.
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 
 PersonsDecision: TypeAlias = Literal["APPROVE", "DECLINE"]
 Direction: TypeAlias = Literal["low-side", "high-side"]
-State: TypeAlias = Literal["open", "claimed", "proposed", "closed", "none"]
+State: TypeAlias = Literal["open", "claimed", "proposed", "disputed", "closed", "none"]
 Kind: TypeAlias = Literal["claim", "review"]
 
 _MINUTE = 60_000_000
@@ -55,7 +58,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A verdict that waits for a second person."""
+    """A verdict that waits for another person's."""
 
     reviewer: str
     decision: PersonsDecision
@@ -92,7 +95,8 @@ class Case:
     """A decision and what people did about it so far.
 
     ``made`` is what the server decided and ``scored`` what the score alone called for; ``steps``
-    how many steps are on record. Times are microseconds since the epoch.
+    how many steps are on record. ``dissent`` is what a second person said against the
+    ``proposal``. Times are microseconds since the epoch.
     """
 
     decision_id: str
@@ -104,6 +108,7 @@ class Case:
     holder: str | None = None
     until: int | None = None
     proposal: Proposal | None = None
+    dissent: Proposal | None = None
     closed: Closing | None = None
 
     @property
@@ -123,6 +128,13 @@ class Case:
             return "none"
         if self.held_by(now) is not None:
             return "claimed"
+        return self.step
+
+    @property
+    def step(self) -> Literal["open", "proposed", "disputed"]:
+        """How far it is, whoever has claimed it."""
+        if self.dissent is not None:
+            return "disputed"
         return "open" if self.proposal is None else "proposed"
 
     def override(self, decision: PersonsDecision) -> Direction | None:
@@ -144,6 +156,7 @@ class Case:
             "holder": holder,
             "until": None if holder is None or self.until is None else moment(self.until),
             "proposal": None if self.proposal is None else self.proposal.to_json(),
+            "dissent": None if self.dissent is None else self.dissent.to_json(),
             "closed": None if self.closed is None else self.closed.to_json(),
         }
 
@@ -190,11 +203,11 @@ def after(case: Case, body: dict[str, Any], time: int) -> Case:
     case = replace(case, holder=None, until=None)
     if action == "release":
         return case
-    if action == "propose":
-        proposal = Proposal(body["reviewer"], body["decision"], body["reason"])
-        return replace(case, proposal=proposal)
-    if action == "return":
-        return replace(case, proposal=None)
+    if action in {"propose", "return"}:
+        said = Proposal(body["reviewer"], body["decision"], body["reason"])
+        if action == "propose":
+            return replace(case, proposal=said, dissent=None)
+        return replace(case, dissent=said)
     closed = Closing(
         decision=body["decision"],
         reviewers=tuple(body["reviewers"]),
@@ -202,7 +215,7 @@ def after(case: Case, body: dict[str, Any], time: int) -> Case:
         override=body["override"],
         time=time,
     )
-    return replace(case, proposal=None, closed=closed)
+    return replace(case, proposal=None, dissent=None, closed=closed)
 
 
 def claim(case: Case, reviewer: str, now: int, policy: ReviewPolicy) -> Step:
@@ -231,22 +244,23 @@ def release(case: Case, reviewer: str, now: int) -> Step:
 
 
 def review(case: Case, verdict: Verdict, now: int, policy: ReviewPolicy) -> Step:
-    """Decide the case, or propose to, or as the second person agree or not.
+    """Decide the case, or propose to, or as the second person agree or not, or as the third decide.
 
     Raises:
         ReviewRefused: it is decided, somebody else holds it, the second person would be the
-            first, or nothing would come of it.
+            first or the third one of the two, or nothing would come of it.
     """
     _check_open(case, verdict.reviewer, now)
     if not case.waits and verdict.decision == case.made:
         raise ReviewRefused(f"The decision is {case.made} already")
     override = case.override(verdict.decision)
-    proposal = case.proposal
+    said_before = [one for one in (case.proposal, case.dissent) if one is not None]
+    agreed = [one for one in said_before if one.decision == verdict.decision]
     wants_second = policy.second_person == "always" or (
         policy.second_person == "overrides" and override is not None
     )
-    if proposal is not None:
-        action = "close" if proposal.decision == verdict.decision else "return"
+    if said_before:
+        action = "close" if agreed else "return"
     else:
         action = "propose" if wants_second else "close"
     said = _body(case, action, verdict.reviewer) | {
@@ -259,9 +273,8 @@ def review(case: Case, verdict: Verdict, now: int, policy: ReviewPolicy) -> Step
     }
     if action != "close":
         return Step("review", said, note=verdict.note)
-    before = () if proposal is None else (proposal,)
-    said["reviewers"] = [*(p.reviewer for p in before), verdict.reviewer]
-    said["reasons"] = list(dict.fromkeys([*(p.reason for p in before), verdict.reason]))
+    said["reviewers"] = [*(one.reviewer for one in agreed), verdict.reviewer]
+    said["reasons"] = list(dict.fromkeys([*(one.reason for one in agreed), verdict.reason]))
     return Step("review", said, decision=verdict.decision, note=verdict.note)
 
 
@@ -280,8 +293,10 @@ def _check_open(case: Case, reviewer: str, now: int) -> None:
     holder = case.held_by(now)
     if holder is not None and not same_person(holder, reviewer):
         raise ReviewRefused("Somebody else has claimed the case")
-    if case.proposal is not None and same_person(case.proposal.reviewer, reviewer):
-        raise ReviewRefused("The override needs a second, different person")
+    before = [one for one in (case.proposal, case.dissent) if one is not None]
+    if any(same_person(one.reviewer, reviewer) for one in before):
+        which = "third" if len(before) > 1 else "second"
+        raise ReviewRefused(f"The case needs a {which}, different person")
 
 
 def _body(case: Case, action: str, reviewer: str) -> dict[str, Any]:

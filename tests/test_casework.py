@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from credit_risk import casework
+from credit_risk.audit import queue
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.casework import Casework
 from credit_risk.decisions import Call, new_id
@@ -199,14 +200,23 @@ def test_an_override_stays_in_the_queue_until_a_second_person_agrees(office: Off
     assert office.waiting() == []
 
 
-def test_a_disagreement_returns_the_case_to_the_queue(office: Office) -> None:
-    """As open as if nothing had been proposed."""
+def test_a_disagreement_waits_in_the_queue_for_a_third_person(office: Office) -> None:
+    """Who sees there what the two have said; a claim of the third keeps others off."""
     decision_id = office.decide("APPROVE", "APPROVE")
     office.review(decision_id, "ada", "DECLINE")
     office.review(decision_id, "ben", "APPROVE")
 
-    assert office.waiting(state="open") == [decision_id]
-    assert office.case(decision_id).proposal is None
+    (row,) = casework.waiting(office.log, toys.NAME, office.now, state="disputed")
+    assert (row["decision_id"], row["state"]) == (decision_id, "disputed")
+    assert (row["proposal"]["reviewer"], row["dissent"]["reviewer"]) == ("ada", "ben")
+    assert office.waiting(state="open") == office.waiting(state="proposed") == []
+    office.claim(decision_id, "cyd")
+    assert office.waiting(state="claimed") == [decision_id]
+    assert office.waiting(state="disputed") == []
+    assert list(queue.differences(office.log.reading)) == []
+
+    assert office.review(decision_id, "cyd", "APPROVE").state(office.now) == "closed"
+    assert office.waiting() == []
 
 
 def test_the_queue_is_found_by_state_oldest_first_page_by_page(office: Office) -> None:

@@ -76,7 +76,7 @@ def noticed(
     record: Record, closing: Closing | None, words: Wordings, law: Regime
 ) -> dict[str, Any]:
     """The notice of a decision with that review."""
-    return notice(record, case(record, closing), words, law)
+    return notice(record, case(record, closing), words, law, AT)
 
 
 def spoken(answer: dict[str, Any]) -> list[tuple[str, str]]:
@@ -218,23 +218,55 @@ def test_what_is_not_adverse_has_no_notice(
 ) -> None:
     """Approved, approved by a person, or not decided yet."""
     with pytest.raises(NotAdverse, match=told):
-        check_adverse(record, case(record, closing))
+        check_adverse(record, case(record, closing), regime().notification, AT)
     with pytest.raises(NotAdverse, match=told):
         noticed(record, closing, WORDINGS, regime())
 
 
 @pytest.mark.parametrize("decision", ["DECLINE", "REVIEW"])
 def test_while_people_are_at_it_there_is_no_notice(decision: DecisionName) -> None:
-    """A proposal waits for its second person, or was not agreed to and nobody has closed it."""
+    """A proposal waits for its second person, or a third has to decide; until when, is told."""
     record = decided(decision)
     proposed = replace(case(record, None), steps=1, proposal=Proposal("ada", "APPROVE", "X"))
-    returned = replace(proposed, steps=2, proposal=None)
+    disputed = replace(proposed, steps=2, dissent=Proposal("ben", "DECLINE", "Y"))
+    law = regime()
 
-    with pytest.raises(NotAdverse, match="APPROVE is proposed: a second person has to agree"):
-        notice(record, proposed, WORDINGS, regime())
-    with pytest.raises(NotAdverse, match="a person has to decide first"):
-        notice(record, returned, WORDINGS, regime())
-    assert notice(record, replace(returned, closed=closed()), WORDINGS, regime())["review"]
+    with pytest.raises(NotAdverse, match=r"second person has to agree or not; .* by 2025-12-02"):
+        notice(record, proposed, WORDINGS, law, AT)
+    with pytest.raises(NotAdverse, match="Two people do not agree: a third has to decide; "):
+        notice(record, disputed, WORDINGS, law, AT)
+    closed_by_people = replace(disputed, closed=closed())
+    assert notice(record, closed_by_people, WORDINGS, law, AT)["review"]
+
+
+def test_a_decline_is_told_on_the_last_day_though_people_do_not_agree() -> None:
+    """The law does not wait for them; a case that only they can decide has nothing to tell."""
+    last_day = AT + 10 * 86_400_000_000
+    record, referred = decided(), decided("REVIEW")
+    of_people = replace(case(record, None), steps=1, proposal=Proposal("ada", "APPROVE", "X"))
+    law = regime()
+    endless = regime(notification=law.notification.model_dump() | {"days": None})
+
+    told = notice(record, of_people, WORDINGS, law, last_day)
+
+    assert told["notification"]["deadline"] == "2025-12-02"
+    assert (told["decided_by"], told["review"], told["under_review"]) == (["score"], None, True)
+    assert noticed(record, None, WORDINGS, law)["under_review"] is False
+    with pytest.raises(NotAdverse, match="is REVIEW"):
+        notice(referred, case(referred, None), WORDINGS, law, last_day)
+    with pytest.raises(NotAdverse, match="second person"):
+        notice(record, of_people, WORDINGS, endless, last_day)
+    with pytest.raises(NotAdverse, match="second person"):
+        notice(record, of_people, WORDINGS, law, last_day - 86_400_000_000)
+
+
+def test_what_waits_for_its_decision_has_no_last_day_that_counts_from_it() -> None:
+    """Nothing was decided yet."""
+    rule = regime().notification.model_copy(update={"counted_from": "decision"})
+    record = decided("REVIEW")
+
+    with pytest.raises(NotAdverse, match=r"a person has to decide first$"):
+        check_adverse(record, case(record, None), rule, AT)
 
 
 def test_other_wording_than_that_of_the_decision_is_refused() -> None:

@@ -115,9 +115,9 @@ def test_an_override_waits_for_a_second_different_person() -> None:
     assert (proposed.body["action"], proposed.decision) == ("propose", None)
     assert waiting.state(AT) == "proposed"
     for name in ("ada", "ADA", "\uff41da"):
-        with pytest.raises(ReviewRefused, match="second, different person"):
+        with pytest.raises(ReviewRefused, match="needs a second, different person"):
             reviews.review(waiting, says(name, "APPROVE"), AT, BY_DEFAULT)
-        with pytest.raises(ReviewRefused, match="second, different person"):
+        with pytest.raises(ReviewRefused, match="needs a second, different person"):
             reviews.claim(waiting, name, AT, BY_DEFAULT)
 
     agreed = reviews.review(waiting, says("ben", "APPROVE", "SECOND"), AT + 1, BY_DEFAULT)
@@ -136,20 +136,46 @@ def test_a_reason_that_both_give_is_given_once() -> None:
     assert reviews.review(waiting, says("ben", "DECLINE"), AT, BY_DEFAULT).body["reasons"] == ["R"]
 
 
-def test_a_second_person_who_disagrees_returns_it_to_the_queue() -> None:
-    """Nothing is decided, and anybody may begin again."""
+@pytest.mark.parametrize(("decision", "agrees"), [("APPROVE", "ada"), ("DECLINE", "ben")])
+def test_where_two_people_do_not_agree_a_third_one_decides(
+    decision: PersonsDecision, agrees: str
+) -> None:
+    """With one of the two, so that two have said so; neither of them has another word."""
     start = case("DECLINE", "DECLINE")
-    waiting = then(start, reviews.review(start, says("ada", "APPROVE"), AT, BY_DEFAULT))
+    proposed = reviews.review(start, says("ada", "APPROVE", "R_ada"), AT, BY_DEFAULT)
+    waiting = then(start, proposed)
 
-    step = reviews.review(waiting, says("ben", "DECLINE"), AT, BY_DEFAULT)
-    returned = then(waiting, step)
+    step = reviews.review(waiting, says("ben", "DECLINE", "R_ben"), AT, BY_DEFAULT)
+    disputed = then(waiting, step)
 
     assert (step.body["action"], step.decision) == ("return", None)
-    assert (returned.state(AT), returned.proposal) == ("open", None)
-    # To let the server's decision stand is a decision too, and needs nobody else.
-    assert reviews.review(returned, says("cyd", "DECLINE"), AT, BY_DEFAULT).decision == "DECLINE"
-    again = reviews.review(returned, says("ada", "APPROVE"), AT, BY_DEFAULT)
-    assert again.body["action"] == "propose"
+    assert disputed.state(AT) == "disputed"
+    told = disputed.to_json(AT)
+    assert (told["proposal"]["reviewer"], told["dissent"]["reviewer"]) == ("ada", "ben")
+    for name in ("ada", "BEN"):
+        with pytest.raises(ReviewRefused, match="third, different person"):
+            reviews.review(disputed, says(name, decision), AT, BY_DEFAULT)
+        with pytest.raises(ReviewRefused, match="third, different person"):
+            reviews.claim(disputed, name, AT, BY_DEFAULT)
+    held = then(disputed, reviews.claim(disputed, "cyd", AT, BY_DEFAULT))
+    last = reviews.review(held, says("cyd", decision, "R_cyd"), AT, BY_DEFAULT)
+    closed = then(held, last).closed
+    assert closed is not None
+    assert closed.decision == decision
+    assert closed.reviewers == (agrees, "cyd")
+    assert closed.reasons == (f"R_{agrees}", "R_cyd")
+
+
+def test_a_case_that_was_proposed_again_once_two_did_not_agree_begins_anew() -> None:
+    """As such cases did before there was a third person: their records come to what they did."""
+    start = case("DECLINE", "DECLINE")
+    proposed = reviews.review(start, says("ada", "APPROVE"), AT, BY_DEFAULT)
+    waiting = then(start, proposed)
+    disputed = then(waiting, reviews.review(waiting, says("ben", "DECLINE"), AT, BY_DEFAULT))
+
+    again = reviews.after(disputed, proposed.body | {"step": 3}, AT)
+
+    assert (again.state(AT), again.dissent) == ("proposed", None)
 
 
 def test_policy_says_what_needs_a_second_person() -> None:
@@ -275,7 +301,8 @@ class People(RuleBasedStateMachine):
         """Somebody claims it: allowed unless others have it or it is not theirs to have."""
         before = self.case
         free = before.held_by(self.now) in {None, who}
-        theirs = before.proposal is None or before.proposal.reviewer != who
+        said = {one.reviewer for one in (before.proposal, before.dissent) if one is not None}
+        theirs = who not in said
         try:
             self.take(reviews.claim(before, who, self.now, self.policy))
         except ReviewRefused:
@@ -310,7 +337,10 @@ class People(RuleBasedStateMachine):
         assert before.held_by(self.now) in {None, who}
         self.take(step)
         assert self.case.held_by(self.now) is None
-        if before.proposal is not None:
+        if before.dissent is not None:
+            assert before.dissent.reviewer != who
+            assert self.case.closed is not None
+        elif before.proposal is not None:
             assert before.proposal.reviewer != who
             assert (self.case.closed is not None) == (before.proposal.decision == decision)
 
@@ -337,6 +367,8 @@ class People(RuleBasedStateMachine):
         assert not self.case.waits
         people = len(set(closed.reviewers))
         assert people == len(closed.reviewers)
+        verdicts = sum(record.kind == "review" for record in self.steps)
+        assert verdicts <= 3
         if self.policy is TOGETHER or (self.policy is BY_DEFAULT and closed.override is not None):
             assert people == 2
 

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import pydantic_core
 import sqlalchemy as sa
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from credit_risk.audit.log import SqlRecords
     from credit_risk.audit.records import Alongside, AuditLog, RecordKind
 
-WaitingState: TypeAlias = Literal["open", "claimed", "proposed"]
+WaitingState: TypeAlias = Literal["open", "claimed", "proposed", "disputed"]
 
 _AT_ONCE = 500
 """Cases compared, or mended in one transaction."""
@@ -50,6 +50,7 @@ class Waiting(NamedTuple):
     holder: str | None
     until: int | None
     proposal: Proposal | None
+    dissent: Proposal | None
 
 
 class _Row(NamedTuple):
@@ -92,12 +93,17 @@ def _row(case: Case) -> _Row:
         decision_id=case.decision_id,
         portfolio=case.portfolio,
         time=case.time,
-        state="open" if case.proposal is None else "proposed",
+        state=case.step,
         holder=case.holder,
         until=case.until,
-        proposal=None if case.proposal is None else json.dumps(case.proposal.to_json()),
+        proposal=None if case.proposal is None else json.dumps(_said(case.proposal, case.dissent)),
         version=case.steps,
     )
+
+
+def _said(proposal: Proposal, dissent: Proposal | None) -> dict[str, Any]:
+    """A proposal and what was said against it, as the one column has both."""
+    return proposal.to_json() | ({} if dissent is None else {"dissent": dissent.to_json()})
 
 
 def place(connection: sa.Connection, decision_id: str) -> tuple[int, str] | None:
@@ -126,14 +132,11 @@ def waiting(
         limit: at most so many.
     """
     held = sa.and_(_R.until.is_not(None), _R.until > now)
-    in_state = {
-        "claimed": held,
-        "proposed": sa.and_(_R.proposal.is_not(None), sa.not_(held)),
-        "open": sa.and_(_R.proposal.is_(None), sa.not_(held)),
-    }
     conditions = [_R.portfolio == portfolio]
-    if state is not None:
-        conditions.append(in_state[state])
+    if state == "claimed":
+        conditions.append(held)
+    elif state is not None:
+        conditions += [_R.state == state, sa.not_(held)]
     if after is not None:
         conditions.append(sa.tuple_(_R.time, _R.decision_id) > sa.tuple_(*after))
     found = connection.execute(
@@ -143,15 +146,18 @@ def waiting(
         .limit(limit)
     )
     return [
-        Waiting(
-            row.decision_id,
-            row.time,
-            row.holder,
-            row.until,
-            None if row.proposal is None else Proposal(**json.loads(row.proposal)),
-        )
+        Waiting(row.decision_id, row.time, row.holder, row.until, *_read(row.proposal))
         for row in found
     ]
+
+
+def _read(text: str | None) -> tuple[Proposal | None, Proposal | None]:
+    """A proposal and what was said against it."""
+    if text is None:
+        return None, None
+    said = json.loads(text)
+    dissent = said.pop("dissent", None)
+    return Proposal(**said), None if dissent is None else Proposal(**dissent)
 
 
 def number(connection: sa.Connection, portfolio: str, model_version: str | None = None) -> int:

@@ -16,7 +16,7 @@ from credit_risk.cli.printing import print_json, print_line, wide
 
 app = typer.Typer(no_args_is_help=True, help="What waits for people, and what they overrode.")
 
-StateFilter = Literal["open", "claimed", "proposed"]
+StateFilter = Literal["open", "claimed", "proposed", "disputed"]
 
 
 @app.command(name="list")
@@ -42,16 +42,18 @@ def list_reviews(
     if as_json:
         print_json(rows)
         return
-    table = Table("id", "decided", "state", "holder", "until", "proposal", box=None)
+    table = Table("id", "decided", "state", "holder", "until", "proposal", "dissent", box=None)
     for row in rows:
-        proposal = row["proposal"]
         table.add_row(
             row["decision_id"],
             row["decided"],
             row["state"],
             row["holder"] or "",
             row["until"] or "",
-            f"{proposal['decision']} by {proposal['reviewer']}" if proposal else "",
+            *(
+                f"{said['decision']} by {said['reviewer']}" if said else ""
+                for said in (row["proposal"], row["dissent"])
+            ),
         )
     wide.print(table, highlight=False)
 

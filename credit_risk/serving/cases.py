@@ -69,7 +69,7 @@ class ReviewBody(Taken):
 class QueueQuery(Taken):
     """Which cases to list."""
 
-    state: Literal["open", "claimed", "proposed"] | None = None
+    state: Literal["open", "claimed", "proposed", "disputed"] | None = None
     after: str | None = None
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 50
 
@@ -113,7 +113,7 @@ class Cases:
 
     async def notice(self, request: Request) -> Response:
         """GET /decisions/{id}/notice: what a notice of adverse action needs."""
-        work = asyncio.to_thread(self._notice, id_of(request))
+        work = asyncio.to_thread(self._notice, id_of(request), call_of(request).at)
         return await self._answered(request, self._in_time(work))
 
     async def proof(self, request: Request) -> Response:
@@ -149,7 +149,7 @@ class Cases:
         return await self._answered(request, work(), records=True)
 
     async def review(self, request: Request) -> Response:
-        """POST /decisions/{id}/review: decide it, or as a second person agree or not."""
+        """POST /decisions/{id}/review: decide it, or as another person agree or not."""
 
         async def work() -> Answer:
             body = await self._body(ReviewBody, request)
@@ -212,12 +212,12 @@ class Cases:
     def _proof(self, decision_id: str) -> Answer:
         return proofs.proof(self._signer, decision_id, self._desk.portfolio)
 
-    def _notice(self, decision_id: str) -> Answer:
+    def _notice(self, decision_id: str, now: int) -> Answer:
         record = self._desk.decision(decision_id)
         case = self._desk.case(record)
-        notices.check_adverse(record, case)
+        notices.check_adverse(record, case, self.regime.notification, now)
         wordings = self._desk.wordings(str(record.model_version))
-        return notices.notice(record, case, wordings, self.regime)
+        return notices.notice(record, case, wordings, self.regime, now)
 
     async def _body(self, kind: type[T], request: Request) -> T:
         """What the body says.

@@ -111,7 +111,7 @@ _STEP_PROBLEMS = (
     "step-not-recorded",
     "step-in-doubt",
 )
-_QUEUED = ("decision_id", "decided", "state", "holder", "until", "proposal")
+_QUEUED = ("decision_id", "decided", "state", "holder", "until", "proposal", "dissent")
 _READING_PROBLEMS = ("internal-error", "records-unavailable", "deadline-exceeded")
 
 
@@ -378,7 +378,7 @@ def _reviewing(package: ModelPackage) -> Json:
         },
         "/decisions/{id}/review": {
             "post": _step(
-                "Decide a case, or as a second person agree or not", review, said, closing, now
+                "Decide a case, or as another person agree or not", review, said, closing, now
             )
         },
         "/reviews": {
@@ -414,7 +414,8 @@ def _notice(package: ModelPackage, regime: Regime) -> Json | None:
         return None
     (decision,) = decide(package, [declined.application], explain=True)
     record = _on_record(package, decision, declined.application)
-    return notices.notice(record, reviews.case_of(record, ()), package.words, regime)
+    case = reviews.case_of(record, ())
+    return notices.notice(record, case, package.words, regime, record.time)
 
 
 def _on_record(package: ModelPackage, decision: Decision, application: Application) -> Record:
@@ -632,9 +633,8 @@ _CLOSED: Json = {
         "closed": {"type": "string", "format": "date-time"},
     },
 }
-_PROPOSAL: Json = {
+_SAID: Json = {
     "type": ["object", "null"],
-    "description": "What waits for a second, different person",
     "properties": {
         "reviewer": TEXT,
         "decision": {"enum": ["APPROVE", "DECLINE"]},
@@ -645,10 +645,12 @@ _NOTHING_OR_TIME: Json = {"type": ["string", "null"], "format": "date-time"}
 _IN_QUEUE: Json = {
     "decision_id": {"type": "string", "format": "uuid"},
     "decided": {"type": "string", "format": "date-time"},
-    "state": {"enum": ["open", "claimed", "proposed", "closed", "none"]},
+    "state": {"enum": ["open", "claimed", "proposed", "disputed", "closed", "none"]},
     "holder": _NOTHING_OR_TEXT,
     "until": _NOTHING_OR_TIME,
-    "proposal": _PROPOSAL,
+    "proposal": _SAID | {"description": "What waits for a second, different person"},
+    "dissent": _SAID
+    | {"description": "What a second person said against it: a third, different one decides"},
 }
 _CASE: Json = object_of(
     {
@@ -748,6 +750,11 @@ _NOTICE: Json = object_of(
             "applicant's request, or sealed with a key that this server has not",
         },
         "review": _CLOSED,
+        "under_review": {
+            "type": "boolean",
+            "description": "Whether people are still at it: the last day to tell the applicant has "
+            "come, and the server's decline stands until they agree on another decision",
+        },
         "statements": {
             "type": "array",
             "items": object_of(

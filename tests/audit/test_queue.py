@@ -158,7 +158,7 @@ def test_a_queue_that_servers_keep_is_what_the_chain_says(office: Office) -> Non
     """Whatever people did; and there is nothing to mend."""
     before = rows(office.log)
     assert [(row["state"], row["version"]) for row in before] == [
-        *(("open", 0), ("open", 1), ("open", 2), ("proposed", 1), ("open", 2))
+        *(("open", 0), ("open", 1), ("open", 2), ("proposed", 1), ("disputed", 2))
     ]
     assert differing(office.log) == []
     assert queue.rebuild(office.log, office.log).total() == 0

@@ -390,7 +390,7 @@ def test_who_comes_second_is_told(server: Served) -> None:
     other = f"/decisions/{decide(server, toys.RISKY)}/review"
     server.post(other, said("ada", "APPROVE"))
     told = problem(server.post(other, said("Ada", "APPROVE")), 409, "review-refused")
-    assert told["detail"] == "The override needs a second, different person"
+    assert told["detail"] == "The case needs a second, different person"
 
 
 def test_overrides_are_counted_and_summed_up(server: Served) -> None:
