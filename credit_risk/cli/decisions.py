@@ -11,9 +11,8 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from credit_risk.audit.records import microseconds
 from credit_risk.cli.opening import ids_in, read_records
-from credit_risk.cli.options import AsJson, Done, PortfolioName
+from credit_risk.cli.options import AsJson, Done, PortfolioName, period
 from credit_risk.cli.printing import (
     STILL_THERE,
     print_json,
@@ -85,14 +84,15 @@ def list_decisions(
     as_json: AsJson = False,
 ) -> None:
     """List records, the newest first."""
+    first, end = period(since, until)
     with read_records(portfolio_name) as (settings, records):
         found = records.find(
             portfolio=settings.portfolio,
             kind=None if every_kind else kind,
             decision=decision,
             model_version=model_version,
-            since=microseconds(since),
-            until=microseconds(until),
+            since=first,
+            until=end,
             limit=limit,
             before=before,
         )

@@ -11,9 +11,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from credit_risk.audit.records import microseconds
 from credit_risk.cli.opening import csv_rows, read_records, settings_of
-from credit_risk.cli.options import AsJson, PortfolioName
+from credit_risk.cli.options import AsJson, PortfolioName, period
 from credit_risk.cli.printing import print_json, print_line, wide
 
 app = typer.Typer(no_args_is_help=True, help="What became of decisions, months later.")
@@ -100,6 +99,7 @@ def list_outcomes(
     as_json: AsJson = False,
 ) -> None:
     """List outcomes as they stand, those of the newest decisions first."""
+    first, end = period(since, until)
     from credit_risk import outcomes
 
     with read_records(portfolio_name) as (settings, records):
@@ -110,8 +110,8 @@ def list_outcomes(
                 records,
                 settings.portfolio,
                 model_version=model_version,
-                since=microseconds(since),
-                until=microseconds(until),
+                since=first,
+                until=end,
                 limit=limit,
             )
     if as_json:

@@ -14,10 +14,10 @@ import typer
 from rich.table import Table
 
 from credit_risk import kernels
-from credit_risk.audit.records import microseconds, pages
+from credit_risk.audit.records import pages
 from credit_risk.cli.exits import OTHERWISE
 from credit_risk.cli.opening import check_file, chosen_portfolio, deciding
-from credit_risk.cli.options import AsJson, PortfolioName
+from credit_risk.cli.options import AsJson, PortfolioName, period
 from credit_risk.cli.printing import print_json, print_line, rows_done, wide
 from credit_risk.settings import Settings
 
@@ -67,10 +67,11 @@ def replay_command(
         raise typer.BadParameter("give the ID of a decision, or --all")
     if given and not every:
         raise typer.BadParameter(f"{given[0]} goes with --all")
+    within = period(since, until)
     if policy is not None:
         check_file(policy)
     if record_id is None:
-        history = _History(portfolio_name, microseconds(since), microseconds(until), changes)
+        history = _History(portfolio_name, *within, changes)
         _replay_all(history, policy, model, limit, as_json=as_json)
     else:
         _replay_one(record_id, policy, model, as_json=as_json)

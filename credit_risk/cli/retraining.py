@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from credit_risk.audit.records import microseconds
 from credit_risk.cli.opening import check_file, chosen_portfolio, deciding, wanted_version
-from credit_risk.cli.options import AsJson, DataFile, PortfolioName
+from credit_risk.cli.options import AsJson, DataFile, PortfolioName, period
 from credit_risk.cli.printing import print_json, print_line, print_progress, steps_done
 from credit_risk.cli.training import Estimator
 from credit_risk.errors import RecordNotFound
@@ -103,6 +102,7 @@ def retrain(
         raise typer.BadParameter("give --data FILE, or --from-records")
     if not from_records and (since or until):
         raise typer.BadParameter("--since and --until go with --from-records")
+    within = period(since, until)
     settings, chosen = chosen_portfolio(portfolio_name)
     if data is not None:
         check_file(data)
@@ -119,7 +119,6 @@ def retrain(
         warn_only: frozenset[validation.Check] = frozenset()
         caveats: tuple[str, ...] = ()
         if data is None:
-            within = (microseconds(since), microseconds(until))
             data, known = opened.enter_context(_recorded(settings, chosen, known, within))
             warn_only, caveats = validation.RELATIVE, (ACCEPTED_ONLY,)
         step = opened.enter_context(steps_done())

@@ -9,9 +9,8 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from credit_risk.audit.records import microseconds
 from credit_risk.cli.opening import read_records
-from credit_risk.cli.options import AsJson, PortfolioName
+from credit_risk.cli.options import AsJson, PortfolioName, period
 from credit_risk.cli.printing import print_json, print_line, wide
 
 app = typer.Typer(no_args_is_help=True, help="What waits for people, and what they overrode.")
@@ -66,12 +65,11 @@ def summarise_reviews(
     as_json: AsJson = False,
 ) -> None:
     """Sum up how often people overrode the server, by direction and reason."""
+    first, end = period(since, until)
     from credit_risk import casework
 
     with read_records(portfolio_name) as (settings, records):
-        told = casework.summary(
-            records, settings.portfolio, since=microseconds(since), until=microseconds(until)
-        )
+        told = casework.summary(records, settings.portfolio, since=first, until=end)
     if as_json:
         print_json(told)
         return

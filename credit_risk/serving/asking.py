@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from credit_risk import bodies
+from credit_risk.audit.records import microseconds
 from credit_risk.errors import (
     CreditRiskError,
     DeadlineExceeded,
@@ -58,6 +59,29 @@ def _moment(given: object) -> datetime:
 
 
 Time = Annotated[datetime, BeforeValidator(_moment)]
+
+
+def _digits(given: object) -> object:
+    """Refuse what Python takes for a number besides: ``1_0``, ``+1``, spaces, another script's."""
+    if isinstance(given, str) and not re.fullmatch(r"[0-9]{1,18}", given):
+        raise ValueError("Input should be a valid integer")
+    return given
+
+
+DIGITS = BeforeValidator(_digits)
+"""Of a number in a query: digits and nothing else. Behind its limits, or these are not described."""
+
+
+def period(since: datetime | None, until: datetime | None) -> tuple[int | None, int | None]:
+    """A time from one moment on and before another, both in microseconds since the epoch.
+
+    Raises:
+        RequestInvalid: there is none between the two.
+    """
+    first, end = microseconds(since), microseconds(until)
+    if first is not None and end is not None and end <= first:
+        raise RequestInvalid((FieldError("/until", "It is not after since"),))
+    return first, end
 
 
 def call_of(request: Request) -> Call:

@@ -13,10 +13,10 @@ from pydantic import Field
 
 from credit_risk import casework, notices
 from credit_risk.audit import proofs
-from credit_risk.audit.records import microseconds
 from credit_risk.decisions import within
 from credit_risk.reviews import Verdict
 from credit_risk.serving.asking import (
+    DIGITS,
     Taken,
     Time,
     answered,
@@ -24,6 +24,7 @@ from credit_risk.serving.asking import (
     checked,
     id_of,
     parsed,
+    period,
     query,
 )
 from credit_risk.serving.responses import read_json, read_nothing
@@ -71,7 +72,7 @@ class QueueQuery(Taken):
 
     state: Literal["open", "claimed", "proposed", "disputed"] | None = None
     after: str | None = None
-    limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 50
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX), DIGITS] = 50
 
 
 class SummaryQuery(Taken):
@@ -190,13 +191,14 @@ class Cases:
 
         async def work() -> Answer:
             asked = query(SummaryQuery, request)
+            since, until = period(asked.since, asked.until)
             return await self._in_time(
                 asyncio.to_thread(
                     casework.summary,
                     self._desk.audit,
                     self._desk.portfolio,
-                    since=microseconds(asked.since),
-                    until=microseconds(asked.until),
+                    since=since,
+                    until=until,
                 )
             )
 

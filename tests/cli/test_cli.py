@@ -74,6 +74,16 @@ def test_it_runs_as_a_program_of_its_own(place: Place) -> None:
         (("replay", "0193", "--changes", "changes.jsonl"), "--all"),
         (("replay", "--all", "--since", "yesterday"), "--since"),
         (("replay", "--all", "--limit", "-1"), "--limit"),
+        *(
+            ((*command, "--since", "2026-11-02", "--until", "2026-11-01"), "--until")
+            for command in (
+                ("replay", "--all"),
+                ("reviews", "summary"),
+                ("decisions", "list"),
+                ("outcomes", "list"),
+                ("retrain", "--from-records"),
+            )
+        ),
     ],
 )
 def test_wrong_usage_ends_with_2(

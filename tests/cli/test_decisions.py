@@ -120,6 +120,7 @@ def test_decisions_are_found_by_time(
     assert listed(run, "--since", middle.removesuffix("Z")) == [ids[2], ids[1]]
     moment = datetime.fromisoformat(middle)
     in_tokyo = moment.astimezone(timezone(timedelta(hours=9))).isoformat()
+    assert run("decisions", "list", "--since", in_tokyo, "--until", middle[:-1]).code == 2
     assert listed(run, "--since", in_tokyo) == [ids[2], ids[1]]
     after = (moment + timedelta(microseconds=1)).isoformat()
     assert listed(run, "--since", after) == [ids[2]]

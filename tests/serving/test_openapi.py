@@ -366,10 +366,13 @@ def test_every_call_answers_as_the_document_says(
                 *(
                     {
                         # A window is a period or two times in order, which no form can say.
-                        "include-path": f"/monitor/{name}",
+                        "include-path": path,
                         "checks": {"positive_data_acceptance": {"enabled": False}},
                     }
-                    for name in ("drift", "performance", "fairness")
+                    for path in (
+                        *(f"/monitor/{name}" for name in ("drift", "performance", "fairness")),
+                        "/reviews/summary",
+                    )
                 ),
             ],
         }
