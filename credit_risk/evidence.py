@@ -40,6 +40,8 @@ FORMAT = 1
 PACKAGE, REGIME = "package", "regime.yaml"
 _FOLDER = Path(__file__).parent
 _CHUNK = 10_000
+_CASES_NAMED = 20
+"""Of those of which the queue of reviews says otherwise than the records."""
 _C = RECORDS.c
 _O = OUTCOMES.c
 _M = MONITORING_RESULTS.c
@@ -786,8 +788,12 @@ def _integrity(records: SqlRecords | None, found: Report | None) -> Topic:
     if found is None:
         return Topic(missing="The records were not verified for this pack.")
     said = [
-        f"Verified: {found.records:,} records and {found.checkpoints:,} signed checkpoints, with "
-        f"the key {', '.join(found.keys)}. "
+        f"Verified: {found.records:,} records and {found.checkpoints:,} checkpoints, "
+        + (
+            f"with the key {', '.join(found.keys)}. "
+            if found.keys
+            else "their signatures NOT, for no signing key is set here. "
+        )
         + ("All are as they were written." if found.whole else "They are NOT as they were written:")
     ]
     said += [str(finding) for finding in found.findings]
@@ -802,6 +808,11 @@ def _integrity(records: SqlRecords | None, found: Report | None) -> Topic:
         more = f"; and {found.found - 1:,} more" if found.found > 1 else ""
         topic.findings.append(
             f"The records are not as they were written: {found.findings[0]}{more}."
+        )
+    if found.misqueued:
+        said += [f"Queue of reviews: {difference}." for difference in found.queue[:_CASES_NAMED]]
+        topic.findings.append(
+            f"The queue of reviews is not what the records say, in {found.misqueued:,} cases."
         )
     told = [f"the head of chain {log}, record {sequence}" for log, sequence, _ in heads]
     topic.say(

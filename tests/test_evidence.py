@@ -314,15 +314,23 @@ def test_what_was_found_of_the_records_is_told(
         "statements"
     ]
 
-    assert statements[0]["text"].startswith("Verified: 3 records and 0 signed checkpoints")
+    assert statements[0]["text"].startswith("Verified: 3 records and 0 checkpoints, with the key")
     assert statements[0]["text"].endswith("All are as they were written.")
     assert any(s["text"].startswith("Note: there is no checkpoint") for s in statements)
     with closing(sqlite3.connect(tmp_path / "records.db")) as database, database:
         database.execute("UPDATE records SET status = 201 WHERE sequence = 2")
+        database.execute("INSERT INTO reviews VALUES ('d-1', 'toy', 1, 'open', '', 0, '', 0)")
     broken = evidence.Findings(integrity=verify(log.reading, [key]))
-    texts = [s["text"] for s in pack(made, log, broken)["topics"]["record-integrity"]["statements"]]
+    found = pack(made, log, broken)
+    texts = [s["text"] for s in found["topics"]["record-integrity"]["statements"]]
     assert "NOT as they were written" in texts[0]
     assert "record 2" in texts[1]
+    assert texts[-2] == (
+        "Queue of reviews: extra: decision d-1 is in the queue, and does not wait."
+    )
+    assert [finding["text"] for finding in found["findings"]][1:] == [
+        "The queue of reviews is not what the records say, in 1 cases."
+    ]
     assert statements[0]["rests_on"].startswith("the head of chain ")
     assert statements[0]["rests_on"].endswith("record 3")
 

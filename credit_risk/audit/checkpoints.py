@@ -105,6 +105,35 @@ class Checkpoint(NamedTuple):
         }
 
 
+class Head(NamedTuple):
+    """The end of the chain, as the database states it."""
+
+    log: str
+    sequence: int
+    hash: bytes
+
+
+class _Due(NamedTuple):
+    """What the next checkpoint is about: records from ``first`` on, which follow ``link``."""
+
+    before: Checkpoint | None
+    first: int
+    link: bytes
+    head: Head
+
+
+def head(connection: sa.Connection) -> Head:
+    """The end of the chain.
+
+    Raises:
+        EvidenceInvalid: there is not one.
+    """
+    rows = connection.execute(sa.select(HEAD)).all()
+    if len(rows) != 1:
+        raise EvidenceInvalid(f"the chain of records has {len(rows)} heads, and must have one")
+    return Head(*rows[0])
+
+
 def newest(connection: sa.Connection) -> Checkpoint | None:
     """The checkpoint made last."""
     statement = sa.select(CHECKPOINTS).order_by(_C.number.desc()).limit(1)
@@ -170,30 +199,24 @@ def sign(log: SqlAuditLog, key: Ed25519PrivateKey) -> Checkpoint | None:
             signed that would make a forgery good.
         RecordingFailed: the database fails.
     """
-    with log.reading() as connection:
-        before = newest(connection)
-        log_id, recorded, head = connection.execute(sa.select(HEAD)).one()
-    stated = None if before is None else Statement.read(before.statement)
-    first = 1 if stated is None else stated.last + 1
-    if recorded < first - 1:
-        raise EvidenceInvalid(f"records {recorded + 1} to {first - 1} are missing")
+    due = _due(log.reading)
+    before, first, recorded = due.before, due.first, due.head.sequence
     if recorded < first:
         return None
     last = min(recorded, first + RECORDS_MOST - 1)
-    link = GENESIS if stated is None else bytes.fromhex(stated.head)
-    tree, own = merkle.Tree(), link
+    tree, own = merkle.Tree(), due.link
     # Never all of them at once: a worker would be the larger for it from then on.
-    for chunk in hashes(log.reading, first, last, link):
+    for chunk in hashes(log.reading, first, last, due.link):
         tree.add(chunk)
         own = chunk[-1]
-    if last == recorded and own != head:
+    if last == recorded and own != due.head.hash:
         raise EvidenceInvalid(f"record {last} is not the head of the chain")
     statement = Statement(
-        checkpoint=1 if stated is None else stated.checkpoint + 1,
+        checkpoint=1 if before is None else Statement.read(before.statement).checkpoint + 1,
         first=first,
         head=own.hex(),
         last=last,
-        log=log_id,
+        log=due.head.log,
         previous=_digest(before),
         root=tree.root().hex(),
         time=time.time_ns() // 1_000,
@@ -208,6 +231,42 @@ def sign(log: SqlAuditLog, key: Ed25519PrivateKey) -> Checkpoint | None:
         keys.key_id(key.public_key()),
     )
     return made if _keep(log, made) else None
+
+
+def check(reading: Reading) -> None:
+    """See that what is on record is a chain behind the newest checkpoint, so that one can follow.
+
+    Raises:
+        EvidenceInvalid: it is not.
+        RecordingFailed: the database fails.
+    """
+    due = _due(reading)
+    own = due.link
+    for chunk in hashes(reading, due.first, due.head.sequence, due.link):
+        own = chunk[-1]
+    if own != due.head.hash:
+        raise EvidenceInvalid(f"record {due.head.sequence} is not the head of the chain")
+
+
+def _due(reading: Reading) -> _Due:
+    """What the next checkpoint is about.
+
+    Raises:
+        EvidenceInvalid: nothing can follow the checkpoint before.
+    """
+    with reading() as connection:
+        before = newest(connection)
+        end = head(connection)
+    if before is None:
+        return _Due(None, 1, GENESIS, end)
+    stated = Statement.read(before.statement)
+    if end.sequence < stated.last:
+        raise EvidenceInvalid(f"records {end.sequence + 1} to {stated.last} are missing")
+    if end.log != stated.log:
+        raise EvidenceInvalid(
+            f"the log has another id than when checkpoint {before.number} was signed"
+        )
+    return _Due(before, stated.last + 1, bytes.fromhex(stated.head), end)
 
 
 def _digest(before: Checkpoint | None) -> str:

@@ -35,12 +35,12 @@ from cryptography.exceptions import InvalidSignature
 
 from credit_risk.audit import keys
 from credit_risk.audit.chain import GENESIS
-from credit_risk.audit.checkpoints import Checkpoint, Statement, anchors, newest
+from credit_risk.audit.checkpoints import Checkpoint, Statement, anchors, check, head, newest
 from credit_risk.audit.records import Record
 from credit_risk.audit.retention import portfolios
-from credit_risk.audit.tables import CHECKPOINTS, HEAD
+from credit_risk.audit.tables import CHECKPOINTS
 from credit_risk.decisions import new_id
-from credit_risk.errors import EvidenceInvalid
+from credit_risk.errors import Conflict, EvidenceInvalid
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -85,7 +85,7 @@ class Seen:
         if self._checkpoint is None and self._note is not None:
             self._checkpoint = noted(self._note)
         with self._log.reading() as connection:
-            log_id = _log(connection)
+            log_id = head(connection).log
             last, there = _on_record(connection, self._checkpoint)
         if not there and not self._acknowledged(log_id):
             number = 0 if self._checkpoint is None else self._checkpoint.number
@@ -152,6 +152,32 @@ def missing(records: SqlRecords, note: Path) -> tuple[Checkpoint | None, Checkpo
     return None if there else seen, last
 
 
+def check_gone(records: SqlRecords, note: Path) -> tuple[Checkpoint, Checkpoint | None]:
+    """The checkpoint that is noted and gone, and the newest on record, if that can be acknowledged.
+
+    Raises:
+        Conflict: none is gone that was noted there.
+        EvidenceInvalid: the note cannot be read; or what is on record is no chain behind the newest
+            checkpoint, so that nobody signs anything whatever is acknowledged.
+        RecordingFailed: the database fails.
+    """
+    gone, last = missing(records, note)
+    if gone is None:
+        state = "is on record as it was" if note.exists() else "is not there"
+        raise Conflict(
+            f"nothing can be acknowledged: what a server has noted in {note} {state}. Where one "
+            "says that a checkpoint is gone, do it with the state directory of that one"
+        )
+    try:
+        check(records.reading)
+    except EvidenceInvalid as error:
+        raise EvidenceInvalid(
+            f"checkpoint {gone.number} is gone, and to acknowledge that would not help: nothing "
+            f"can be signed behind what is left ({error})"
+        ) from error
+    return gone, last
+
+
 def acknowledge(
     log: SqlAuditLog, key: Ed25519PrivateKey, portfolio: str, *, by: str, reason: str
 ) -> Record:
@@ -168,7 +194,7 @@ def acknowledge(
         RecordingFailed: the database fails.
     """
     with log.reading() as connection:
-        log_id = _log(connection)
+        log_id = head(connection).log
         last, _ = _on_record(connection, None)
     now = time.time_ns() // 1_000
     statement = json.dumps(
@@ -234,12 +260,6 @@ def stated(body: object, *trusted: Ed25519PublicKey) -> dict[str, Any] | None:
         if isinstance(said, dict) and {n: type(v) for n, v in said.items()} == _FIELDS:
             return said
     return None
-
-
-def _log(connection: sa.Connection) -> str:
-    """The id of the log."""
-    log_id: str = connection.execute(sa.select(HEAD.c.log)).scalar_one()
-    return log_id
 
 
 def _on_record(

@@ -222,9 +222,8 @@ class Signed:
             return None
         key = self._trusted.get(checkpoint.key_id)
         if key is not None:
-            fits = _fits(key, checkpoint)
-            return None if fits else "its statement or its signature was changed"
-        if any(_fits(key, checkpoint) for key in self._trusted.values()):
+            return None if fits(key, checkpoint) else "its statement or its signature was changed"
+        if any(fits(key, checkpoint) for key in self._trusted.values()):
             return "the id of its key was changed"
         return "it is signed with a key that is not trusted"
 
@@ -232,7 +231,8 @@ class Signed:
         self._report.add(Finding("checkpoint", number, number, None, told))
 
 
-def _fits(key: Ed25519PublicKey, checkpoint: Checkpoint) -> bool:
+def fits(key: Ed25519PublicKey, checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint's statement is signed with the key."""
     try:
         key.verify(checkpoint.signature, _encoded(checkpoint.statement))
     except (InvalidSignature, ValueError, TypeError):
@@ -255,7 +255,7 @@ class Anchored:
         self._heads: dict[int, bytes | None] = {}
         for anchor in anchors:
             statement = Statement.read(anchor.statement)
-            if not trusted or any(_fits(key, anchor) for key in trusted.values()):
+            if not trusted or any(fits(key, anchor) for key in trusted.values()):
                 self._statements.append((anchor, statement))
                 self._heads[statement.last] = None
             else:

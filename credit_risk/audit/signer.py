@@ -7,11 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
-from credit_risk.audit.checkpoints import Statement, newest, sign
+from credit_risk.audit.checkpoints import Statement, head, newest, sign
 from credit_risk.audit.rollback import Seen
-from credit_risk.audit.tables import HEAD
 from credit_risk.errors import CreditRiskError, EvidenceInvalid
 
 if TYPE_CHECKING:
@@ -98,7 +95,7 @@ class Signer:
     def _sign_all(self) -> None:
         # Up to what is on record now: under load there is always more, and the next round's.
         with self.log.reading() as connection:
-            head = connection.execute(sa.select(HEAD.c.sequence)).scalar_one()
+            upto = head(connection).sequence
         self._seen.confirm()
         while (checkpoint := sign(self.log, self.key)) is not None:
             self._seen.keep(checkpoint)
@@ -112,7 +109,7 @@ class Signer:
                     **checkpoint.to_json(),
                 },
             )
-            if checkpoint.last >= head:
+            if checkpoint.last >= upto:
                 break
 
     def _run(self) -> None:

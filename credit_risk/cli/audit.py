@@ -14,15 +14,14 @@ from rich.table import Table
 
 from credit_risk.audit.records import instant, moment
 from credit_risk.cli.exits import MISQUEUED, OTHERWISE
-from credit_risk.cli.opening import months_least, settings_of, text_of
+from credit_risk.cli.opening import settings_of, text_of
 from credit_risk.cli.options import AsJson, Done, PortfolioName
-from credit_risk.cli.printing import print_json, print_line, print_progress, rows_done, wide
-from credit_risk.errors import EvidenceInvalid, KeysInvalid, RecordNotFound
+from credit_risk.cli.printing import print_json, print_line, print_progress, wide
+from credit_risk.cli.verifying import verified
+from credit_risk.errors import KeysInvalid, RecordNotFound
 from credit_risk.settings import Settings
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     from credit_risk.audit.checkpoints import Checkpoint, Reading
     from credit_risk.audit.findings import Report
     from credit_risk.audit.log import SqlRecords
@@ -70,11 +69,10 @@ def verify(
     as it was written could not all be opened, for want of the right keys.
     """
     settings = Settings()
-    from credit_risk.audit import checkpoints, verification
+    from credit_risk.audit import checkpoints
     from credit_risk.audit import keys as audit_keys
     from credit_risk.audit.log import open_records
 
-    trusted = _trusted(settings, public_keys or ())
     kept = [anchor for path in anchors or () for anchor in checkpoints.anchors(text_of(path))]
     sealing = audit_keys.sealing(settings) if open_sealed else None
     if open_sealed and sealing is None:
@@ -86,29 +84,8 @@ def verify(
             raise
         _print_lost(str(error), as_json=as_json)
         raise typer.Exit(OTHERWISE) from None
-    with (
-        contextlib.closing(opened) as records,
-        rows_done("verifying", "records") as progress,
-    ):
-        report = verification.verify(
-            records.reading,
-            trusted,
-            anchors=kept,
-            sealing=sealing,
-            months=months_least(settings),
-            progress=progress,
-        )
-        report.notes += _missed(records, settings.note)
-    if not trusted:
-        report.notes.append(
-            "signatures were NOT checked: no signing key is set, and no public key was named "
-            "(--public-key). Who can write to the database can have made any checkpoint"
-        )
-    elif not public_keys:
-        report.notes.append(
-            "checked with the server's own key: who has that can have signed anything. A public "
-            "key kept elsewhere (--public-key) and an anchor (--anchor) prove more"
-        )
+    with contextlib.closing(opened) as records:
+        report = verified(settings, records, public_keys or (), anchors=kept, sealing=sealing)
     if as_json:
         print_json(report.to_json())
     else:
@@ -127,16 +104,6 @@ def verify(
         )
 
 
-def _trusted(settings: Settings, public_keys: Sequence[Path]) -> list[Ed25519PublicKey]:
-    """The keys whose checkpoints count: those that are named, or the settings' own, if any."""
-    from credit_risk.audit import keys as audit_keys
-
-    if public_keys:
-        return [audit_keys.public_key(text_of(path)) for path in public_keys]
-    own = audit_keys.signing_key(settings)
-    return [] if own is None else [own.public_key()]
-
-
 def _print_lost(error: str, *, as_json: bool) -> None:
     """There is no log, and a checkpoint that was kept says that there was one."""
     from credit_risk.audit.findings import Finding, Report
@@ -148,28 +115,6 @@ def _print_lost(error: str, *, as_json: bool) -> None:
         print_json(report.to_json())
     else:
         _print_report(report)
-
-
-def _missed(records: SqlRecords, note: Path) -> list[str]:
-    """What is to be said of a checkpoint that a server here has seen and that is gone.
-
-    No finding, for what is verified may be a copy of earlier; who knows better gives the note as
-    an anchor.
-    """
-    from credit_risk.audit import rollback
-
-    try:
-        gone, _ = rollback.missing(records, note)
-    except EvidenceInvalid as error:
-        return [str(error)]
-    if gone is None:
-        return []
-    return [
-        (
-            f"a server with this state directory has seen checkpoint {gone.number}, up to record "
-            f"{gone.last}, and it is not on record as it was: --anchor {note} makes that a finding"
-        )
-    ]
 
 
 def _print_report(report: Report) -> None:
@@ -325,7 +270,8 @@ def acknowledge(
 
     Servers sign nothing while a checkpoint they have seen is not there as it was. With this all
     of them go on with what is there. It takes the signing key; without --yes it only says what is
-    gone.
+    gone. Exit code 1: nothing is acknowledged, for nothing is gone that a server has noted here, or
+    what is left is no chain, and nobody could sign behind it.
     """
     if not reason.strip():
         raise typer.BadParameter("--reason is empty")
@@ -337,7 +283,7 @@ def acknowledge(
 
     with contextlib.ExitStack() as opened:
         records = opened.enter_context(contextlib.closing(open_records(settings)))
-        gone, newest = rollback.missing(records, settings.note)
+        gone, newest = rollback.check_gone(records, settings.note)
         made = None
         if yes:
             key = audit_keys.signing_key(settings)
@@ -350,7 +296,7 @@ def acknowledge(
         print_json(
             {
                 "acknowledged": made and made.id,
-                "gone": gone and gone.to_json(),
+                "gone": gone.to_json(),
                 "newest": newest and newest.to_json(),
             }
         )

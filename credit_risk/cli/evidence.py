@@ -11,14 +11,13 @@ import typer
 
 from credit_risk import regimes
 from credit_risk.cli.exits import OTHERWISE
-from credit_risk.cli.opening import chosen_portfolio, deciding, months_least
+from credit_risk.cli.opening import chosen_portfolio, deciding
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, rows_done
+from credit_risk.cli.verifying import verified
 from credit_risk.errors import EvidenceInvalid, RecordNotFound
-from credit_risk.settings import Settings
 
 if TYPE_CHECKING:
-    from credit_risk.audit.findings import Report
     from credit_risk.audit.log import SqlRecords
     from credit_risk.package import ModelPackage
 
@@ -65,7 +64,7 @@ def evidence_command(
             progress = opened.enter_context(rows_done("replaying", "decisions"))
             findings = evidence.Findings(
                 replayed=evidence.replayed(package, records, replays, progress),
-                integrity=_verified(settings, records) if verify_all else None,
+                integrity=verified(settings, records) if verify_all else None,
                 reviews=_reviews(records, package),
             )
         made_at = time.time_ns() // 1_000
@@ -93,20 +92,3 @@ def _reviews(records: SqlRecords, package: ModelPackage) -> dict[str, Any] | str
         return casework.summary(records, package.portfolio, model_version=package.version)
     except EvidenceInvalid as error:
         return str(error)
-
-
-def _verified(settings: Settings, records: SqlRecords) -> Report | None:
-    """The log of all records, verified with the settings' own key; None where there is none."""
-    from credit_risk.audit import keys as audit_keys
-    from credit_risk.audit import verification
-
-    own = audit_keys.signing_key(settings)
-    if own is None:
-        return None
-    with rows_done("verifying", "records") as progress:
-        return verification.verify(
-            records.reading,
-            [own.public_key()],
-            months=months_least(settings),
-            progress=progress,
-        )

@@ -69,7 +69,7 @@ def _digits(given: object) -> object:
 
 
 DIGITS = BeforeValidator(_digits)
-"""Of a number in a query: digits and nothing else. Behind its limits, or these are not described."""
+"""A number in a query is digits and nothing else; behind its limits, which are described then."""
 
 
 def period(since: datetime | None, until: datetime | None) -> tuple[int | None, int | None]:

@@ -182,11 +182,50 @@ def test_a_log_that_went_back_is_signed_again_once_it_is_acknowledged(
     shown = run("decisions", "show", done["acknowledged"], "--json").json()
     assert (shown["kind"], shown["body"]["reason"]) == ("acknowledgement", why[1])
     assert run("audit", "checkpoint").out == "checkpoint 1: records 1 to 2\n"
-    assert "not there as it was: none" in run("audit", "acknowledge", *why).out
-    assert "acknowledged: record " in run("audit", "acknowledge", *why, "--yes").out
+    again = run("audit", "acknowledge", *why, "--yes")
+    refused(again, 1, "nothing can be acknowledged", f"{note} is on record as it was")
     assert run("audit", "acknowledge", "--reason", " ").code == 2
     note.write_bytes(b"x")
     assert "is not the checkpoint that was noted there" in run("audit", "verify").err
+
+
+def test_what_cannot_be_acknowledged_is_not(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """Where nothing was seen, and where nobody could sign behind what is left."""
+    decide(place, trees_package, toys.SAFE, toys.RISKY)
+    why = ("--reason", "restored the backup of Sunday", "--yes")
+    refused(run("audit", "acknowledge", *why), 1, "newest-checkpoint.json is not there")
+    run("audit", "checkpoint")
+    with closing(sqlite3.connect(place.state / "records.db")) as connection:
+        connection.execute("DELETE FROM checkpoints")
+        connection.execute("DELETE FROM records WHERE sequence = 1")
+        connection.commit()
+
+    told = ("checkpoint 1 is gone", "would not help", "record 1 is missing")
+    refused(run("audit", "acknowledge", *why), 1, *told)
+    assert run("decisions", "list", "--kind", "acknowledgement", "--json").json() == []
+
+
+def test_an_empty_log_is_a_finding_where_a_server_had_seen_it_signed(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """A note that nobody has signed proves nothing."""
+    decide(place, trees_package, toys.SAFE, toys.RISKY)
+    run("audit", "checkpoint")
+    with closing(sqlite3.connect(place.state / "records.db")) as connection:
+        connection.execute("DELETE FROM checkpoints")
+        connection.execute("DELETE FROM records")
+        connection.execute("UPDATE head SET sequence = 0, hash = zeroblob(32)")
+        connection.commit()
+
+    told = run("audit", "verify")
+    assert told.code == OTHERWISE
+    assert "removed: records 1 to 2: all of them, which checkpoint 1 was signed for" in told.out
+    note = place.state / "newest-checkpoint.json"
+    forged = json.loads(note.read_text()) | {"signature": base64.b64encode(bytes(64)).decode()}
+    note.write_text(json.dumps(forged), encoding="utf-8")
+    assert run("audit", "verify").code == 0
 
 
 def test_a_queue_that_is_otherwise_is_no_broken_chain(

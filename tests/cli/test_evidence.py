@@ -42,6 +42,11 @@ def test_evidence_on_a_package_is_a_folder_of_its_own(
     assert found["topics"]["reviews"]["tables"][0]["rows"][0][0] == "low-side"
     assert "Known for years" not in json.dumps(found)
     assert "MATCH 4" in found["topics"]["replay"]["statements"][0]["text"]
+    integrity = found["topics"]["record-integrity"]["statements"]
+    assert integrity[0]["text"].startswith(
+        "Verified: 6 records and 0 checkpoints, their signatures"
+    )
+    assert any("no signing key is set" in statement["text"] for statement in integrity)
     refused(run("evidence", place.trees, "--out", str(folder)), 1, "is there already")
     altered(place, ids[0], risk_band="LOW")
     told = run("evidence", place.trees, "--out", str(place.folder / "found"))
