@@ -11,6 +11,7 @@ terminated.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import time
 from dataclasses import dataclass, field
@@ -168,6 +169,8 @@ def run(
                 job.forget(log, one)
         # Threads begun so far, the log's writer among them, keep their priority.
         job.give_way()
+        # As for the analyst: what is there stays, and is not looked through for garbage.
+        gc.freeze()
         if every is not None:
             _go_on(watch, names, every * _MINUTE)
         with rows_done("counting", "records") as shown:

@@ -13,6 +13,7 @@ names and arguments of functions in `Clerk`.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import queue
@@ -364,4 +365,8 @@ class Clerk:
     def _load(self, folder: str, version: str) -> ModelPackage:
         from credit_risk import package  # noqa: PLC0415
 
-        return package.load(Path(folder), version)
+        loaded = package.load(Path(folder), version)
+        # What is there now stays. Looked through for garbage again and again, it made counting
+        # decisions take a quarter more.
+        gc.freeze()
+        return loaded
