@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from credit_risk import package, scoring
 from credit_risk.documents import Document
 from credit_risk.policy import Policy
+from credit_risk.promotion import PromotionPolicy
 from credit_risk.reasons import ReasonDictionary
 from credit_risk.retraining import MonitoringPolicy
 from credit_risk.schema import Schema
@@ -33,6 +34,7 @@ FILES = {
     "scenarios": Scenarios,
     "monitoring": MonitoringPolicy,
     "validation": ValidationPolicy,
+    "promotion": PromotionPolicy,
 }
 
 

@@ -29,6 +29,7 @@ from credit_risk.cli import (
     keys,
     models,
     outcomes,
+    promotion,
     replay,
     retention,
     retraining,
@@ -60,6 +61,7 @@ app.command()(retraining.validate)
 app.command()(retraining.retrain)
 app.command()(challenger.challenge)
 app.command()(approvals.approve)
+app.command()(promotion.promote)
 app.command()(score.score)
 app.command()(simulate.simulate)
 app.command(name="replay")(replay.replay_command)

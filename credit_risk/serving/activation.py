@@ -11,21 +11,28 @@ import logging
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import sqlalchemy as sa
 
 from credit_risk import approvals, environment
 from credit_risk.audit.records import Record, every
+from credit_risk.audit.tables import RECORDS
 from credit_risk.decisions import new_id
-from credit_risk.errors import CreditRiskError, PackageInvalid, PackageNotFound
+from credit_risk.errors import Conflict, CreditRiskError, PackageInvalid, PackageNotFound
 from credit_risk.scoring import check_golden
 
 if TYPE_CHECKING:
-    from credit_risk.audit.records import AuditLog, Records
+    from collections.abc import Mapping, Sequence
+
+    from credit_risk.audit.records import Alongside, AuditLog, Records
     from credit_risk.package import ModelPackage
     from credit_risk.serving.store import Store
     from credit_risk.settings import Settings
 
 logger = logging.getLogger("credit_risk.activation")
+
+_C = RECORDS.c
 
 
 class ActivationObserver(Protocol):
@@ -127,11 +134,30 @@ def check_signed(
 
 
 def activate(
-    settings: Settings, audit: AuditLog, store: Store, version: str, *, action: str = "activate"
+    settings: Settings,
+    audit: AuditLog,
+    store: Store,
+    version: str,
+    *,
+    action: str = "activate",
+    besides: Mapping[str, Any] | None = None,
+    together: Sequence[Record] = (),
+    alongside: Alongside | None = None,
 ) -> Record:
     """Check a package and make it the one that decides; returns the durable record of it.
 
+    Args:
+        settings: whose portfolio it is.
+        audit: where it is recorded.
+        store: where the package is.
+        version: of the package.
+        action: what it is called on record.
+        besides: what more the record's body says: where the wish came from, who agreed.
+        together: records that are made with it, or not at all; before it, in their order.
+        alongside: see `AuditLog.append`.
+
     Raises:
+        Conflict: what ``alongside`` says.
         PackageNotFound: not installed.
         PackageInvalid: see `load_to_decide`; or ``MODEL_VERSION`` pins a version.
         ExplanationFailed, KeysInvalid: see `load_to_decide`.
@@ -165,10 +191,30 @@ def activate(
             "to": package.version,
             "package_sha256": package.digest,
             **({"signatures": list(package.signed_by)} if package.signed_by else {}),
+            **(besides or {}),
         },
     )
-    audit.append([record]).result()
+    audit.append([*together, record], alongside=alongside).result()
     return record
+
+
+def nothing_since(portfolio: str, seen: str | None, connection: sa.Connection) -> None:
+    """See that no activation came between the one that was seen and the newest, which is ours.
+
+    For `Alongside`.
+
+    Raises:
+        Conflict: one did.
+    """
+    newest = (
+        sa.select(_C.id)
+        .where(_C.portfolio == portfolio, _C.kind == "activation")
+        .order_by(_C.sequence.desc())
+        .limit(2)
+    )
+    before = connection.execute(newest).scalars().all()[1:]
+    if before != ([] if seen is None else [seen]):
+        raise Conflict("another activation was recorded meanwhile")
 
 
 def rollback(settings: Settings, audit: AuditLog, store: Store) -> Record:
@@ -193,6 +239,8 @@ def previous_version(settings: Settings, audit: AuditLog) -> str:
     nowhere = f"portfolio {settings.portfolio}: there is no version to go back to"
     undone = 0
     for record in every(audit, portfolio=settings.portfolio, kind="activation"):
+        if record.body["from"] == record.body["to"]:
+            continue  # it changed nothing, so there is nothing to go back from
         if record.body["action"] == "rollback":
             undone += 1
         elif undone:

@@ -431,6 +431,15 @@ def test_two_rollbacks_go_back_two_versions(place: Place) -> None:
     assert place.wanted() == place.a
 
 
+def test_an_activation_that_changed_nothing_is_not_gone_back_from(place: Place) -> None:
+    """Somebody activated what decided already: going back is to what decided before that."""
+    place.activate(place.b)
+    place.activate(place.c)
+    place.activate(place.c)
+
+    assert [place.rollback(), place.rollback()] == [place.b, place.a]
+
+
 def test_without_an_activation_there_is_nothing_to_go_back_to(place: Place) -> None:
     """The default was there from the start."""
     with pytest.raises(PackageNotFound, match=f"portfolio {toys.NAME}: there is no version"):

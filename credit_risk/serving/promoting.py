@@ -1,0 +1,198 @@
+"""Promoting a candidate: what it has shown, who has approved it, and then it decides.
+
+Each run leaves a record of kind "promotion", also one that refuses::
+
+    {"outcome": "PROMOTED", "REFUSED" or "UNAPPROVED", "candidate": version, "champion": version,
+     "package_sha256": digest, "promotion_policy": {"version": ..., "sha256": ...},
+     "judgement": ..., "approvals": {"required": 2, "given": {name: key id}}, "by": who}
+
+That of a promotion is in one transaction with the activation, whose body names it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from credit_risk import challenges, documents, environment, portfolio, promotion, rivals
+from credit_risk.audit.records import Record
+from credit_risk.decisions import new_id
+from credit_risk.errors import ExplanationFailed, PackageInvalid, PackageNotFound
+from credit_risk.promotion import Evidence, HoldOut
+from credit_risk.serving import activation
+
+if TYPE_CHECKING:
+    from credit_risk.audit.records import AuditLog
+    from credit_risk.challenger import Contest
+    from credit_risk.package import ModelPackage
+    from credit_risk.promotion import Judgement, PromotionPolicy
+    from credit_risk.serving.store import Store
+    from credit_risk.settings import Settings
+
+Outcome: TypeAlias = Literal["PROMOTED", "REFUSED", "UNAPPROVED"]
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """A candidate beside what is asked of one.
+
+    ``champion`` is None where nothing decides yet; ``package_sha256`` where the package is broken.
+    ``approved`` are key ids by approvers' names. ``seen`` is the id of the last activation.
+    """
+
+    candidate: str
+    champion: str | None
+    package_sha256: str | None
+    policy: PromotionPolicy
+    judgement: Judgement
+    approved: dict[str, str]
+    seen: str | None
+
+    @property
+    def lacking(self) -> int:
+        """How many more people have to approve."""
+        return max(self.policy.approvals - len(self.approved), 0)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What promoting it would come to."""
+        if self.judgement.verdict == "REFUSED":
+            return "REFUSED"
+        return "UNAPPROVED" if self.lacking else "PROMOTED"
+
+    def record(self, name: str) -> Record:
+        """What is put on record of it, in the portfolio of that name."""
+        return Record(
+            id=new_id(),
+            kind="promotion",
+            time=time.time_ns() // 1_000,
+            portfolio=name,
+            request_id=new_id(),
+            model_version=self.candidate,
+            policy_version=None,
+            decision=None,
+            status=None,
+            body={
+                "outcome": self.outcome,
+                "candidate": self.candidate,
+                "champion": self.champion,
+                "package_sha256": self.package_sha256,
+                "promotion_policy": {
+                    "version": self.policy.version,
+                    "sha256": documents.digest(self.policy),
+                },
+                "judgement": self.judgement.model_dump(mode="json"),
+                "approvals": {"required": self.policy.approvals, "given": self.approved},
+                "by": environment.user(),
+            },
+        )
+
+
+def examine(
+    settings: Settings,
+    audit: AuditLog,
+    store: Store,
+    version: str,
+    *,
+    contest: Contest | None = None,
+) -> Examination:
+    """Hold a candidate against the portfolio's promotion policy; nothing is recorded.
+
+    Args:
+        settings: whose portfolio.
+        audit: what is on record.
+        store: where packages are.
+        version: of the candidate.
+        contest: what became of those whom both it and the package that decides were asked about.
+
+    Raises:
+        PackageNotFound: it is not installed.
+        PackageInvalid: it decides already; or the package that decides is broken.
+        PortfolioInvalid: there is no promotion policy, or a wrong one.
+        KeysInvalid: the file of approvers is wrong.
+        RecordingFailed: the record database cannot be read.
+    """
+    name = settings.portfolio
+    policy = promotion.read(portfolio.folder(settings.portfolios_dir, name), name)
+    last = audit.latest(name, "activation")
+    try:
+        champion = activation.wanted_version(settings, audit, store)
+    except PackageNotFound:
+        champion = None  # the first package of a portfolio that ships none
+    if version == champion:
+        raise PackageInvalid(f"{version} decides already")
+    store.path(name, version)
+    package: ModelPackage | None = None
+    approved: dict[str, str] = {}
+    try:
+        package = activation.load_checked(store, name, version)
+    except (PackageInvalid, ExplanationFailed) as error:
+        evidence = Evidence(fault=str(error), first=champion is None)
+    else:
+        one = None if champion is None else store.load(name, champion)
+        evidence = gathered(package, one, contest)
+        approved = activation.signers(settings, audit, store, version, package.digest)
+    return Examination(
+        candidate=version,
+        champion=champion,
+        package_sha256=None if package is None else package.digest,
+        policy=policy,
+        judgement=promotion.judge(policy, evidence),
+        approved=approved,
+        seen=None if last is None else last.id,
+    )
+
+
+def gathered(
+    candidate: ModelPackage, champion: ModelPackage | None, contest: Contest | None
+) -> Evidence:
+    """What is known of a candidate beside the package that decides, if one does."""
+    shown = candidate.metrics.get("fidelity", {}).get("same_first_reason")
+    return Evidence(
+        first=champion is None,
+        candidate=HoldOut.of(candidate.metrics),
+        champion=None if champion is None else HoldOut.of(champion.metrics),
+        contest=contest,
+        beside=None if champion is None else rivals.beside(champion, candidate),
+        same_first_reason=shown,
+        additivity_error=rivals.additivity_error(candidate),
+    )
+
+
+def promote(
+    settings: Settings, audit: AuditLog, store: Store, examined: Examination
+) -> tuple[Record, Record | None]:
+    """Have a candidate decide that passed and was approved; put on record what it came to.
+
+    If it was the challenger, its challenge ends with that.
+
+    Returns:
+        The record of the promotion, and that of the activation if it came to one.
+
+    Raises:
+        Conflict: another activation was recorded since it was examined; nothing is on record.
+        PackageNotFound, PackageInvalid, ExplanationFailed, KeysInvalid: see `activation.activate`.
+        RecordingFailed: nothing of it is known to be on record.
+    """
+    name = settings.portfolio
+    record = examined.record(name)
+    if examined.outcome != "PROMOTED":
+        audit.append([record]).result()
+        return record, None
+    together = [record]
+    challenge = challenges.in_force(audit, name)
+    if challenge is not None and challenge.version == examined.candidate:
+        together.append(challenges.challenge_record(name, None, challenge, 0.0))
+    activated = activation.activate(
+        settings,
+        audit,
+        store,
+        examined.candidate,
+        action="promote",
+        besides={"promotion": record.id},
+        together=together,
+        alongside=partial(activation.nothing_since, name, examined.seen),
+    )
+    return record, activated
