@@ -53,9 +53,20 @@ class _Workers(MultiProcessCollector):
 
     def collect(self) -> Iterable[Metric]:
         """The metrics of all workers."""
-        files = [str(path) for path in Path(self._path).glob("*.db")]
+        files = [str(path) for path in Path(self._path).glob("*.db") if _is_begun(path)]
         merged: Iterable[Metric] = self.merge(files)  # type: ignore[no-untyped-call]
         return merged
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether there is anything in a file: the library makes it first, and then gives it its size.
+
+    One whose worker was killed in between stays empty for as long as the server runs.
+    """
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:  # another worker has just forgotten who wrote it
+        return False
 
 
 def forget_dead(folder: Path) -> None:

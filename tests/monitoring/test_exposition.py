@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.parser import text_string_to_metric_families
 
+from monitoring import exposition
 from monitoring.exposition import FOLDER
 
 if TYPE_CHECKING:
@@ -124,6 +128,20 @@ def test_a_worker_that_stops_in_order_is_forgotten_and_not_mourned(workers: Work
     assert left["credit_records_written_total", ""] == 6
     _, said = living.communicate()
     assert said == b""
+
+
+def test_a_file_that_a_worker_has_only_begun_spoils_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is empty for a moment, and for ever if its worker is killed in that moment."""
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    own = str(tmp_path / f"counter_{os.getpid()}.db")
+    with closing(MmapedDict(own)) as counted:  # type: ignore[no-untyped-call]
+        key = mmap_key("one", "one_total", [], [], "One.")
+        counted.write_value(key, 2.0, 0.0)  # type: ignore[no-untyped-call]
+    (tmp_path / "counter_1.db").touch()
+
+    assert b"one_total 2.0" in exposition.text(CollectorRegistry())
 
 
 @pytest.mark.parametrize("made_again", [False, True])
