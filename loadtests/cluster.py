@@ -184,6 +184,18 @@ class Cluster:
                 dropped = sql.SQL("DROP DATABASE {} WITH (FORCE)")
                 connection.execute(dropped.format(sql.Identifier(name)))
 
+    def empty(self, database: str) -> None:
+        """Make a database as new, whoever still uses it."""
+        with contextlib.closing(self.connect(database)) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            name = sql.Identifier(database)
+            connection.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(name))
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+
 
 @contextlib.contextmanager
 def running() -> Iterator[Cluster]:

@@ -59,6 +59,23 @@ def test_databases_are_empty_and_gone_afterwards(postgresql: Cluster) -> None:
         connection.execute("SELECT 1")
 
 
+def test_a_database_is_emptied_whoever_is_connected(postgresql: Cluster, database: str) -> None:
+    """Tables are gone, and what was set for it; the name stays."""
+    with closing(postgresql.connect(database)) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 42 AS i")
+        connection.execute(f"ALTER DATABASE {database} SET synchronous_commit = off")
+        connection.execute("BEGIN")
+        connection.execute("LOCK TABLE t")
+
+        postgresql.empty(database)
+
+    with closing(postgresql.connect(database)) as fresh:
+        (tables,) = fresh.execute("SELECT count(*) FROM pg_tables WHERE tablename = 't'").fetchall()
+        (setting,) = fresh.execute("SHOW synchronous_commit").fetchall()
+        fresh.execute("CREATE TABLE t (i int)")
+    assert (tables, setting) == ((0,), ("on",))
+
+
 @pytest.mark.parametrize("mode", [signal.SIGINT, signal.SIGQUIT])
 def test_it_is_stopped_and_has_what_was_committed(
     postgresql: Cluster, database: str, mode: signal.Signals
