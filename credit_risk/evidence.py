@@ -814,6 +814,12 @@ def _integrity(records: SqlRecords | None, found: Report | None) -> Topic:
         topic.findings.append(
             f"The queue of reviews is not what the records say, in {found.misqueued:,} cases."
         )
+    if found.misrecorded:
+        said += [f"Outcomes: {difference}." for difference in found.outcomes[:_CASES_NAMED]]
+        topic.findings.append(
+            "The table of outcomes is not what the records say, of "
+            f"{found.misrecorded:,} decisions."
+        )
     told = [f"the head of chain {log}, record {sequence}" for log, sequence, _ in heads]
     topic.say(
         Rests(

@@ -1,8 +1,9 @@
 """Outcomes: what became of decisions, months later, put on record about them.
 
 Each outcome, and each correction of one, is a record in the chain: of kind "outcome", ``about`` the
-decision, with the body ``{"defaulted": true, "observed": "2026-11-22", "number": 2, "by": ...}``,
-``number`` counting those about the same decision. The table ``outcomes`` has the last one of each
+decision, with the body ``{"number": 2, "by": ...}``, ``number`` counting those about the same
+decision, and ``{"defaulted": true, "observed": "2026-11-22"}`` sealed: it says what a person did,
+so whoever erases the person's decision erases it. The table ``outcomes`` has the last one of each
 decision beside what performance needs of it; it is written in the same transaction, proves nothing,
 is held against the chain by `differences`, and made anew from it by `rebuild`.
 
@@ -28,7 +29,7 @@ from credit_risk.audit.queue import Difference
 from credit_risk.audit.records import Record, instant, moment, sound
 from credit_risk.audit.tables import OUTCOMES, RECORDS
 from credit_risk.decisions import new_id
-from credit_risk.errors import Conflict, FieldError, RecordNotFound
+from credit_risk.errors import Conflict, EvidenceInvalid, FieldError, KeysInvalid, RecordNotFound
 from credit_risk.schema import given_again, pointer
 
 if TYPE_CHECKING:
@@ -45,13 +46,16 @@ TRIES = 10
 """How often to look anew, where somebody records outcomes of the same decisions."""
 _DAY = timedelta(days=1)
 
-State = Literal["recorded", "corrected", "unchanged", "duplicate", "unknown", "expired", "invalid"]
+State = Literal[
+    "recorded", "corrected", "unchanged", "duplicate", "unknown", "erased", "expired", "invalid"
+]
 STATES: dict[State, str] = {
     "recorded": "on record from now on",
     "corrected": "on record from now on; the one before stays there too",
     "unchanged": "is on record already, just so",
     "duplicate": "the decision is named more than once; none of these was recorded",
     "unknown": "no decision of this portfolio has the id",
+    "erased": "the applicant's data were erased, and nothing is added to them",
     "expired": "retention has taken the decision",
     "invalid": "is no outcome; see errors",
 }
@@ -111,6 +115,17 @@ class _Row(NamedTuple):
     version: int
 
 
+class _Decided(NamedTuple):
+    """What a row has of its decision."""
+
+    id: str
+    portfolio: str
+    time: int
+    model_version: str
+    decision: str
+    body: str
+
+
 def add(
     log: SqlAuditLog,
     portfolio: str,
@@ -152,6 +167,8 @@ def add(
 def history(records: SqlRecords, portfolio: str, decision_id: str) -> list[dict[str, Any]]:
     """Every outcome on record of a decision, the newest first, as JSON.
 
+    Of one that was erased, or is sealed with a key that is not here, that there was one.
+
     Raises:
         RecordNotFound: there is no such decision.
         RecordExpired: retention has taken it.
@@ -162,7 +179,13 @@ def history(records: SqlRecords, portfolio: str, decision_id: str) -> list[dict[
         raise RecordNotFound("no decision of this portfolio has the id")
     found = records.find(about=decision_id, kind="outcome", limit=AT_ONCE)
     told = [
-        {"record": r.id, "time": moment(r.time), "decision_id": decision_id, **r.body}
+        {
+            "record": r.id,
+            "time": moment(r.time),
+            "decision_id": decision_id,
+            **(r.personal or {"defaulted": None, "observed": None}),
+            **r.body,
+        }
         for r in sound(found)
     ]
     return sorted(told, key=lambda row: -int(row["number"]))
@@ -335,7 +358,7 @@ def _found(
     """The record of each decision that there is, as a row, and its outcome so far."""
     ids = [outcome.decision_id for outcome in outcomes]
     columns = (_C.id, _C.kind, _C.portfolio, _C.time, _C.model_version, _C.policy_version)
-    decided = sa.select(*columns, _C.decision, _C.body).where(_C.id.in_(ids))
+    decided = sa.select(*columns, _C.decision, _C.body, _C.data_key).where(_C.id.in_(ids))
     before = sa.select(OUTCOMES).where(_O.decision_id.in_(ids))
     known = {row.decision_id: _Row(*row) for row in connection.execute(before)}
     return {row.id: (row, known.get(row.id)) for row in connection.execute(decided)}
@@ -349,12 +372,9 @@ def _judged(
     now: int,
 ) -> Result:
     one = outcome.decision_id
-    if decision is None or decision.kind != "decision":
-        return Result(one, "unknown")
-    if decision.body is None:
-        return Result(one, "expired")
-    if decision.portfolio != portfolio:
-        return Result(one, "unknown")
+    refused = _refused(decision, portfolio)
+    if refused is not None:
+        return Result(one, refused)
     # A day is the lender's, and a moment is in UTC.
     if not _on(decision.time) - _DAY <= outcome.observed <= _on(now) + _DAY:
         when = "before the decision" if outcome.observed < _on(now) else "in the future"
@@ -363,6 +383,17 @@ def _judged(
         return Result(one, "recorded")
     same = (before.defaulted, before.observed) == (outcome.defaulted, str(outcome.observed))
     return Result(one, "unchanged" if same else "corrected")
+
+
+def _refused(decision: Any, portfolio: str) -> State | None:  # noqa: ANN401 - a row
+    """Why a decision can have no outcome, None where it can."""
+    if decision is None or decision.kind != "decision":
+        return "unknown"
+    if decision.body is None:
+        return "expired"
+    if decision.portfolio != portfolio:
+        return "unknown"
+    return "erased" if decision.data_key is None else None
 
 
 def _on(at: int) -> date:
@@ -386,12 +417,8 @@ def _record(
         policy_version=decision.policy_version,
         decision=None,
         status=200,
-        body={
-            "defaulted": outcome.defaulted,
-            "observed": str(outcome.observed),
-            "number": number,
-            "by": by,
-        },
+        body={"number": number, "by": by},
+        personal={"defaulted": outcome.defaulted, "observed": str(outcome.observed)},
         about=decision.id,
     )
 
@@ -416,32 +443,40 @@ def _after(outcome: Outcome, decision: Any, now: int, number: int) -> _Row:  # n
 def _keep(after: dict[str, _Row], connection: sa.Connection) -> None:
     """Write the table with the records, unless others were first."""
     ids = list(after)
-    there = sa.select(sa.func.count()).where(_C.id.in_(ids), _C.body.is_not(None))
+    there = sa.select(sa.func.count()).where(_C.id.in_(ids), _C.data_key.is_not(None))
     versions = sa.select(_O.decision_id, _O.version).where(_O.decision_id.in_(ids))
     before = {row.decision_id: row.version for row in connection.execute(versions)}
     if connection.execute(there).scalar_one() != len(ids) or any(
         before.get(one, 0) + 1 != row.version for one, row in after.items()
     ):
-        raise Conflict("somebody recorded outcomes of these decisions, or took them, meanwhile")
+        raise Conflict("somebody recorded outcomes of these decisions, or erased them, meanwhile")
     connection.execute(sa.delete(OUTCOMES).where(_O.decision_id.in_(ids)))
     connection.execute(sa.insert(OUTCOMES), [row._asdict() for row in after.values()])
 
 
-def differences(reading: Reading) -> Iterator[Difference]:
+def forget(connection: sa.Connection, ids: Sequence[str]) -> None:
+    """Take these decisions, and those that these records are about, out of the table."""
+    about = sa.select(_C.about).where(_C.id.in_(ids), _C.kind == "outcome")
+    gone = _O.decision_id.in_(ids) | _O.decision_id.in_(about)
+    connection.execute(sa.delete(OUTCOMES).where(gone))
+
+
+def differences(records: SqlRecords) -> Iterator[Difference]:
     """The decisions of whose outcomes the table says otherwise than the chain does.
 
     Args:
-        reading: gives a connection that reads; the log may be written meanwhile.
+        records: the log, with keys; it may be written meanwhile.
 
     Raises:
         RecordingFailed: the database fails.
+        KeysInvalid: an outcome is sealed with a key that is not here.
     """
-    for ids in _doubtful(reading):
+    for ids in _doubtful(records.reading):
         left = ids
         for _ in range(TRIES):
-            with reading() as connection:
+            with records.reading() as connection:
                 before = _rows(connection, left)
-                wanted = _wanted(connection, left)
+                wanted = _wanted(records, connection, left)
                 since = _rows(connection, left)
             moved = {one for one in left if before.get(one) != since.get(one)}
             yield from _compared([one for one in left if one not in moved], before, wanted)
@@ -457,17 +492,22 @@ def rebuild(records: SqlRecords, log: AuditLog) -> Counter[str]:
 
     Raises:
         RecordingFailed: the database fails.
+        KeysInvalid: an outcome is sealed with a key that is not here.
     """
     done: Counter[str] = Counter()
     for ids in _doubtful(records.reading):
+        with records.reading() as connection:
+            _wanted(records, connection, ids)  # a key that is missing is found before writing
         mended: list[Difference] = []
-        log.append((), alongside=partial(_mend, ids, mended)).result()
+        log.append((), alongside=partial(_mend, records, ids, mended)).result()
         done.update(difference.kind for difference in mended)
     return done
 
 
-def _mend(ids: Sequence[str], mended: list[Difference], connection: sa.Connection) -> None:
-    wanted = _wanted(connection, ids)
+def _mend(
+    records: SqlRecords, ids: Sequence[str], mended: list[Difference], connection: sa.Connection
+) -> None:
+    wanted = _wanted(records, connection, ids)
     # Set and not added to: it is run again when others in the transaction were undone.
     mended[:] = _compared(ids, _rows(connection, ids), wanted)
     for difference in mended:
@@ -499,26 +539,31 @@ def _rows(connection: sa.Connection, ids: Sequence[str]) -> dict[str, _Row]:
     return {row[0]: _Row(*row) for row in found}
 
 
-def _wanted(connection: sa.Connection, ids: Sequence[str]) -> dict[str, _Row]:
+def _wanted(records: SqlRecords, connection: sa.Connection, ids: Sequence[str]) -> dict[str, _Row]:
     """The rows that the chain says these decisions have."""
     decided = sa.select(_C.id, _C.portfolio, _C.time, _C.model_version, _C.decision, _C.body).where(
         _C.id.in_(ids), _C.kind == "decision", _C.body.is_not(None)
     )
     said = (
-        sa.select(_C.about, _C.time, _C.body)
+        sa.select(_C.id, _C.about, _C.time, _C.body, _C.sealed, _C.data_key)
         .where(_C.about.in_(ids), _C.kind == "outcome", _C.body.is_not(None))
         .order_by(_C.sequence)
     )
-    decisions = {row.id: row for row in connection.execute(decided)}
+    decisions = {row[0]: _Decided(*row) for row in as_stored(connection, decided)}
+    last = {row[1]: row for row in as_stored(connection, said)}
     wanted: dict[str, _Row] = {}
-    for about, time, body in connection.execute(said):
-        # What is none, or about no decision, is the chain's business.
-        with suppress(ValueError, LookupError, TypeError):
-            given = pydantic_core.from_json(body)
-            outcome = Outcome(
-                decision_id=about, defaulted=given["defaulted"], observed=given["observed"]
-            )
-            wanted[about] = _after(outcome, decisions[about], time, given["number"])
+    for record_id, about, time, body, sealed, data_key in last.values():
+        # What is none, or about no decision, is the chain's business; of an erased one none is.
+        with suppress(ValueError, LookupError, TypeError, EvidenceInvalid):
+            if not isinstance(sealed, bytes) or not isinstance(data_key, bytes):
+                continue
+            personal = records.opened(record_id, sealed, data_key)
+            if personal is None:
+                told = "outcomes are held against the records with the keys that seal them"
+                raise KeysInvalid(f"{told}, and one is not given")
+            outcome = Outcome(decision_id=about, **personal)
+            number = pydantic_core.from_json(body)["number"]
+            wanted[about] = _after(outcome, decisions[about], time, number)
     return wanted
 
 

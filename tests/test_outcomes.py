@@ -13,12 +13,12 @@ import sqlalchemy as sa
 
 from credit_risk import outcomes
 from credit_risk.audit import erasure, retention
-from credit_risk.audit.log import SqlAuditLog
+from credit_risk.audit.log import SqlAuditLog, SqlRecords
 from credit_risk.audit.records import instant
 from credit_risk.audit.tables import OUTCOMES, RECORDS
 from credit_risk.bodies import Repeating
 from credit_risk.decisions import Call, new_id
-from credit_risk.errors import Conflict, RecordNotFound
+from credit_risk.errors import Conflict, KeysInvalid, RecordNotFound
 from credit_risk.outcomes import AT_ONCE, STATES, add
 from tests import toys
 from tests.audit.test_checkpoints import altered
@@ -65,7 +65,7 @@ class Lender:
 
     def differing(self) -> list[tuple[str, str]]:
         """Decision and kind of each difference."""
-        found = outcomes.differences(self.log.reading)
+        found = outcomes.differences(self.log)
         return sorted((one.decision_id, one.kind) for one in found)
 
 
@@ -94,14 +94,9 @@ def test_an_outcome_is_a_record_about_its_decision_and_a_row(any_lender: Lender)
     assert any_lender.states(told(one), told(two, defaulted=True)) == ["recorded", "recorded"]
 
     (record,) = any_lender.log.find(about=two)
-    assert (record.kind, record.personal) == ("outcome", None)
+    assert (record.kind, record.body) == ("outcome", {"number": 1, "by": "ada"})
     assert record.model_version == any_lender.records[1].model_version
-    assert record.body == {
-        "defaulted": True,
-        "observed": str(OBSERVED),
-        "number": 1,
-        "by": "ada",
-    }
+    assert record.personal == {"defaulted": True, "observed": str(OBSERVED)}
     by_id = {row["decision_id"]: row for row in any_lender.listed()}
     assert set(by_id) == {one, two}
     body = any_lender.records[1].body
@@ -308,7 +303,7 @@ def test_a_table_that_is_not_what_the_records_say_is_named_and_made_anew(lender:
     altered(lender.log, sa.update(OUTCOMES).values(defaulted=0, pd=0.5))
     altered(lender.log, sa.insert(OUTCOMES).values(extra))
 
-    found = {one.decision_id: one for one in outcomes.differences(lender.log.reading)}
+    found = {one.decision_id: one for one in outcomes.differences(lender.log)}
     assert {key: one.kind for key, one in found.items()} == {
         one: "missing",
         two: "different",
@@ -331,10 +326,10 @@ def test_an_outcome_recorded_meanwhile_is_no_difference(
     left = [lambda: lender.say(told(one, defaulted=True))]
     look = outcomes._wanted  # noqa: SLF001 - the moment between
 
-    def wanted(connection: sa.Connection, ids: Sequence[str]) -> object:
+    def wanted(records: SqlRecords, connection: sa.Connection, ids: Sequence[str]) -> object:
         if left:
             left.pop()()
-        return look(connection, ids)
+        return look(records, connection, ids)
 
     monkeypatch.setattr(outcomes, "_wanted", wanted)
     assert lender.differing() == []
@@ -344,9 +339,15 @@ def test_an_outcome_recorded_meanwhile_is_no_difference(
 def test_a_record_that_is_no_outcome_leads_nowhere(lender: Lender) -> None:
     """Whether it is whole is the chain's to say."""
     lender.say(told(lender.ids[0]))
-    altered(lender.log, sa.update(RECORDS).where(RECORDS.c.kind == "outcome").values(body="[]"))
-
-    assert lender.differing() == [(lender.ids[0], "extra")]
+    ours = sa.update(RECORDS).where(RECORDS.c.kind == "outcome")
+    for changed in (
+        {"body": "[]"},
+        {"body": sa.text("CAST(X'FF' AS TEXT)")},
+        {"sealed": b"\0" * 40},
+        {"data_key": sa.text("'no bytes'")},
+    ):
+        altered(lender.log, ours.values(changed))
+        assert lender.differing() == [(lender.ids[0], "extra")]
 
 
 def test_retention_waits_for_outcomes_and_takes_them_along(any_lender: Lender) -> None:
@@ -367,14 +368,68 @@ def test_retention_waits_for_outcomes_and_takes_them_along(any_lender: Lender) -
     assert any_lender.differing() == []
 
 
-def test_an_erasure_leaves_what_came_of_a_decision(lender: Lender) -> None:
-    """As it leaves PD and decision: without the application, they name nobody."""
+def erase(log: SqlAuditLog, one: str) -> None:
+    """Erase the personal data of a record, and of those about it."""
+    erasure.erase(log, log, [one], by="clerk", reason="asked", progress=lambda *_: None)
+
+
+def test_an_erasure_takes_what_became_of_a_decision(any_lender: Lender) -> None:
+    """It says what the person did. That there were outcomes stays, and no more are taken."""
+    one, two, _ = any_lender.ids
+    any_lender.say(told(one), told(two))
+    any_lender.say(told(one, defaulted=True))
+    erase(any_lender.log, one)
+
+    assert any_lender.log.get(one).withheld == "erased"
+    assert [row["decision_id"] for row in any_lender.listed()] == [two]
+    history = outcomes.history(any_lender.log, toys.NAME, one)
+    assert [(row["number"], row["defaulted"], row["observed"]) for row in history] == [
+        (2, None, None),
+        (1, None, None),
+    ]
+    assert any_lender.states(told(one)) == ["erased"]
+    assert any_lender.differing() == []
+    assert outcomes.rebuild(any_lender.log, any_lender.log) == {}
+
+
+def test_an_outcome_can_be_erased_alone(lender: Lender) -> None:
+    """Nothing is known of the decision then, until somebody says it again."""
     one = lender.ids[0]
     lender.say(told(one))
-    erasure.erase(
-        lender.log, lender.log, [one], by="clerk", reason="asked", progress=lambda *_: None
-    )
+    lender.say(told(one, defaulted=True))
+    erase(lender.log, outcomes.history(lender.log, toys.NAME, one)[0]["record"])
 
-    assert lender.log.get(one).withheld == "erased"
-    assert [row["decision_id"] for row in lender.listed()] == [one]
-    assert lender.differing() == []
+    assert (lender.listed(), lender.differing()) == ([], [])
+    assert lender.log.get(one).withheld is None
+
+
+def test_who_is_erased_between_reading_and_writing_has_no_outcome(
+    lender: Lender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at again."""
+    one = lender.ids[0]
+    look = outcomes._found  # noqa: SLF001 - the moment between
+
+    def found(connection: sa.Connection, rows: Sequence[Outcome]) -> object:
+        seen = look(connection, rows)
+        if lender.log.get(one).withheld is None:
+            erase(lender.log, one)
+        return seen
+
+    monkeypatch.setattr(outcomes, "_found", found)
+    assert lender.states(told(one)) == ["erased"]
+    assert lender.log.count(kind="outcome") == 0
+
+
+def test_without_its_key_an_outcome_is_compared_with_nothing(
+    lender: Lender, tmp_path: Path
+) -> None:
+    """That is said, and the table is left as it is."""
+    lender.say(told(lender.ids[0]))
+    before = lender.listed()
+    with closing(SqlRecords(f"sqlite:///{tmp_path / 'records.db'}", None)) as records:
+        with pytest.raises(KeysInvalid, match="one is not given"):
+            list(outcomes.differences(records))
+        with pytest.raises(KeysInvalid, match="one is not given"):
+            outcomes.rebuild(records, lender.log)
+    assert lender.listed() == before

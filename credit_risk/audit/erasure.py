@@ -7,8 +7,9 @@ erasure is itself on record: one of kind "erasure" ``about`` the record that was
 same transaction, whose body names every record that lost its key:
 ``{"by": ..., "reason": ..., "records": [id, ...]}``.
 
-What came of the application (PD, band, decision, reasons, outcome) stays: without it, it names
-nobody.
+How was decided (PD, band, decision, reasons) stays: it is what the law has lenders keep, and names
+nobody without the application. What the person did since, the outcome, was kept for the sake of
+the model, and goes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
-from credit_risk import idempotency, windows
+from credit_risk import idempotency, outcomes, windows
 from credit_risk.audit.records import Record
 from credit_risk.audit.tables import GROUPS, RECORDS
 from credit_risk.decisions import new_id
@@ -184,6 +185,7 @@ def _destroy(findings: list[Finding], connection: sa.Connection) -> None:
     erased = [finding.id for finding in findings]
     connection.execute(sa.delete(GROUPS).where(GROUPS.c.decision_id.in_(erased)))
     windows.withdraw(connection, erased)
+    outcomes.forget(connection, erased)
     destroyed = sum(
         connection.execute(_DESTROY, {"ids": chunk}).rowcount for chunk in _chunks(named)
     )

@@ -88,6 +88,10 @@ class Report:
     """Cases of which the queue of reviews says otherwise than the chain; nothing of the chain's."""
     misqueued: int = 0
     """How many there are."""
+    outcomes: list[Difference] = field(default_factory=list)
+    """Decisions of whose outcomes the table says otherwise than the chain."""
+    misrecorded: int | None = None
+    """How many there are; None if nobody looked, for want of the keys."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -106,6 +110,12 @@ class Report:
         self.misqueued += 1
         if len(self.queue) < FINDINGS_KEPT:
             self.queue.append(difference)
+
+    def add_outcome(self, difference: Difference) -> None:
+        """The table of outcomes says otherwise than the chain."""
+        self.misrecorded = (self.misrecorded or 0) + 1
+        if len(self.outcomes) < FINDINGS_KEPT:
+            self.outcomes.append(difference)
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
@@ -129,6 +139,10 @@ class Report:
             "queue": {
                 "differences": self.misqueued,
                 "cases": [difference._asdict() for difference in self.queue],
+            },
+            "outcomes": {
+                "differences": self.misrecorded,
+                "rows": [difference._asdict() for difference in self.outcomes],
             },
             "notes": self.notes,
         }

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -22,7 +22,7 @@ from credit_risk.errors import KeysInvalid, RecordNotFound
 from credit_risk.settings import Settings
 
 if TYPE_CHECKING:
-    from credit_risk.audit.checkpoints import Checkpoint, Reading
+    from credit_risk.audit.checkpoints import Checkpoint
     from credit_risk.audit.findings import Report
     from credit_risk.audit.log import SqlRecords
     from credit_risk.audit.queue import Difference
@@ -64,9 +64,10 @@ def verify(
 ) -> None:
     """Verify the whole log of records, and name whatever is not as it was written.
 
-    Reads only, also while servers write. Exit code 5: something is not as it was written; 6:
-    only the queue of reviews is otherwise, see `credit-risk audit queue`; 1: with --open, what is
-    as it was written could not all be opened, for want of the right keys.
+    The tables beside it, which are made of it, are held against it. Reads only, also while servers
+    write. Exit code 5: something is not as it was written; 6: only the queue of reviews or the
+    table of outcomes is otherwise, see `credit-risk audit queue` and `outcomes`; 1: with --open,
+    what is as it was written could not all be opened, for want of the right keys.
     """
     settings = Settings()
     from credit_risk.audit import checkpoints
@@ -92,7 +93,7 @@ def verify(
         _print_report(report)
     if not report.whole:
         raise typer.Exit(OTHERWISE)
-    if report.misqueued:
+    if report.misqueued or report.misrecorded:
         raise typer.Exit(MISQUEUED)
     if sealing is not None and report.unopened:
         missing = ", ".join(
@@ -137,6 +138,7 @@ def _print_report(report: Report) -> None:
         if number:
             print_line(f"{told}: {number:,}")
     _print_queue(report.queue, report.misqueued)
+    _print_outcomes(report.outcomes, report.misrecorded or 0)
     for note in report.notes:
         print_progress(f"note: {note}")
 
@@ -153,6 +155,18 @@ def _print_queue(differences: Sequence[Difference], number: int) -> None:
         )
 
 
+def _print_outcomes(differences: Sequence[Difference], number: int) -> None:
+    for difference in differences[:_SHOWN]:
+        print_line(f"outcomes: {difference}")
+    if number > _SHOWN:
+        print_line(f"outcomes: and {number - _SHOWN:,} more")
+    if number:
+        print_progress(
+            "the table of outcomes is not what the records say; they are the evidence, and "
+            "`credit-risk audit outcomes --rebuild` makes it anew from them"
+        )
+
+
 @app.command()
 def queue(
     rebuild: Annotated[
@@ -166,7 +180,9 @@ def queue(
     """
     from credit_risk.audit import queue as waiting
 
-    mended, found = _held(waiting, rebuild=rebuild)
+    mended, found = _held(
+        waiting.rebuild, lambda records: waiting.differences(records.reading), rebuild=rebuild
+    )
     if as_json:
         cases = [difference._asdict() for difference in found]
         print_json({"mended": mended, "differences": len(found), "cases": cases})
@@ -193,7 +209,7 @@ def outcomes(
     """
     from credit_risk import outcomes as known
 
-    mended, found = _held(known, rebuild=rebuild)
+    mended, found = _held(known.rebuild, known.differences, rebuild=rebuild)
     if as_json:
         rows = [difference._asdict() for difference in found]
         print_json({"mended": mended, "differences": len(found), "rows": rows})
@@ -202,25 +218,17 @@ def outcomes(
             print_line(f"outcomes: mended {mended:,} rows")
         if not found:
             print_line("outcomes: as the records say")
-        for difference in found[:_SHOWN]:
-            print_line(f"outcomes: {difference}")
-        if len(found) > _SHOWN:
-            print_line(f"outcomes: and {len(found) - _SHOWN:,} more")
+        _print_outcomes(found, len(found))
     if found:
         raise typer.Exit(MISQUEUED)
 
 
-class _Table(Protocol):
-    """A table beside the chain, such as `credit_risk.outcomes`."""
-
-    def differences(self, reading: Reading) -> Iterator[Difference]:
-        """What it says otherwise than the chain."""
-
-    def rebuild(self, records: SqlRecords, log: AuditLog) -> Counter[str]:
-        """Make it what the chain says."""
-
-
-def _held(table: _Table, *, rebuild: bool) -> tuple[int, list[Difference]]:
+def _held(
+    mend: Callable[[SqlRecords, AuditLog], Counter[str]],
+    differences: Callable[[SqlRecords], Iterator[Difference]],
+    *,
+    rebuild: bool,
+) -> tuple[int, list[Difference]]:
     """How many rows were mended, if they were to be, and what differs then."""
     settings = Settings()
     from credit_risk.audit.log import open_log, open_records
@@ -230,8 +238,8 @@ def _held(table: _Table, *, rebuild: bool) -> tuple[int, list[Difference]]:
         mended = 0
         if rebuild:
             log = opened.enter_context(contextlib.closing(open_log(settings)))
-            mended = table.rebuild(records, log).total()
-        return mended, list(table.differences(records.reading))
+            mended = mend(records, log).total()
+        return mended, list(differences(records))
 
 
 @app.command()

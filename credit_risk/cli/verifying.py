@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from credit_risk.cli.opening import months_least, text_of
 from credit_risk.cli.printing import rows_done
-from credit_risk.errors import EvidenceInvalid
+from credit_risk.errors import EvidenceInvalid, KeysInvalid
 from credit_risk.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,11 +59,24 @@ def verified(
             progress=progress,
         )
     _hold_against_note(report, records, settings.note, trusted)
+    _hold_outcomes(report, records)
     if not trusted:
         report.notes.append(_UNCHECKED)
     elif not public_keys:
         report.notes.append(_OWN_KEY)
     return report
+
+
+def _hold_outcomes(report: Report, records: SqlRecords) -> None:
+    """Hold the table of outcomes against the records, which takes the keys that seal them."""
+    from credit_risk import outcomes
+
+    try:
+        for difference in outcomes.differences(records):
+            report.add_outcome(difference)
+        report.misrecorded = report.misrecorded or 0
+    except KeysInvalid as error:
+        report.notes.append(f"the table of outcomes was NOT compared: {error}")
 
 
 def _trusted(settings: Settings, public_keys: Sequence[Path]) -> list[Ed25519PublicKey]:

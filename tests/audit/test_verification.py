@@ -50,6 +50,7 @@ def test_a_whole_log_is_whole(case: Case) -> None:
         "found": 0,
         "findings": [],
         "queue": {"differences": 0, "cases": []},
+        "outcomes": {"differences": None, "rows": []},
         "notes": [],
     }
     assert log == Statement.read(case.checkpoint(1).statement).log

@@ -114,7 +114,10 @@ def test_no_records_have_no_outcomes(run: Callable[..., Outcome], place: Place) 
 
 
 def test_a_table_that_is_otherwise_is_named_and_made_anew(
-    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+    run: Callable[..., Outcome],
+    place: Place,
+    trees_package: ModelPackage,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The records are the evidence, and stay."""
     (one,) = decide(place, trees_package, toys.SAFE)
@@ -126,7 +129,18 @@ def test_a_table_that_is_otherwise_is_named_and_made_anew(
     assert told.code == 6
     assert told.out == f"outcomes: different: decision {one} has another defaulted in the table\n"
     assert run("audit", "outcomes", "--json").json()["differences"] == 1
+    verified = run("audit", "verify")
+    assert verified.code == 6
+    assert "; whole\n" in verified.out
+    assert told.out in verified.out
+    assert "credit-risk audit outcomes --rebuild" in verified.err
+    found = run("audit", "verify", "--json").json()["outcomes"]
+    assert (found["differences"], found["rows"][0]["decision_id"]) == (1, one)
     assert run("audit", "outcomes", "--rebuild").out == (
         "outcomes: mended 1 rows\noutcomes: as the records say\n"
     )
     assert run("audit", "verify").code == 0
+    monkeypatch.delenv("CREDIT_RISK_ENCRYPTION_KEYS")
+    shut = run("audit", "verify", "--json")
+    assert (shut.code, shut.json()["outcomes"]["differences"]) == (0, None)
+    assert "the table of outcomes was NOT compared" in " ".join(shut.json()["notes"])
