@@ -279,6 +279,27 @@ class Settings(BaseSettings):
         float,
         Field(gt=0, le=HOUR, description="How often a worker looks for a newly activated version."),
     ] = 0.5
+    shadow_seconds: Annotated[
+        float,
+        Field(
+            ge=1,
+            le=HOUR,
+            description="The process that asks a challenger is ended and started again when it "
+            "does not go on for so long, time in which no core was free not counted.",
+        ),
+    ] = 60.0
+    shadow_memory_mb: Annotated[
+        int,
+        Field(ge=256, le=65_536, description="Memory that this process may have of its own, MiB."),
+    ] = 1_024
+    shadow_behind_max: Annotated[
+        int,
+        Field(
+            ge=1_000,
+            description="A challenger that is more records behind skips to the newest, and says "
+            "so.",
+        ),
+    ] = 1_000_000
     trace_ratio: Annotated[
         float,
         Field(

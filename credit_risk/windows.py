@@ -281,7 +281,7 @@ def applicants(
         )
         with records.reading() as connection:
             rows = connection.execute(some.order_by(_C.sequence)).all()
-        opened = (_opened(records, *row) for row in rows)
+        opened = (application_of(records, *row) for row in rows)
         read += [application for application in opened if application is not None]
     return schema.matrix(read)
 
@@ -363,14 +363,14 @@ def _sorted(
                 return sequence - 1, True
             one = found[key] = _Found()
         one.made[decision] += 1
-        application = _opened(records, record_id, sealed, data_key)
+        application = application_of(records, record_id, sealed, data_key)
         if application is not None:
             one.applications.append(application)
             one.pds.append(pydantic_core.from_json(body)["probability_of_default"])
     return upto, False
 
 
-def _opened(
+def application_of(
     records: SqlRecords, record_id: str, sealed: bytes | None, data_key: bytes | None
 ) -> dict[str, Any] | None:
     """The application; None where it is withheld, or was altered, which is the chain's to say."""

@@ -203,6 +203,67 @@ def _outcomes() -> list[panels.Visual]:
     ]
 
 
+def _challenger() -> list[panels.Visual]:
+    asked = "credit_shadow_decisions_total{@portfolio}"
+    return [
+        listing(
+            "Challenger",
+            "The package that challenges the one that decides (1), and those that did before (0).",
+            query("max by (model_version) (credit_challenger_info{@portfolio})", ""),
+            columns={"model_version": "model", "Value": "challenges"},
+        ),
+        figure(
+            "Canary",
+            "Share of applicants that the challenger is to decide about; with 0 it is only asked.",
+            "percentunit",
+            query("max(credit_canary_share_ratio{@portfolio})", "share"),
+            height=8,
+        ),
+        figure(
+            "Asked",
+            "Whether the challenger is asked about what is decided. It is given up when its "
+            "process ends too often; another challenge begins anew.",
+            "none",
+            query("max(credit_shadow_given_up{@portfolio})", "state"),
+            states={0: ("asked", panels.GOOD), 1: ("given up", panels.BAD)},
+            height=8,
+        ),
+        lines(
+            "Shadow is behind by",
+            "How long the first decision waits that the challenger was not asked about.",
+            "s",
+            query("max(credit_shadow_lag_seconds{@portfolio})", "lag"),
+        ),
+        lines(
+            "What the challenger would decide",
+            "Share of decisions on which it agrees, or would be milder or stricter, or failed.",
+            "percentunit",
+            query(share(rate(asked, "outcome"), rate(asked)), "{{outcome}}"),
+            colours={"same": panels.GOOD, "failed": panels.BAD},
+            width=12,
+        ),
+        lines(
+            "Records behind and skipped",
+            "Records that the challenger is behind, and those left out in the time shown because "
+            "it was too far behind.",
+            "short",
+            query("max(credit_shadow_behind_records{@portfolio})", "behind"),
+            query(increase("credit_shadow_skipped_records_total{@portfolio}"), "skipped"),
+            width=6,
+        ),
+        lines(
+            "Its process ends",
+            "Why the process that asks the challenger ended, in the time shown. Decisions do not "
+            "wait for it.",
+            "none",
+            query(
+                increase("credit_shadow_process_failures_total{@portfolio}", "cause"), "{{cause}}"
+            ),
+            width=6,
+        ),
+    ]
+
+
 def _job() -> list[panels.Visual]:
     return [
         figure(
@@ -335,6 +396,7 @@ def dashboard() -> Dashboard:
             "Against the reference": _reference(),
             "Quality of data": _quality(),
             "Outcomes and retraining": _outcomes(),
+            "Champion and challenger": _challenger(),
             "Monitoring job": _job(),
             "What decides": _model(),
         },

@@ -22,14 +22,17 @@ from credit_risk import __version__
 from credit_risk.audit.records import RecordKind
 from credit_risk.idempotency import Outcome
 from credit_risk.policy import DECISIONS, SEVERITY
+from credit_risk.shadowing import Cause
 from credit_risk.stability import FLOOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from credit_risk.audit.checkpoints import Checkpoint
+    from credit_risk.challenges import Challenge
     from credit_risk.package import ModelPackage
     from credit_risk.reviews import Direction, PersonsDecision
+    from credit_risk.shadowing import Behind
 
 LATENCY_BUCKETS = (
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
@@ -298,6 +301,57 @@ class PackageMetrics:
         )
 
 
+class ChallengerMetrics:
+    """The package that challenges what decides, and who asks it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter = partial(Counter, registry=registry)
+        # What the worker that looked last found: another one may have had the process before.
+        gauge = partial(Gauge, multiprocess_mode="livemostrecent", registry=registry)
+        self.info = gauge(
+            "credit_challenger_info",
+            "1 for the package that challenges the one that decides, 0 for one that did before.",
+            ["portfolio", "model_version"],
+        )
+        self.share = gauge(
+            "credit_canary_share_ratio",
+            "Share of applicants that the challenger is to decide about.",
+            ["portfolio"],
+        )
+        self.shadowed = counter(
+            "credit_shadow_decisions",
+            "Decisions that the other one of champion and challenger was asked about, by what the "
+            "challenger says: same, milder, stricter, or failed.",
+            ["portfolio", "model_version", "outcome"],
+        )
+        self.skipped = counter(
+            "credit_shadow_skipped_records",
+            "Records that were left out because the challenger was too far behind.",
+            ["portfolio"],
+        )
+        self.failures = counter(
+            "credit_shadow_process_failures",
+            "Times that the process which asks the challenger ended: crashed, hung, memory or "
+            "package.",
+            ["portfolio", "cause"],
+        )
+        self.behind = gauge(
+            "credit_shadow_behind_records",
+            "Records that the challenger is behind.",
+            ["portfolio"],
+        )
+        self.lag = gauge(
+            "credit_shadow_lag_seconds",
+            "How long the first decision waits that the challenger was not asked about.",
+            ["portfolio"],
+        )
+        self.given_up = gauge(
+            "credit_shadow_given_up",
+            "1 if the challenger is asked no more, because its process ended too often.",
+            ["portfolio"],
+        )
+
+
 class EvidenceMetrics:
     """Records, their chain and its checkpoints."""
 
@@ -429,6 +483,7 @@ class Metrics:
         self.decisions = DecisionMetrics(registry)
         self.population = PopulationMetrics(registry)
         self.packages = PackageMetrics(registry)
+        self.challenger = ChallengerMetrics(registry)
         self.evidence = EvidenceMetrics(registry)
         self.process = ProcessMetrics(registry)
         for kind in get_args(RecordKind):
@@ -482,6 +537,42 @@ class Metrics:
     def activation_failed(self, portfolio: str) -> None:
         """A wanted package could not be loaded."""
         self.packages.activation_failures.labels(portfolio).inc()
+
+    def challenged(
+        self, portfolio: str, challenge: Challenge | None, before: Challenge | None
+    ) -> None:
+        """Another challenge is in force from now on, or none."""
+        metrics = self.challenger
+        if before is not None:
+            metrics.info.labels(portfolio, before.version).set(0)
+        metrics.share.labels(portfolio).set(0.0 if challenge is None else challenge.share)
+        if challenge is None:
+            return
+        metrics.info.labels(portfolio, challenge.version).set(1)
+        for of_portfolio in (metrics.skipped, metrics.behind, metrics.lag, metrics.given_up):
+            of_portfolio.labels(portfolio)
+        for cause in get_args(Cause):
+            metrics.failures.labels(portfolio, cause)
+        for outcome in ("same", "milder", "stricter", "failed"):
+            metrics.shadowed.labels(portfolio, challenge.version, outcome)
+
+    def shadowed(self, challenge: Challenge, numbers: Mapping[str, int], skipped: int) -> None:
+        """The other one was asked about so many decisions, which came out so."""
+        for outcome, number in numbers.items():
+            labels = (challenge.portfolio, challenge.version, outcome)
+            self.challenger.shadowed.labels(*labels).inc(number)
+        if skipped:
+            self.challenger.skipped.labels(challenge.portfolio).inc(skipped)
+
+    def shadow_ended(self, challenge: Challenge, cause: Cause) -> None:
+        """The process that asks the challenger ended, or was ended."""
+        self.challenger.failures.labels(challenge.portfolio, cause).inc()
+
+    def shadow_behind(self, portfolio: str, behind: Behind, *, given_up: bool) -> None:
+        """How far behind the challenger is, and whether it is asked no more."""
+        self.challenger.behind.labels(portfolio).set(behind.records)
+        self.challenger.lag.labels(portfolio).set(behind.seconds)
+        self.challenger.given_up.labels(portfolio).set(given_up)
 
     def checkpoint_made(self, checkpoint: Checkpoint) -> None:
         """Records are under a signed checkpoint."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from alembic.config import Config
 
-REVISION = "0002"
+REVISION = "0003"
 """The revision this version reads and writes."""
 State = Literal["empty", "current", "earlier", "later", "unmarked", "unchained", "foreign"]
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -52,7 +52,10 @@ _UNCHAINED = {
     *("policy_version", "decision", "status", "body"),
 }
 """The columns of records before there was a chain."""
-_SINCE = {"0002": {"outcomes", "groups", "populations", "counted", "monitoring_results"}}
+_SINCE = {
+    "0002": {"outcomes", "groups", "populations", "counted", "monitoring_results"},
+    "0003": {"shadow", "shadowing"},
+}
 """The tables that came with each revision after the first."""
 
 

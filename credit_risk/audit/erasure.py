@@ -1,10 +1,10 @@
 """Erasure: a person's data on record made unreadable for good, and the chain as it was.
 
 What is erased of a record is its data key. The ciphertext stays, so the chain verifies, and nobody
-reads it again. The answer kept for a request with an idempotency key goes with it, and so do what
-is known of the applicant's groups, and what monitoring counted of an hour with few decisions. An
-erasure is itself on record: one of kind "erasure" ``about`` the record that was asked for, in the
-same transaction, whose body names every record that lost its key:
+reads it again. With it go the answer kept for a request with an idempotency key, what is known of
+the applicant's groups, what a challenger said about the application, and what monitoring counted of
+an hour with few decisions. An erasure is itself on record: one of kind "erasure" ``about`` the
+record that was asked for, in the same transaction, whose body names every record that lost its key:
 ``{"by": ..., "reason": ..., "records": [id, ...]}``.
 
 How was decided (PD, band, decision, reasons) stays: it is what the law has lenders keep, and names
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
-from credit_risk import idempotency, outcomes, windows
+from credit_risk import idempotency, outcomes, shadowing, windows
 from credit_risk.audit.records import Record
 from credit_risk.audit.tables import GROUPS, RECORDS
 from credit_risk.decisions import new_id
@@ -192,6 +192,7 @@ def _destroy(findings: list[Finding], connection: sa.Connection) -> None:
     left = connection.execute(_ABOUT, {"ids": erased}).first()
     if destroyed != len(named) or left is not None:
         raise Conflict("records about those being erased came or went meanwhile")
+    shadowing.forget(connection, erased)
 
 
 def _chunks(ids: list[str]) -> list[list[str]]:

@@ -132,7 +132,7 @@ class SqlRecords:
         self._sealing = sealing
         self._sound_types: set[tuple[type, ...]] = set()
         with _opening():
-            self._reading = _engine(
+            self._reading = engine_of(
                 sa.make_url(url), busy_timeout, writes=False, serves=self._serves
             )
             with self._reading.connect() as connection:
@@ -334,13 +334,13 @@ class SqlAuditLog(SqlRecords):
         self._batch_most = batch_most
         with _opening():
             url = sa.make_url(url)
-            preparing = _engine(url, busy_timeout, writes=True, serves=False)
+            preparing = engine_of(url, busy_timeout, writes=True, serves=False)
             try:
                 with preparing.begin() as connection:
                     database.prepare(connection)
             finally:
                 preparing.dispose()
-            self._writing = _engine(url, busy_timeout, writes=True, serves=True)
+            self._writing = engine_of(url, busy_timeout, writes=True, serves=True)
         super().__init__(url, sealing, busy_timeout=busy_timeout)
         self._seal = sealing.seal
         insert = sa.insert(RECORDS).inline()
@@ -670,7 +670,7 @@ def upgrade(settings: Settings) -> tuple[str | None, str]:
 @contextmanager
 def _connected(settings: Settings, *, writes: bool) -> Iterator[sa.Connection]:
     """A connection of its own to the database; in a transaction, where it writes."""
-    engine = _engine(settings.audit_url, 5.0, writes=writes, serves=False)
+    engine = engine_of(settings.audit_url, 5.0, writes=writes, serves=False)
     try:
         with engine.begin() if writes else engine.connect() as connection:
             yield connection
@@ -765,7 +765,13 @@ def _conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def _engine(url: sa.URL, busy_timeout: float, *, writes: bool, serves: bool) -> sa.Engine:
+def engine_of(url: sa.URL, busy_timeout: float, *, writes: bool, serves: bool) -> sa.Engine:
+    """Connections to the database of a URL; see `sqlite.engine` and `postgresql.engine`.
+
+    Raises:
+        RecordingFailed: records go to no such database.
+        RecordNotFound: there is no file to read.
+    """
     if url.get_backend_name() == "sqlite":
         return sqlite.engine(url, busy_timeout, writes=writes)
     if url.get_backend_name() == "postgresql":

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
-from credit_risk import idempotency, windows
+from credit_risk import idempotency, shadowing, windows
 from credit_risk.audit.records import Record, RecordKind, instant
 from credit_risk.audit.tables import GROUPS, OUTCOMES, RECORDS, REVIEWS
 from credit_risk.decisions import new_id
@@ -344,6 +344,7 @@ def _take(
         raise Conflict("somebody worked on the records being taken")
     for table in (REVIEWS, OUTCOMES, GROUPS):
         connection.execute(sa.delete(table).where(table.c.decision_id.in_(ids)))
+    shadowing.forget(connection, ids)
 
 
 def _old(terms: Terms, portfolio: str, kind: RecordKind) -> list[sa.ColumnElement[bool]]:

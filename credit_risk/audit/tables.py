@@ -170,3 +170,49 @@ MONITORING_RESULTS = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Index("monitoring_results_by_time", "portfolio", "kind", "time"),
 )
+
+SHADOW = sa.Table(
+    "shadow",
+    METADATA,
+    # What a package says about an application that another one decided about; an index, like the
+    # outcomes: what is needed of the decision is beside it.
+    sa.Column("decision_id", sa.Text, primary_key=True),
+    sa.Column("model_version", sa.Text, primary_key=True),
+    sa.Column("portfolio", sa.Text, nullable=False),
+    sa.Column("decided_by", sa.Text, nullable=False),
+    sa.Column("decided", sa.BigInteger, nullable=False),
+    sa.Column("made_pd", sa.Double, nullable=False),
+    sa.Column("made_decision", sa.Text, nullable=False),
+    sa.Column("made_band", sa.Text, nullable=False),
+    sa.Column("made_reason", sa.Text),
+    # From here on of the package that was only asked; without a PD there is an error.
+    sa.Column("pd", sa.Double),
+    sa.Column("decision", sa.Text),
+    sa.Column("band", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("error", sa.Text),
+    # Of a core, and those of the package that decided, where it was timed on the same rows.
+    sa.Column("seconds", sa.Double),
+    sa.Column("made_seconds", sa.Double),
+    sa.Index("shadow_by_time", "portfolio", "model_version", "decided_by", "decided"),
+)
+
+SHADOWING = sa.Table(
+    "shadowing",
+    METADATA,
+    # How far the challenger of a portfolio is, and the lock of who writes what it says.
+    sa.Column("portfolio", sa.Text, primary_key=True),
+    sa.Column("challenge", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Text, nullable=False),
+    # The last place in the chain whose decision it was asked about.
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("skipped", sa.BigInteger, nullable=False),
+    # How often its process ended, and within what places when it did last.
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("cause", sa.Text),
+    sa.Column("lost_first", sa.BigInteger),
+    sa.Column("lost_last", sa.BigInteger),
+    # Who is at it, and until when others leave it alone.
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("until", sa.BigInteger, nullable=False),
+)

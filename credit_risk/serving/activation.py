@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy as sa
 
-from credit_risk import approvals, environment
+from credit_risk import approvals, challenges, environment
 from credit_risk.audit.records import Record, every
 from credit_risk.audit.tables import RECORDS
 from credit_risk.decisions import new_id
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from credit_risk.audit.records import Alongside, AuditLog, Records
+    from credit_risk.challenges import Challenge
     from credit_risk.package import ModelPackage
     from credit_risk.serving.store import Store
     from credit_risk.settings import Settings
@@ -43,6 +44,11 @@ class ActivationObserver(Protocol):
 
     def activation_failed(self, portfolio: str) -> None:
         """A wanted package could not be loaded."""
+
+    def challenged(
+        self, portfolio: str, challenge: Challenge | None, before: Challenge | None
+    ) -> None:
+        """Another challenge is in force from now on, or none."""
 
 
 def wanted_version(settings: Settings, records: Records | None, store: Store) -> str:
@@ -259,6 +265,8 @@ class ActivePackage:
     A request takes `current` once and uses that package to its end, so a switch drops nothing
     and mixes nothing. What is loaded is checked first; what cannot be loaded leaves the one
     before in place, is logged, counted and shown by ``/health``.
+
+    ``challenge`` is the challenge in force, as it was last seen.
     """
 
     def __init__(
@@ -275,13 +283,23 @@ class ActivePackage:
         version = wanted_version(settings, audit, store)
         self.current = load_to_decide(settings, audit, store, version)
         self._refused: tuple[str, str | None] | None = None
+        self.challenge: Challenge | None = None
         observer.activated(self.current, None)
 
+    @property
+    def champion(self) -> str:
+        """The version that decides."""
+        return self.current.version
+
+    def folders(self) -> dict[str, str]:
+        """The folders of installed packages, by version."""
+        found = self._store.folders(self._settings.portfolio)
+        return {**found, self.current.version: str(self.current.path)}
+
     def follow(self) -> None:
-        """Look for newly activated versions until `close`, unless a version is pinned."""
-        if self._settings.model_version is None:
-            self._thread = threading.Thread(target=self._follow, name="activation", daemon=True)
-            self._thread.start()
+        """Look for newly activated versions, unless one is pinned, and challenges until `close`."""
+        self._thread = threading.Thread(target=self._follow, name="activation", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Stop following."""
@@ -290,12 +308,13 @@ class ActivePackage:
             self._thread.join()
 
     def refresh(self) -> None:
-        """Look once, and switch if another version was activated.
+        """Look once, switch if another version was activated, and see who challenges.
 
         A version that could not be loaded is tried again when it is activated again.
         """
         try:
             wanted = _wanted(self._settings, self._audit, self._store)
+            self._see(challenges.in_force(self._audit, self._settings.portfolio))
         except CreditRiskError as error:
             # Readiness tells of the database; here it only means that nothing is known to be new.
             if not self._unread:
@@ -325,6 +344,22 @@ class ActivePackage:
         self.fault = self._refused = None
         self._observer.activated(package, before)
         logger.info("%s decides from now on, %s no longer", package.version, before.version)
+
+    def _see(self, challenge: Challenge | None) -> None:
+        """Go by the challenge in force."""
+        if challenge == self.challenge:
+            return
+        before, self.challenge = self.challenge, challenge
+        self._observer.challenged(self._settings.portfolio, challenge, before)
+        if challenge is None:
+            logger.info("nobody challenges %s any more", self.current.version)
+        else:
+            logger.info(
+                "%s challenges %s, for %g of applicants",
+                challenge.version,
+                self.current.version,
+                challenge.share,
+            )
 
     def _follow(self) -> None:
         while not self._stop.wait(self._settings.activation_poll_seconds):

@@ -33,6 +33,7 @@ from monitoring import exposition
 from monitoring.accounts import Accounts
 from monitoring.analyst import Analyst
 from monitoring.metrics import Metrics, WorkerMetrics
+from monitoring.shadow import Shadow
 from monitoring.traces import Traces, exporter
 from monitoring.vitals import Vitals
 
@@ -109,6 +110,7 @@ class Runtime:
             partial(store.folders, settings.portfolio),
             self._accounts,
         )
+        self._shadow = Shadow(settings, self._audit, self._active, metrics)
         calls = Calls(
             settings,
             self._active,
@@ -134,6 +136,7 @@ class Runtime:
         self._stopping.follow_parent()
         self._watch.start()
         self._active.follow()
+        self._shadow.start()
         self._signer.start()
         worker = WorkerMetrics(self._registry)
         self._accounts.read(Vitals(self._metrics, worker, lambda: self._audit.waiting).read)
@@ -150,6 +153,7 @@ class Runtime:
     def close(self) -> None:
         """Stop following, and write what is waiting to be recorded."""
         self._watch.close()
+        self._shadow.close()
         self._active.close()
         self._batcher.close()
         self._signer.close()

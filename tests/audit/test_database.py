@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-SINCE_THE_FIRST = ("outcomes", "groups", "populations", "counted", "monitoring_results")
+SINCE_THE_FIRST = (
+    *("outcomes", "groups", "populations", "counted", "monitoring_results"),
+    *("shadow", "shadowing"),
+)
 
 
 @pytest.fixture
@@ -129,9 +132,9 @@ def test_what_cannot_be_upgraded_is_left_as_it_is_and_told_with_what_to_do(
 
 def test_an_earlier_revision_is_to_be_upgraded(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By command, for other servers may be using it."""
-    monkeypatch.setattr(database, "REVISION", "0003")
+    monkeypatch.setattr(database, "REVISION", "0004")
 
-    with pytest.raises(RecordingFailed, match=r"0002\), and this version needs 0003: .* upgrade`"):
+    with pytest.raises(RecordingFailed, match=r"0003\), and this version needs 0004: .* upgrade`"):
         SqlRecords(url, SEALING)
 
 

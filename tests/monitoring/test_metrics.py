@@ -6,6 +6,7 @@ import asyncio
 import io
 import itertools
 import logging
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -21,11 +22,13 @@ from credit_risk.audit.checkpoints import Checkpoint
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.audit.signer import Signer
 from credit_risk.batching import Batched
+from credit_risk.challenges import Challenge
 from credit_risk.decisions import Call
 from credit_risk.errors import RecordingFailed
 from credit_risk.serving import app
 from credit_risk.serving.problems import FAILURES, KINDS
 from credit_risk.serving.watch import LAG_SECONDS, Watch
+from credit_risk.shadowing import Behind
 from monitoring import logs
 from monitoring.accounts import Answered
 from monitoring.exports import Exports
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from credit_risk.package import ModelPackage
 
 CHECKPOINT = Checkpoint(1, 1, 9, "{}", b"", "key")
+CHALLENGE = Challenge("id", toys.NAME, "0123456789ab", 0.05, "id", 0)
 SENTINEL = "sentinel-6021023"
 
 
@@ -126,6 +130,14 @@ def activate(server: Served) -> None:
     server.metrics.started(2)
     server.metrics.activated(server.active.current, None)
     server.metrics.activation_failed(toys.NAME)
+
+
+def challenge(server: Served) -> None:
+    """A challenger is asked, falls behind, and ends too often."""
+    server.metrics.challenged(toys.NAME, CHALLENGE, None)
+    server.metrics.shadowed(CHALLENGE, {"same": 3, "milder": 1}, 7)
+    server.metrics.shadow_ended(CHALLENGE, "hung")
+    server.metrics.shadow_behind(toys.NAME, Behind(9, 0.5), given_up=True)
 
 
 def wait(server: Served) -> None:
@@ -225,6 +237,15 @@ SCENARIOS = {
     "credit_model_info": activate,
     "credit_build_info": activate,
     "credit_activation_failures_total": activate,
+    **dict.fromkeys(
+        (
+            *("credit_challenger_info", "credit_canary_share_ratio"),
+            *("credit_shadow_decisions_total", "credit_shadow_skipped_records_total"),
+            *("credit_shadow_process_failures_total", "credit_shadow_behind_records"),
+            *("credit_shadow_lag_seconds", "credit_shadow_given_up"),
+        ),
+        challenge,
+    ),
     "credit_records_written_total": decide,
     "credit_record_commit_seconds": commit,
     "credit_records_waiting": read,
@@ -402,10 +423,11 @@ def test_a_slow_sender_is_not_held_against_the_server(server: Served) -> None:
 
 
 def test_what_is_rare_is_there_before_it_happens(server: Served) -> None:
-    """Whatever is done, it makes no series that was not there when the worker began."""
+    """Whatever is done, it makes no series that was not there when worker or challenge began."""
     package = server.active.current
     server.metrics.started(1)
     server.metrics.activated(package, None)
+    server.metrics.challenged(toys.NAME, CHALLENGE, None)
     server.metrics.http.expect(app.SCORING, FAILURES)
     before = series(server)
 
@@ -487,7 +509,8 @@ def test_labels_have_few_values_and_none_of_an_applicant(server: Served) -> None
         for label, value in labels:
             assert label != "route" or value in routes
             assert label != "problem" or value in {*KINDS, "none"}
-    text = server.get("/metrics").text
+    # Without the numbers: a time in seconds has any digits.
+    text = re.sub(r" [0-9.e+-]+$", "", server.get("/metrics").text, flags=re.MULTILINE)
     for value in (SENTINEL, "4321"):
         assert value not in text
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from credit_risk.audit.records import Record
+    from credit_risk.challenges import Challenge
     from credit_risk.package import ModelPackage
 
 SECONDS = 30.0
@@ -52,6 +53,7 @@ class Observer:
     def __init__(self) -> None:
         self.switches: list[tuple[str | None, str]] = []
         self.failures: list[str] = []
+        self.challenges: list[tuple[str | None, str | None]] = []
 
     def activated(self, package: ModelPackage, before: ModelPackage | None) -> None:
         """From which version to which."""
@@ -60,6 +62,14 @@ class Observer:
     def activation_failed(self, portfolio: str) -> None:
         """Of which portfolio."""
         self.failures.append(portfolio)
+
+    def challenged(
+        self, portfolio: str, challenge: Challenge | None, before: Challenge | None
+    ) -> None:
+        """By which version, and by which before."""
+        assert portfolio == toys.NAME
+        versions = (before.version if before else None, challenge.version if challenge else None)
+        self.challenges.append(versions)
 
 
 class Place:
