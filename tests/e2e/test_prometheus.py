@@ -23,7 +23,9 @@ import httpx
 import pytest
 import yaml
 
-from credit_risk import simulation
+from credit_risk import package, simulation
+from credit_risk.serving.store import Store
+from credit_risk.settings import Settings
 from grafana.__main__ import FOLDER
 from loadtests import applications, prometheus, server
 from loadtests.prometheus import JOB, MONITOR, Prometheus
@@ -198,6 +200,20 @@ def known_later(serving: RunningServer, folder: Path, decisions: list[str]) -> N
         assert told.returncode == 0, told.stderr + told.stdout
 
 
+def challenged(serving: RunningServer, folder: Path) -> None:
+    """Have the package that decides challenged by one that decides the same."""
+    files = {
+        path.relative_to(PACKAGE).as_posix(): path.read_bytes()
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and path.name != package.MANIFEST
+    }
+    files["card.md"] += b"\n"
+    made = package.write(folder / "challenger", PORTFOLIO, files)
+    version = Store(Settings(state_dir=Path(serving.environment["STATE_DIR"]))).add(made)
+    told = serving.command("challenge", version)
+    assert told.returncode == 0, told.stderr
+
+
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A server of two workers after some minutes' worth of traffic, looked at each second."""
@@ -215,6 +231,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     )
     with starting_in(folder) as starting:
         serving = starting(checkpoint_seconds="1")
+        challenged(serving, folder)
         port = server.free_port()
         with (
             prometheus.running(
@@ -239,7 +256,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             # At a moment when the server was looked at and the rules were evaluated since.
             fields = f'count(credit:feature_psi:1d{{job="{JOB}"}}) >= 11'
             found = f'increase(credit_monitor_runs_total{{job="{MONITOR}",outcome="done"}}[5m]) > 0'
-            at = until(running, f'{fields} and on () up{{job="{JOB}"}} == 1 and on () {found}')
+            same = f'credit_shadow_decisions_total{{job="{JOB}",outcome="same"}}'
+            compared = f"increase({same}[5m]) > 0"
+            seen = f'up{{job="{JOB}"}} == 1 and on () {found} and on () {compared}'
+            at = until(running, f"{fields} and on () {seen}")
             yield Watched(running, serving.url, version, at)
 
 

@@ -26,6 +26,7 @@ from credit_risk.serving.activation import (
     rollback,
     wanted_version,
 )
+from credit_risk.serving.challenging import challenge, end
 from credit_risk.serving.store import DEFAULT, Store
 from credit_risk.settings import Settings
 from tests import served, toys
@@ -546,17 +547,35 @@ def test_a_server_follows_by_itself_until_it_is_closed(place: Place) -> None:
     assert "activation" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_a_pinned_server_does_not_follow(place: Place) -> None:
-    """No thread, and nothing to close."""
+def test_a_pinned_server_does_not_switch(place: Place) -> None:
+    """Whatever was activated; who challenges it, it sees all the same."""
     pinned = place.pinned(place.b)
     active = ActivePackage(pinned, place.log, place.store, place.observer)
     active.follow()
     place.activate(place.c)
+    challenge(pinned, place.log, place.store, place.a)
+    until(lambda: active.challenge is not None)
+
+    assert active.current.version == active.champion == place.b
+    active.close()
+
+
+def test_who_challenges_is_followed_and_told(place: Place) -> None:
+    """Another, the same for a share, and nobody any more."""
+    active = place.active()
+    challenge(place.settings, place.log, place.store, place.b)
+    active.refresh()
+    assert active.challenge is not None
+    assert (active.challenge.version, active.challenge.share) == (place.b, 0.0)
+    assert active.folders()[place.b] == str(place.store.path(toys.NAME, place.b))
+    challenge(place.settings, place.log, place.store, place.c, share=0.1)
+    active.refresh()
+    active.refresh()
+    end(place.settings, place.log)
     active.refresh()
 
-    assert active.current.version == place.b
-    assert "activation" not in [thread.name for thread in threading.enumerate()]
-    active.close()
+    assert active.challenge is None
+    assert place.observer.challenges == [(None, place.b), (place.b, place.c), (place.c, None)]
 
 
 def test_a_package_that_cannot_be_loaded_leaves_the_one_before(
