@@ -25,6 +25,7 @@
     ├── NoticeImpossible       what a notice needs of the package that decided is not there
     ├── Unreachable            a server that made-up applications were to go to does not answer
     ├── MonitoringFailed       what was asked about a window of decisions could not be worked out
+    ├── RegistryUnavailable    the model registry does not answer, or not as one
     ├── CannotServe            the port or the state directory is taken by another server
     └── NotFound               something is not there that was asked for by its name
         ├── FileNotFound           no data or pipeline file is there
@@ -152,6 +153,10 @@ class NoticeImpossible(CreditRiskError):
 
 class MonitoringFailed(CreditRiskError):
     """The process that works out what is asked about many decisions failed, or took too long."""
+
+
+class RegistryUnavailable(CreditRiskError):
+    """The model registry, or what it rests on, does not answer now, or not as it should."""
 
 
 class CannotServe(CreditRiskError):

@@ -11,6 +11,7 @@ import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -36,6 +37,17 @@ def _is_url(text: str) -> str:
     except (ArgumentError, ValueError):
         msg = "not a SQLAlchemy URL, such as postgresql+psycopg://user@host/records"
         raise ValueError(msg) from None
+    return text
+
+
+def _is_http(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+        msg = (
+            "not the URL of a server, such as https://mlflow.example; who asks is said by "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+        raise ValueError(msg)
     return text
 
 
@@ -300,6 +312,17 @@ class Settings(BaseSettings):
             "so.",
         ),
     ] = 1_000_000
+    registry_uri: Annotated[
+        Annotated[str, AfterValidator(_is_http)] | None,
+        Field(
+            description="URL of the MLflow server whose alias `champion` is followed, and whose "
+            "packages are fetched. Unset: no registry. See docs/registry.md.",
+        ),
+    ] = None
+    registry_poll_seconds: Annotated[
+        float,
+        Field(gt=0, le=HOUR, description="How often a server looks whether that alias moved."),
+    ] = 30.0
     trace_ratio: Annotated[
         float,
         Field(

@@ -194,6 +194,20 @@ def _activations() -> list[panels.Visual]:
             ),
             width=8,
         ),
+        lines(
+            "Looks at the model registry",
+            "What came of asking what its aliases stand for: followed is a switch that it said.",
+            "none",
+            query(
+                increase(
+                    "credit_registry_looks_total{@server}",
+                    "portfolio, alias, outcome",
+                    over=INTERVAL,
+                ),
+                "{{portfolio}} {{alias}} {{outcome}}",
+            ),
+            width=24,
+        ),
     ]
 
 

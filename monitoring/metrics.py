@@ -8,6 +8,7 @@ them alone has a label ``pid`` then. What happens on a request's way reaches the
 
 from __future__ import annotations
 
+import itertools
 import platform
 import time
 from bisect import bisect_left
@@ -299,6 +300,12 @@ class PackageMetrics:
             ["portfolio"],
             registry=registry,
         )
+        self.registry_looks = Counter(
+            "credit_registry_looks",
+            "Times the model registry was asked what an alias stands for, by what came of it.",
+            ["portfolio", "alias", "outcome"],
+            registry=registry,
+        )
 
 
 class ChallengerMetrics:
@@ -573,6 +580,17 @@ class Metrics:
         self.challenger.behind.labels(portfolio).set(behind.records)
         self.challenger.lag.labels(portfolio).set(behind.seconds)
         self.challenger.given_up.labels(portfolio).set(given_up)
+
+    def registry_expected(
+        self, portfolio: str, aliases: Iterable[str], outcomes: Iterable[str]
+    ) -> None:
+        """The registry is going to be asked; all that may come of it is at 0."""
+        for alias, outcome in itertools.product(aliases, outcomes):
+            self.packages.registry_looks.labels(portfolio, alias, outcome)
+
+    def registry_asked(self, portfolio: str, alias: str, outcome: str) -> None:
+        """The registry was asked what an alias stands for."""
+        self.packages.registry_looks.labels(portfolio, alias, outcome).inc()
 
     def checkpoint_made(self, checkpoint: Checkpoint) -> None:
         """Records are under a signed checkpoint."""

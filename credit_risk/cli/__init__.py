@@ -30,6 +30,7 @@ from credit_risk.cli import (
     models,
     outcomes,
     promotion,
+    registry,
     replay,
     retention,
     retraining,
@@ -70,6 +71,7 @@ app.command()(retention.retention)
 app.command(name="settings")(settings.show_settings)
 app.command()(settings.version)
 app.add_typer(models.app, name="models")
+app.add_typer(registry.app, name="registry")
 app.add_typer(decisions.app, name="decisions")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")

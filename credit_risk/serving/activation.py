@@ -8,6 +8,7 @@ code change. A server whose ``MODEL_VERSION`` is set serves that version and not
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from dataclasses import replace
@@ -19,11 +20,17 @@ from credit_risk import approvals, challenges, environment
 from credit_risk.audit.records import Record, every
 from credit_risk.audit.tables import RECORDS
 from credit_risk.decisions import new_id
-from credit_risk.errors import Conflict, CreditRiskError, PackageInvalid, PackageNotFound
+from credit_risk.errors import (
+    Conflict,
+    CreditRiskError,
+    PackageInvalid,
+    PackageNotFound,
+    RegistryUnavailable,
+)
 from credit_risk.scoring import check_golden
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from credit_risk.audit.records import Alongside, AuditLog, Records
     from credit_risk.challenges import Challenge
@@ -267,23 +274,33 @@ class ActivePackage:
     before in place, is logged, counted and shown by ``/health``.
 
     ``challenge`` is the challenge in force, as it was last seen.
+
+    ``fetch`` puts a version into the store that is not there, or raises a `CreditRiskError`.
     """
 
     def __init__(
-        self, settings: Settings, audit: AuditLog, store: Store, observer: ActivationObserver
+        self,
+        settings: Settings,
+        audit: AuditLog,
+        store: Store,
+        observer: ActivationObserver,
+        fetch: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
         self._audit = audit
         self._store = store
         self._observer = observer
+        self._fetch = fetch
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.fault: str | None = None
         self._unread = False
         version = wanted_version(settings, audit, store)
-        self.current = load_to_decide(settings, audit, store, version)
+        self.current = self._load(version)
         self._refused: tuple[str, str | None] | None = None
         self.challenge: Challenge | None = None
+
+        self._again = 0.0
         observer.activated(self.current, None)
 
     @property
@@ -328,15 +345,20 @@ class ActivePackage:
         if version == self.current.version:
             self.fault = self._refused = None
             return
-        if wanted == self._refused:
+        if wanted == self._refused and time.monotonic() < self._again:
             return
         try:
-            package = load_to_decide(self._settings, self._audit, self._store, version)
+            package = self._load(version)
         except Exception as error:
             # Whatever loading or trying it came to, the one before goes on deciding, and the
             # thread that looks goes on looking.
             self.fault = f"version {version} was activated but cannot be loaded: {error}"
             self._refused = wanted
+            # What is broken stays so until somebody activates it again; a registry comes back.
+            away = isinstance(error, RegistryUnavailable)
+            self._again = (
+                time.monotonic() + self._settings.registry_poll_seconds if away else math.inf
+            )
             self._observer.activation_failed(self._settings.portfolio)
             logger.exception("%s; %s goes on deciding", self.fault, self.current.version)
             return
@@ -360,6 +382,16 @@ class ActivePackage:
                 self.current.version,
                 challenge.share,
             )
+
+    def _load(self, version: str) -> ModelPackage:
+        """A package, checked; fetched first where it is not here and may be elsewhere."""
+        try:
+            return load_to_decide(self._settings, self._audit, self._store, version)
+        except PackageNotFound:
+            if self._fetch is None:
+                raise
+        self._fetch(version)
+        return load_to_decide(self._settings, self._audit, self._store, version)
 
     def _follow(self) -> None:
         while not self._stop.wait(self._settings.activation_poll_seconds):

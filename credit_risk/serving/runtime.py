@@ -8,7 +8,7 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -20,10 +20,11 @@ from credit_risk.batching import Batcher
 from credit_risk.casework import Casework, number_waiting
 from credit_risk.decisions import Desk, start_record
 from credit_risk.idempotency import Answers
-from credit_risk.serving import activation, problems
+from credit_risk.serving import activation, problems, registry
 from credit_risk.serving.activation import ActivePackage
 from credit_risk.serving.app import SCORING, Calls, Server
 from credit_risk.serving.cases import Cases
+from credit_risk.serving.following import ALIASES, Follower, Outcome
 from credit_risk.serving.monitor import Monitor
 from credit_risk.serving.replays import Replays
 from credit_risk.serving.stopping import Stopping
@@ -74,7 +75,15 @@ class Runtime:
             note=settings.note,
             checked=metrics.chain_checked,
         )
-        self._active = ActivePackage(settings, self._audit, store, metrics)
+        self._models = models = registry.connect(settings)
+        self._follower = fetch = None
+        if models is not None:
+            fetch = partial(registry.fetch_version, models, store, settings)
+            if settings.model_version is None:
+                self._follower = Follower(settings, self._audit, store, models, metrics)
+                metrics.registry_expected(settings.portfolio, ALIASES, get_args(Outcome))
+                self._follower.begin()
+        self._active = ActivePackage(settings, self._audit, store, metrics, fetch)
         # Before anything is decided: decisions name the environment whose listing it holds.
         self._audit.append([start_record(self._active.current)]).result()
         self._accounts.recorded("start", 1)
@@ -137,6 +146,8 @@ class Runtime:
         self._watch.start()
         self._active.follow()
         self._shadow.start()
+        if self._follower is not None:
+            self._follower.start()
         self._signer.start()
         worker = WorkerMetrics(self._registry)
         self._accounts.read(Vitals(self._metrics, worker, lambda: self._audit.waiting).read)
@@ -154,7 +165,11 @@ class Runtime:
         """Stop following, and write what is waiting to be recorded."""
         self._watch.close()
         self._shadow.close()
+        if self._follower is not None:
+            self._follower.close()
         self._active.close()
+        if self._models is not None:
+            self._models.close()
         self._batcher.close()
         self._signer.close()
         self._replays.close()

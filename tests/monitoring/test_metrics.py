@@ -8,7 +8,7 @@ import itertools
 import logging
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -26,6 +26,7 @@ from credit_risk.challenges import Challenge
 from credit_risk.decisions import Call
 from credit_risk.errors import RecordingFailed
 from credit_risk.serving import app
+from credit_risk.serving.following import ALIASES, Outcome
 from credit_risk.serving.problems import FAILURES, KINDS
 from credit_risk.serving.watch import LAG_SECONDS, Watch
 from credit_risk.shadowing import Behind
@@ -140,6 +141,12 @@ def challenge(server: Served) -> None:
     server.metrics.shadow_behind(toys.NAME, Behind(9, 0.5), given_up=True)
 
 
+def ask(server: Served) -> None:
+    """The model registry is asked what an alias stands for."""
+    server.metrics.registry_expected(toys.NAME, ALIASES, get_args(Outcome))
+    server.metrics.registry_asked(toys.NAME, "champion", "unmoved")
+
+
 def wait(server: Served) -> None:
     """A request has begun, and a batch has left rows for the next."""
     server.accounts.arrived()
@@ -237,6 +244,7 @@ SCENARIOS = {
     "credit_model_info": activate,
     "credit_build_info": activate,
     "credit_activation_failures_total": activate,
+    "credit_registry_looks_total": ask,
     **dict.fromkeys(
         (
             *("credit_challenger_info", "credit_canary_share_ratio"),
@@ -428,6 +436,7 @@ def test_what_is_rare_is_there_before_it_happens(server: Served) -> None:
     server.metrics.started(1)
     server.metrics.activated(package, None)
     server.metrics.challenged(toys.NAME, CHALLENGE, None)
+    server.metrics.registry_expected(toys.NAME, ALIASES, get_args(Outcome))
     server.metrics.http.expect(app.SCORING, FAILURES)
     before = series(server)
 

@@ -1,0 +1,92 @@
+"""`credit-risk registry`: what the model registry says, and moving its aliases."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from credit_risk.cli.opening import chosen_portfolio, wanted_version
+from credit_risk.cli.options import AsJson, PortfolioName
+from credit_risk.cli.printing import print_json, print_line, wide
+from credit_risk.errors import PackageNotFound, RegistryUnavailable
+
+if TYPE_CHECKING:
+    from credit_risk.serving.registry import Registry
+    from credit_risk.settings import Settings
+
+NONE = "there is no registry: CREDIT_RISK_REGISTRY_URI is not set"
+
+app = typer.Typer(no_args_is_help=True, help="The model registry, an MLflow server.")
+
+
+@app.command()
+def status(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> None:
+    """List the portfolio's versions in the registry, with their aliases, and which decides here."""
+    settings, _ = chosen_portfolio(portfolio_name)
+    from credit_risk.serving.following import ALIASES
+    from credit_risk.serving.registry import STATUS_TAG, VERSION_TAG
+    from credit_risk.serving.store import Store
+
+    name = settings.portfolio
+    with contextlib.closing(_registry(settings)) as registry:
+        named = {alias: registry.aliased(name, alias) for alias in ALIASES}
+        versions = list(registry.versions(name))
+    store = Store(settings)
+    try:
+        decides = wanted_version(settings, store)
+    except PackageNotFound:
+        decides = None
+    held = [[a for a, v in named.items() if v and v.number == one.number] for one in versions]
+    if as_json:
+        rows = [
+            {
+                "number": one.number,
+                "package": one.tags.get(VERSION_TAG),
+                "aliases": aliases,
+                "status": one.tags.get(STATUS_TAG),
+                "decides": one.tags.get(VERSION_TAG) == decides,
+            }
+            for one, aliases in zip(versions, held, strict=True)
+        ]
+        print_json({"portfolio": name, "decides": decides, "versions": rows})
+        return
+    table = Table("number", "package", "aliases", "status", "decides", box=None)
+    for one, aliases in zip(versions, held, strict=True):
+        package = one.tags.get(VERSION_TAG, "not ours")
+        mark = "*" if package == decides else ""
+        table.add_row(one.number, package, " ".join(aliases), one.tags.get(STATUS_TAG), mark)
+    wide.print(table, highlight=False)
+
+
+@app.command()
+def move(
+    version: Annotated[str, typer.Argument(help="Package that the alias is to stand for.")],
+    alias: Annotated[
+        Literal["champion", "challenger"], typer.Option(help="Which alias.")
+    ] = "champion",
+    portfolio_name: PortfolioName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have an alias of the registry stand for a package; servers that follow it switch."""
+    settings, _ = chosen_portfolio(portfolio_name)
+    from credit_risk.serving.registry import move_alias
+
+    number = move_alias(settings, version, alias)
+    if number is None:
+        raise RegistryUnavailable(NONE)
+    if as_json:
+        print_json({"portfolio": settings.portfolio, "alias": alias, "number": number})
+    else:
+        print_line(f"{settings.portfolio}: {alias} is {version} now, version {number} there")
+
+
+def _registry(settings: Settings) -> Registry:
+    from credit_risk.serving import registry
+
+    found = registry.connect(settings)
+    if found is None:
+        raise RegistryUnavailable(NONE)
+    return found
