@@ -9,6 +9,7 @@ and whoever wants another answer asks for another check.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from credit_risk.audit.records import Record, moment
 from credit_risk.audit.tables import RECORDS
 from credit_risk.decisions import new_id
-from credit_risk.errors import Conflict, RecordNotFound
+from credit_risk.errors import CheckNotFound, Conflict, RecordNotFound
 
 if TYPE_CHECKING:
     from credit_risk.audit.log import SqlAuditLog, SqlRecords
@@ -64,7 +65,7 @@ def shown(records: SqlRecords, portfolio: str, check_id: str) -> dict[str, Any]:
     """A check on record, and what was decided on it.
 
     Raises:
-        RecordNotFound: the portfolio has no such check.
+        CheckNotFound: the portfolio has none of that id.
     """
     check = _check(records, portfolio, check_id)
     found = records.find(about=check_id, kind="retraining-decision", limit=1)
@@ -114,10 +115,11 @@ async def decide(
 
 def _check(records: SqlRecords, portfolio: str, check_id: str) -> Record:
     if re.fullmatch(_UUID, check_id):
-        found = records.get(check_id)
-        if found.kind == "retraining-check" and found.portfolio == portfolio:
-            return found
-    raise RecordNotFound("the portfolio has no such check")
+        with suppress(RecordNotFound):
+            found = records.get(check_id)
+            if found.kind == "retraining-check" and found.portfolio == portfolio:
+                return found
+    raise CheckNotFound("the portfolio has no such check")
 
 
 def _once(check_id: str, connection: sa.Connection) -> None:

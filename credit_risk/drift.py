@@ -477,7 +477,7 @@ def _drawn(cells: _Cells, share: Floats, parts: Floats) -> tuple[Bin, ...]:
 
 def _recommend(verdict: Verdict, found: Sequence[Comparison], rows: int) -> str:
     if verdict == "too-few":
-        return f"{rows} rows are too few to tell drift from chance. Compare a longer window."
+        return f"{rows:,} applicants are too few to tell drift from chance. Compare more of them."
     if verdict == "stable":
         return "Nothing to do: applicants and scores are those of the reference."
     worst = sorted((c for c in found if c.verdict in _DRIFTED), key=lambda c: -c.psi)

@@ -195,5 +195,9 @@ class RecordNotFound(NotFound):
     """No record has the id asked for, or nothing was recorded yet."""
 
 
+class CheckNotFound(RecordNotFound):
+    """The portfolio has no such check of whether to retrain."""
+
+
 class RecordExpired(RecordNotFound):
     """Retention has taken the record asked for."""

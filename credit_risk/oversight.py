@@ -9,10 +9,12 @@ All of it takes long by the measure of a decision: it is for processes that deci
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -353,7 +355,7 @@ def sample(schema: Schema, rows: object) -> Floats:
     matrix = np.full((len(rows), len(schema.fields)), np.nan)
     specs = {spec.name: (place, spec) for place, spec in enumerate(schema.fields)}
     for number, row in enumerate(rows):
-        faults += _read(row, specs, matrix[number], number)
+        faults += islice(_read(row, specs, matrix[number], number), _FAULTS_MOST)
         if len(faults) >= _FAULTS_MOST:
             break
     if faults:
@@ -392,7 +394,7 @@ def _read(
         place, spec = specs[name]
         code = _code(spec, value)
         if code is None:
-            kind = "a string" if spec.is_category else "a number"
+            kind = "a string" if spec.is_category else "a finite number"
             yield _fault(number, (name,), f"Input should be {kind} or null")
         else:
             into[place] = code
@@ -409,9 +411,11 @@ def _code(spec: FieldSpec, value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        return float(value)
+        number = float(value)
     except OverflowError:
         return None
+    # JSON has neither; its parser takes them, and a number too large for one of them.
+    return number if math.isfinite(number) else None
 
 
 def _fault(row: int, place: Sequence[str], detail: str) -> FieldError:

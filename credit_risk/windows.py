@@ -49,6 +49,7 @@ PERIOD = (
     r"^(([1-9][0-9]?|[1-3][0-9]{2}|400)d|([1-9][0-9]{0,2}|[1-8][0-9]{3}|9[0-5][0-9]{2}|9600)h)$"
 )
 """A period up to now: 1 to 400 days, or 1 to 9600 hours."""
+NO_PERIOD = "give a period up to 9600h or 400d, such as 24h or 7d"
 
 APPLICANTS_MOST = 5_000
 """Applicants read to be looked at one by one."""
@@ -139,7 +140,7 @@ def last(period: str, now: int) -> Window:
         ValueError: it is no such period.
     """
     if not re.fullmatch(PERIOD, period):
-        raise ValueError("give a period up to 9600h or 400d, such as 24h or 7d")
+        raise ValueError(NO_PERIOD)
     hours = int(period[:-1]) * (24 if period.endswith("d") else 1)
     return between(now - hours * HOUR, now)
 

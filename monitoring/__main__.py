@@ -53,6 +53,7 @@ logger = logging.getLogger("credit_risk.monitoring")
 
 _PACKAGES_AT_ONCE = 8
 _MINUTE = 60.0
+_LONGEST_MINUTES = 7 * 24 * 60
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -117,7 +118,10 @@ def run(
     every: Annotated[
         float | None,
         typer.Option(
-            metavar="MINUTES", min=0.01, help="Go on, once in so many minutes; logs are JSON then."
+            metavar="MINUTES",
+            min=0.01,
+            max=_LONGEST_MINUTES,
+            help="Go on, once in so many minutes; logs are JSON then.",
         ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Only now, as without --every.")] = False,

@@ -390,7 +390,7 @@ def test_too_few_rows_have_no_verdict(number: int) -> None:
 
     assert found.verdict == "too-few"
     assert found.rows == number
-    assert found.recommendation.startswith(f"{number} rows are too few")
+    assert found.recommendation.startswith(f"{number} applicants are too few")
     assert found.model_dump_json().count("NaN") == 0
 
 

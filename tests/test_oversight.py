@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -269,6 +270,8 @@ def test_what_the_schema_allows_is_what_it_takes(schema: Schema) -> None:
         ([{"age": True}], "/applications/0/age"),
         ([{"age": 10**400}], "/applications/0/age"),
         ([{"age": [1]}], "/applications/0/age"),
+        ([{"age": math.inf}], "/applications/0/age"),
+        ([{"age": math.nan}], "/applications/0/age"),
     ],
 )
 def test_what_is_no_sample_is_refused_by_its_place(
@@ -288,4 +291,7 @@ def test_a_category_is_a_string(schema: Schema) -> None:
 
     with pytest.raises(RequestInvalid, match="a string or null") as caught:
         sample(schema, [{name: 1}] * 500)
+    assert len(caught.value.errors) == 100
+    with pytest.raises(RequestInvalid, match="Unknown field") as caught:
+        sample(schema, [{f"x{number}": 1 for number in range(500)}])
     assert len(caught.value.errors) == 100

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("credit_risk.serving")
 
 _SAYS = {"missing": "Field required", "extra_forbidden": "Unknown field"}
+_OURS = "Value error, "
+"""What pydantic puts before the words of a validator."""
 _TIME = TypeAdapter(datetime)
 
 
@@ -136,7 +138,7 @@ def checked(kind: type[T], document: dict[str, Any], *, strict: bool = True) -> 
     except ValidationError as error:
         raise RequestInvalid(
             tuple(
-                FieldError(pointer(e["loc"]), _SAYS.get(e["type"], e["msg"]))
+                FieldError(pointer(e["loc"]), _SAYS.get(e["type"], e["msg"].removeprefix(_OURS)))
                 for e in error.errors(include_url=False, include_input=False)
             )
         ) from None

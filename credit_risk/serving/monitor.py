@@ -8,10 +8,11 @@ here: reading ten thousand of them takes longer than deciding a hundred.
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from credit_risk import checks, outcomes, windows
 from credit_risk.audit.records import microseconds
@@ -69,10 +70,17 @@ Version = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Attribute = Annotated[str, Field(pattern=ATTRIBUTE)]
 
 
+def _period(given: object) -> object:
+    """Say what a period is, rather than its pattern, which is described."""
+    if isinstance(given, str) and not re.fullmatch(PERIOD, given):
+        raise ValueError(windows.NO_PERIOD)
+    return given
+
+
 class WindowQuery(Taken):
     """Which decisions to look at: a period up to now, or from one time to another."""
 
-    window: Annotated[str, Field(pattern=PERIOD)] | None = None
+    window: Annotated[str, Field(pattern=PERIOD), BeforeValidator(_period)] | None = None
     begin: Annotated[Time | None, Field(alias="from")] = None
     end: Annotated[Time | None, Field(alias="to")] = None
     model_version: Version | None = None
@@ -81,7 +89,7 @@ class WindowQuery(Taken):
         """The window that is meant; ``usual`` is the period of one that is not given.
 
         Raises:
-            RequestInvalid: none is given, or two, or none that can be.
+            RequestInvalid: none is given, or two, or none that can be, or one in the future.
         """
         begin, end = microseconds(self.begin), microseconds(self.end)
         period = self.window
@@ -89,6 +97,8 @@ class WindowQuery(Taken):
             period = usual
         if (period is None) == (begin is None) or (period is not None and end is not None):
             raise RequestInvalid((FieldError("/window", "Give either window, or from and to"),))
+        if begin is not None and begin > now:
+            raise RequestInvalid((FieldError("/from", "The window begins in the future"),))
         try:
             if period is not None:
                 return windows.last(period, now)

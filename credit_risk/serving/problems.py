@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from credit_risk.decisions import Problem
 from credit_risk.errors import (
     ApplicationInvalid,
+    CheckNotFound,
     Conflict,
     CreditRiskError,
     DeadlineExceeded,
@@ -303,6 +304,7 @@ _BY_ERROR: tuple[tuple[type[CreditRiskError], str, str], ...] = (
     (DeadlineExceeded, "deadline-exceeded", "The time a request has was over"),
     (EvidenceInvalid, "evidence-invalid", "A record does not fit its hash or its checkpoint"),
     (RecordExpired, "record-expired", "Only its place in the chain is left"),
+    (CheckNotFound, "not-found", "The portfolio has no such check"),
     (RecordNotFound, "not-found", "No decision of this portfolio has that id"),
     (PackageNotFound, "package-missing", "It is not installed"),
     (PackageInvalid, "package-missing", "What is installed under its version is altered"),

@@ -120,6 +120,8 @@ def test_wrong_usage_is_refused(watching: Callable[..., Outcome], place: Place) 
     """Before anything is made."""
     assert watching("--once", "--every", "5").code == 2
     assert watching("--metrics-port", "9000").code == 2
+    for minutes in ("nan", "inf", "1e300", "0"):
+        assert watching("--every", minutes).code == 2
     refused(watching("--portfolio", "nobody"), 3, "nobody")
     refused(watching(), 3, "does not exist")
     assert not place.state.exists() or not list(place.state.glob("*.db"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from credit_risk import groups, outcomes
+from credit_risk import groups, outcomes, windows
 from credit_risk.audit import keys
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.errors import Conflict, MonitoringFailed, Overloaded
@@ -192,6 +192,8 @@ LONG = {"applications": [toys.SAFE] * 100}
         ({"window": "7d", "to": "2026-01-01"}, 422, "/window"),
         ({"to": "2026-01-01"}, 422, "/window"),
         ({"from": "2026-01-02", "to": "2026-01-01"}, 422, "/from"),
+        ({"from": "2100-01-01", "to": "2100-01-02"}, 422, "/from"),
+        ({"from": "2100-01-01"}, 422, "/from"),
         ({"from": "2001-01-02", "to": "2026-01-01"}, 422, "/from"),
         ({"from": "0001-01-01", "to": "2026-01-01"}, 422, "/from"),
         ({"from": 1_700_000_000}, 422, "/from"),
@@ -214,6 +216,18 @@ def test_what_is_neither_window_nor_applicants_is_refused_by_place(
 
     assert pointer in {error["pointer"] for error in document["errors"]}
     assert "Sentinel" not in str(document)
+
+
+def test_what_is_wrong_with_a_window_is_said_in_words(server: Served) -> None:
+    """And not as the pattern that it does not match."""
+
+    def said(body: dict[str, str]) -> str:
+        (error,) = problem(server.post("/monitor/drift", body), 422, "invalid-request")["errors"]
+        return str(error["detail"])
+
+    assert said({"window": "9601h"}) == windows.NO_PERIOD
+    assert said({"from": "yesterday"}) == "give a time as 2026-11-22T14:30:00Z"
+    assert said({"from": "2100-01-01"}) == "The window begins in the future"
 
 
 @pytest.mark.parametrize(
@@ -264,8 +278,8 @@ def test_performance_is_of_outcomes_on_record(server: Served) -> None:
     assert answer["rows"] >= ROWS
     assert answer["figures"] is None
     assert answer["not_enough"] == f"{answer['rows']} outcomes are known, and 100 are needed"
-    later = server.get("/monitor/performance?from=2100-01-01&to=2100-01-02").json()
-    assert (later["rows"], later["accepted"]) == (0, 0)
+    before = server.get("/monitor/performance?from=2020-01-01&to=2020-01-02").json()
+    assert (before["rows"], before["accepted"]) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -346,8 +360,9 @@ def test_what_is_no_check_is_not_found(server: Served) -> None:
     path = f"/monitor/retraining-check/{decision}"
     for check_id in (decision, NOWHERE, "x"):
         one = f"/monitor/retraining-check/{check_id}"
-        problem(server.get(one), 404, "not-found")
-        problem(server.post(f"{one}/decision", said), 404, "not-found")
+        for answer in (server.get(one), server.post(f"{one}/decision", said)):
+            document = problem(answer, 404, "not-found")
+            assert document["detail"] == "The portfolio has no such check"
     wrong = said | {"decision": "APPROVE"}
     problem(server.post(f"{path}/decision", wrong), 422, "invalid-request")
     problem(server.post("/monitor/retraining-check", {}), 400, "unexpected-body")
