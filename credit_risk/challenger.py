@@ -526,7 +526,7 @@ def _times(
     Applicants of a group are alike but for what each of the two makes of them, so that a resample
     of them is one of four numbers for each group.
     """
-    large = [group.name for group in measured.groups if group.approval_rate is not None]
+    large = [group.name for group in measured.groups]
     if measured.reference is None or len(large) < 2:  # noqa: PLR2004 - a group and the reference
         return {}
     places = [list(of.names).index(name) for name in large]

@@ -748,8 +748,8 @@ def _fairness(package: ModelPackage, records: SqlRecords | None) -> Topic:
         beside = body["not_enough"] or f"The others are held against {body['reference']}."
         topic.say(
             watched.rests,
-            f"By {body['attribute']}: {body['rows']:,} decisions with a group, "
-            f"{body['unknown']:,} without. {beside}",
+            f"By {body['attribute']}: {body['rows']:,} decisions, {body['unknown']:,} of them "
+            f"without a group. {beside}",
         )
         rows = [
             [

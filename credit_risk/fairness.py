@@ -10,8 +10,8 @@ Two figures that fair-lending reviews ask for, each against a reference group:
   interval of L. V. Hedges and I. Olkin, Statistical Methods for Meta-Analysis, 1985.
 
 Intervals are each at `CONFIDENCE` by itself: of twenty groups without a difference, one may show
-one. A group of fewer than `LEAST_ROWS` has no figures, which would be chance's and might point at
-people.
+one. A group of fewer than `LEAST_ROWS` is neither named nor counted by itself: its figures would be
+chance's, and its name, beside a window with one applicant in it, is that applicant's.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ class Interval(Document):
 class Group(Document):
     """A group beside the reference.
 
-    ``ratio`` is that of approval rates, ``difference`` the standardised mean difference. Too small
-    a group has none of the figures, the reference not these two; nor is there a ratio where nobody
-    of the reference was approved, nor a difference where no scores differ.
+    ``ratio`` is that of approval rates, ``difference`` the standardised mean difference. The
+    reference has neither; nor is there a ratio where nobody of the reference was approved, nor a
+    difference where no scores differ.
     """
 
     name: str
     rows: int
-    approval_rate: Interval | None
+    approval_rate: Interval
     ratio: Interval | None
     difference: Interval | None
 
@@ -88,14 +88,16 @@ class CutOff(Document):
 class Fairness(Document):
     """Groups by one attribute.
 
-    ``unknown`` is how many have no group on record. ``reference`` is None, and nothing is compared,
-    where it would be too small; ``not_enough`` says so then.
+    Of ``rows``, ``unknown`` is how many have no group on record, and ``few`` how many are of groups
+    too small to be among ``groups``. Where all are, ``reference`` is None and nothing is compared;
+    ``not_enough`` says so then.
     """
 
     attribute: str
     reference: str | None
     rows: int
     unknown: int
+    few: int
     groups: tuple[Group, ...]
     cut_offs: tuple[CutOff, ...]
     not_enough: str | None
@@ -124,25 +126,26 @@ def measure(
         reference: name of the group to compare with; None is the largest.
 
     Raises:
-        DataInvalid: there is no group of the reference's name.
+        DataInvalid: no group that is large enough has the reference's name.
     """
-    if reference is not None and reference not in names:
-        raise DataInvalid("the reference is none of the groups")
     members = {name: codes == place for place, name in enumerate(names)}
     sizes = {name: int(which.sum()) for name, which in members.items()}
     large = {name: members[name] for name, size in sizes.items() if size >= LEAST_ROWS}
     if reference is None and large:
         reference = max(large, key=lambda name: sizes[name])
-    others = members[reference] if reference in large else None
+    if reference is not None and reference not in large:
+        # A name that is too small for it and one that is none are told apart by nobody.
+        raise DataInvalid(f"the reference is none of the groups of {LEAST_ROWS} or more")
+    others = None if reference is None else large[reference]
     log_odds = np.log(np.clip(pds, _LEAST_PD, None) / np.clip(1.0 - pds, _LEAST_PD, None))
     groups = []
-    for name, which in members.items():
-        beside = others if name in large and name != reference else None
+    for name, which in large.items():
+        beside = None if name == reference else others
         groups.append(
             Group(
                 name=name,
                 rows=sizes[name],
-                approval_rate=_rate(approved[which]) if name in large else None,
+                approval_rate=_rate(approved[which]),
                 ratio=None if beside is None else _ratio(approved[which], approved[beside]),
                 difference=None
                 if beside is None
@@ -151,14 +154,13 @@ def measure(
         )
     return Fairness(
         attribute=attribute,
-        reference=None if others is None else reference,
+        reference=reference,
         rows=len(codes),
         unknown=int((codes == UNKNOWN).sum()),
+        few=sum(size for name, size in sizes.items() if name not in large),
         groups=tuple(groups),
         cut_offs=() if others is None else _cut_offs(pds, cut_off, large, others),
-        not_enough=None
-        if others is not None
-        else f"the reference has fewer than {LEAST_ROWS} applicants",
+        not_enough=None if large else f"no group has {LEAST_ROWS} applicants",
     )
 
 

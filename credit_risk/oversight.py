@@ -24,7 +24,7 @@ from credit_risk import bodies, documents, fairness, groups, performance, retrai
 from credit_risk.audit.records import instant, moment
 from credit_risk.audit.tables import GROUPS, OUTCOMES, POPULATIONS, RECORDS
 from credit_risk.drift import Reference
-from credit_risk.errors import FieldError, RequestInvalid
+from credit_risk.errors import DataInvalid, FieldError, RequestInvalid
 from credit_risk.model import probability
 from credit_risk.schema import UNSEEN, given_again, pointer
 from credit_risk.windows import HOUR, Window
@@ -166,22 +166,28 @@ class Oversight:
             if len(names) > GROUPS_MOST:
                 told = f"More than {GROUPS_MOST} groups: an attribute has few values"
                 raise RequestInvalid((FieldError("/attribute", told),))
-        if reference is not None and reference not in names:
-            raise RequestInvalid((FieldError("/reference", "None of the groups"),))
-        found = fairness.measure(
-            np.array(codes, dtype=np.int64),
-            list(names),
-            np.array(approved, dtype=np.bool_),
-            np.array(pds),
-            self.package.policy.cut_off,
-            attribute=attribute,
-            reference=reference,
-        )
-        made = windows.versions(self.records, self.package.portfolio, window)
+        try:
+            found = fairness.measure(
+                np.array(codes, dtype=np.int64),
+                list(names),
+                np.array(approved, dtype=np.bool_),
+                np.array(pds),
+                self.package.policy.cut_off,
+                attribute=attribute,
+                reference=reference,
+            )
+        except DataInvalid:
+            told = f"None of the groups with {fairness.LEAST_ROWS} applicants or more"
+            raise RequestInvalid((FieldError("/reference", told),)) from None
+        made, waiting = self._made(window)
+        # Fewer only if some that have a group were not counted: another process is at it.
+        unknown = max(made - waiting - found.rows, 0)
         return {
             **self._about(window),
-            "decisions": made.get(self.package.version, 0),
+            "decisions": made,
             **found.model_dump(mode="json"),
+            "rows": found.rows + unknown,
+            "unknown": unknown,
         }
 
     def retraining(self, policy: MonitoringPolicy, now: int) -> dict[str, Any]:
@@ -279,6 +285,17 @@ class Oversight:
         for row in self._closings(window):
             accepted[_month(row.time)] += (row.closed == "APPROVE") - (row.made == "APPROVE")
         return dict(accepted)
+
+    def _made(self, window: Window) -> tuple[int, int]:
+        """How many decisions are counted, and how many of them wait for people."""
+        made = sa.select(sa.func.sum(_P.rows), sa.func.sum(_P.referred)).where(
+            *(_P.portfolio == self.package.portfolio, _P.model_version == self.package.version),
+            *(_P.hour >= window.since, _P.hour < window.until),
+        )
+        with self.records.reading() as connection:
+            rows, referred = connection.execute(made).one()
+        closed = sum(row.made == "REVIEW" for row in self._closings(window))
+        return int(rows or 0), max(int(referred or 0) - closed, 0)
 
     def _closings(self, window: Window) -> Sequence[Any]:
         """How people closed reviews of decisions of the window: about, time, made, closed."""

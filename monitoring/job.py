@@ -227,9 +227,7 @@ def _groups(
         except RequestInvalid as error:
             logger.warning("groups by %s are left out: %s", attribute, error)
             continue
-        # The name of a group of a few may be anything, and outlive those it was said of.
-        body["groups"] = [group for group in body["groups"] if group["approval_rate"]]
-        if body["rows"]:
+        if body["groups"] or body["few"]:
             yield attribute, body
 
 

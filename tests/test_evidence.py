@@ -187,7 +187,7 @@ def test_what_monitoring_found_last_is_shown_with_what_it_was_found_in(
     assert last["text"].startswith(f"Whether to retrain: {known.check.verdict}.")
     assert any("have an outcome" in said["text"] for said in topics["outcomes"]["statements"])
     (fairness,) = topics["fairness"]["statements"]
-    assert fairness["text"].startswith(f"By region: {known.fairness[0].rows} decisions with")
+    assert fairness["text"].startswith(f"By region: {known.fairness[0].rows} decisions, ")
     assert [row[0] for row in topics["fairness"]["tables"][0]["rows"]] == ["north", "south"]
 
 

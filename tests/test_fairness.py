@@ -115,17 +115,12 @@ def test_scores_that_are_all_one_have_no_difference() -> None:
 
 
 def test_of_a_small_group_nothing_is_said() -> None:
-    """But how many they are."""
+    """But how many are of such groups: their names may be anything, and point at people."""
     found = groups((100, 60), (29, 20), (30, 20))
 
-    small, large = found.groups[1:]
-    assert (small.rows, small.approval_rate, small.ratio, small.difference) == (
-        29,
-        None,
-        None,
-        None,
-    )
-    assert large.ratio is not None
+    assert [group.name for group in found.groups] == ["a", "c"]
+    assert (found.rows, found.few) == (159, 29)
+    assert found.groups[1].ratio is not None
     assert [set(cut.ratios) for cut in found.cut_offs] == [{"c"}] * 20
 
 
@@ -135,7 +130,8 @@ def test_without_a_reference_nothing_is_compared(counts: tuple[tuple[int, int], 
     found = groups(*counts)
 
     assert (found.reference, found.cut_offs) == (None, ())
-    assert found.not_enough == "the reference has fewer than 30 applicants"
+    assert found.not_enough == "no group has 30 applicants"
+    assert found.groups == ()
     assert "NaN" not in found.model_dump_json()
 
 
@@ -151,17 +147,18 @@ def test_the_largest_group_is_the_reference_unless_another_is_named() -> None:
 
     assert (largest.reference, largest.rows, largest.unknown) == ("a", 167, 7)
     assert largest.groups[0].ratio is None
-    assert largest.groups[0].approval_rate is not None
     assert (named.reference, named.groups[1].ratio) == ("b", None)
     assert named.groups[0].ratio is not None
 
 
-def test_a_reference_that_is_no_group_is_refused() -> None:
-    """Without saying what was sent."""
-    with pytest.raises(DataInvalid, match="none of the groups"):
+@pytest.mark.parametrize("reference", ["b", "z"])
+def test_a_reference_that_is_no_group_is_refused(reference: str) -> None:
+    """Without saying what was sent, nor whether there is a group of that name that is too small."""
+    codes = np.repeat([0, 1], [40, 29])
+    with pytest.raises(DataInvalid, match=r"^the reference is none of the groups of 30 or more$"):
         fairness.measure(
-            np.zeros(9, np.int64), ("a",), np.ones(9, bool), np.full(9, 0.5), 0.4,
-            attribute="letter", reference="z",
+            codes, ("a", "b"), np.ones(69, bool), np.full(69, 0.5), 0.4,
+            attribute="letter", reference=reference,
         )  # fmt: skip
 
 

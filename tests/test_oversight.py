@@ -187,15 +187,19 @@ def test_fairness_is_of_final_decisions_with_a_group(watched: Watched) -> None:
     found = watched.oversight.fairness(WINDOW, OWN, "sex", reference="m")
     open_ones = {record.id for record in referred[1:]}
     final = [member for member in members if member.decision_id not in open_ones]
-    assert found["rows"] == len(final) < 300
-    assert found["decisions"] == ROWS
+    known = found["rows"] - found["unknown"]
+    assert known == len(final) < 300
+    assert found["rows"] == ROWS - len(open_ones)
+    assert (found["decisions"], found["few"]) == (ROWS, 0)
     by_name = {group["name"]: group for group in found["groups"]}
     assert by_name["m"]["rows"] == sum(member.value == "m" for member in final)
     assert by_name["f"]["ratio"]["value"] > 0
     assert found["reference"] == "m"
     assert is_json(found)
-    assert watched.oversight.fairness(WINDOW, OWN, "age_band")["rows"] == 0
-    assert watched.oversight.fairness(WINDOW, SEALING, "sex")["rows"] == 0
+    for sealing, attribute in ((OWN, "age_band"), (SEALING, "sex")):
+        nobody = watched.oversight.fairness(WINDOW, sealing, attribute)
+        assert nobody["unknown"] == nobody["rows"] == found["rows"]
+        assert nobody["not_enough"] == "no group has 30 applicants"
     with pytest.raises(RequestInvalid, match="/reference"):
         watched.oversight.fairness(WINDOW, OWN, "sex", reference="x")
 

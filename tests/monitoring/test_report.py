@@ -135,11 +135,11 @@ def test_each_verdict_has_its_headline_and_its_colour(verdict: Verdict) -> None:
 def test_a_group_that_nothing_can_be_compared_with_is_told() -> None:
     """Instead of charts."""
     alone = monitored.groups().model_copy(
-        update={"reference": None, "not_enough": "the reference has fewer than 30 applicants"}
+        update={"reference": None, "not_enough": "no group has 30 applicants"}
     )
     text = " ".join(read(report.page(replace(monitored.everything(), fairness=[alone]))).words)
 
-    assert "Nothing to compare: the reference has fewer than 30 applicants." in text
+    assert "Nothing to compare: no group has 30 applicants." in text
 
 
 def test_reports_are_written_with_a_page_that_leads_to_each(tmp_path: Path) -> None:

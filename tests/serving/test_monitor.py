@@ -316,8 +316,9 @@ def test_fairness_needs_a_key_and_then_reports(trees_package: ModelPackage, tmp_
         answer = server.get(path).json()
         assert (answer["attribute"], answer["decisions"]) == ("sex", ROWS)
         assert answer["not_enough"]
-        document = problem(server.get(f"{path}&reference=x"), 422, "invalid-request")
-        assert document["errors"] == [{"pointer": "/reference", "detail": "None of the groups"}]
+        document = problem(server.get(f"{path}&reference=f"), 422, "invalid-request")
+        told = "None of the groups with 30 applicants or more"
+        assert document["errors"] == [{"pointer": "/reference", "detail": told}]
         problem(server.get("/monitor/fairness"), 422, "invalid-request")
         problem(server.get("/monitor/fairness?attribute=The+sex"), 422, "invalid-request")
 
