@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from contextlib import suppress
 from hashlib import sha256
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +18,7 @@ from credit_risk.audit.database import as_stored
 from credit_risk.audit.findings import Finding
 from credit_risk.audit.merkle import Tree
 from credit_risk.audit.tables import CHECKPOINTS
+from credit_risk.audit.withdrawals import without
 from credit_risk.errors import EvidenceInvalid
 
 if TYPE_CHECKING:
@@ -53,6 +55,10 @@ class Signed:
         self._report = report
         self._anchored = anchored
         self._limit = 0
+        self._missing: list[tuple[int, int, str]] = []
+        # Whether the row looked at has a number that its statement has not, and such statements'.
+        self._renumbered = False
+        self._displaced: set[int] = set()
         self._rows = self._read()
         self._before: Checkpoint | None = None
         self._now: tuple[Checkpoint, Statement | None] | None = None
@@ -63,6 +69,10 @@ class Signed:
         # Of each checkpoint that is sound: its last record, its number, and when it was signed.
         self._lasts, self._numbers, self._times = array("q"), array("q"), array("q")
         self.log: str | None = None
+        """The id of the log that the head of the chain has."""
+        # Of checkpoints that fit the records: whether one names that log, and those that do not.
+        self._fits_head = False
+        self._fitting_logs: dict[int, str] = {}
         self.statements: dict[int, str] = {}
         """Of checkpoints that anchors are about."""
         self.fitting = 0
@@ -104,6 +114,10 @@ class Signed:
         if statement is None:
             return
         if (root, size) == (statement.root, statement.last - statement.first + 1):
+            if statement.log != self.log:
+                self._fitting_logs[checkpoint.number] = statement.log
+            else:
+                self._fits_head = True
             self._broken = None
             self.fitting = self._report.covered = checkpoint.last
             self.misplaced = False
@@ -111,6 +125,9 @@ class Signed:
                 self._lasts.append(checkpoint.last)
                 self._numbers.append(checkpoint.number)
                 self._times.append(statement.time)
+            return
+        if self.log is not None and statement.log not in {self.log, *self._fitting_logs.values()}:
+            self._fault(checkpoint.number, "it is another log's")
             return
         told = f"not all as they were when checkpoint {checkpoint.number} was signed"
         if end.hex() == statement.head:
@@ -140,6 +157,28 @@ class Signed:
             told = f"missing at the end: checkpoint {checkpoint.number} was signed for them"
             first = max(last + 1, checkpoint.first)
             self._report.add(Finding("removed", first, checkpoint.last, None, told))
+        there = [(number, number) for number in sorted(self._displaced)]
+        for lowest, highest, told in self._missing:
+            for begin, end in without([(lowest, highest)], there):
+                self._report.add(Finding("checkpoint", begin, end, None, told))
+        self._compare_logs()
+
+    def _compare_logs(self) -> None:
+        """Say what is wrong where checkpoints fit the records and name another log than the head.
+
+        They are signed, and the head is not.
+        """
+        others = set(self._fitting_logs.values())
+        if self.log is None or not others:
+            return
+        if self._fits_head or len(others) > 1:
+            for number in self._fitting_logs:
+                self._fault(number, "it is another log's")
+            return
+        (self.log,) = others
+        numbers = f"{min(self._fitting_logs)} to {max(self._fitting_logs)}"
+        told = f"the id of the log in it was changed: checkpoints {numbers} were signed for log "
+        self._report.add(Finding("head", None, None, None, f"{told}{self.log}"))
 
     def before(self, sequence: int) -> Stamp | None:
         """The last checkpoint that was signed before the record of that place was written."""
@@ -155,7 +194,7 @@ class Signed:
         return Stamp(self._numbers[place], self._times[place])
 
     def _read(self) -> Iterator[tuple[Checkpoint, Statement | None]]:
-        number = 0
+        number = -(2**_TIME_BITS)
         while True:
             columns = (
                 sa.select(CHECKPOINTS)
@@ -174,37 +213,52 @@ class Signed:
                 if tuple(map(type, row)) != (int, int, int, str, bytes, str):
                     self._fault(number, "a column holds what no server writes there")
                     continue
-                statement = self._checked(checkpoint)
-                self._before = checkpoint
-                yield checkpoint, statement
+                yield self._checked(checkpoint)
 
-    def _checked(self, checkpoint: Checkpoint) -> Statement | None:
-        """What a checkpoint states, if it can be believed."""
+    def _checked(self, checkpoint: Checkpoint) -> tuple[Checkpoint, Statement | None]:
+        """A checkpoint and what it states, if that can be believed.
+
+        What is signed counts, whatever the table says of its records.
+        """
         number, before = checkpoint.number, self._before
-        expected, first = (before.number + 1, before.last + 1) if before else (1, 1)
-        if number > expected:
-            missing = f"missing; records {first} to {checkpoint.first - 1} are under none"
-            self._report.add(Finding("checkpoint", expected, number - 1, None, missing))
-        try:
+        statement = None
+        with suppress(EvidenceInvalid):
             statement = Statement.read(checkpoint.statement)
-        except EvidenceInvalid:
-            self._fault(number, "its statement was changed: it is none any more")
-            return None
-        if number in self._anchored:
-            self.statements[number] = checkpoint.statement
-        told = self._signature(checkpoint) or self._place(checkpoint, statement)
-        if told is not None:
-            self._fault(number, told)
-            return None
-        return statement
+        fault: str | None = "its statement was changed: it is none any more"
+        if statement is not None:
+            fault = self._signature(checkpoint)
+        signed = statement if fault is None else None
+        self._renumbered = signed is not None and signed.checkpoint != number
+        expected, first = (before.number + 1, before.last + 1) if before else (1, 1)
+        if number > expected and not self._renumbered:
+            told = f"missing; records {first} to {checkpoint.first - 1} are under none"
+            self._missing.append((expected, number - 1, told))
+        if statement is not None:
+            if number in self._anchored:
+                self.statements[number] = checkpoint.statement
+            fault = fault or self._place(checkpoint, statement)
+        if signed is not None and not self._renumbered:
+            checkpoint = checkpoint._replace(first=signed.first, last=signed.last)
+        if not self._renumbered:
+            self._before = checkpoint
+        if fault is not None:
+            self._fault(number, fault)
+            return checkpoint, None
+        return checkpoint, statement
 
     def _place(self, checkpoint: Checkpoint, statement: Statement) -> str | None:
         """What is wrong with the place at which a statement stands."""
         stated = statement.checkpoint, statement.first, statement.last
         if stated != checkpoint[:3]:
-            return f"its statement is of checkpoint {stated[0]}, records {stated[1]} to {stated[2]}"
-        if self.log is not None and statement.log != self.log:
-            return "it is another log's"
+            if self._renumbered:
+                self._displaced.add(statement.checkpoint)
+            pairs = zip(("number", "first", "last"), stated, checkpoint[:3], strict=True)
+            changed = [name for name, one, other in pairs if one != other]
+            were = "were" if len(changed) > 1 else "was"
+            return (
+                f"in the table its {' and '.join(changed)} {were} changed: it was signed as "
+                f"checkpoint {stated[0]}, for records {stated[1]} to {stated[2]}"
+            )
         before = self._before
         number, first, digest = 1, 1, GENESIS.hex()
         if before is not None:

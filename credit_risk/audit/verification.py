@@ -154,7 +154,7 @@ class _Verification:
         self._report.records = done
         self._chain.end(self._reading, heads, self._signed)
         self._signed.end(self._chain.last)
-        self._anchored.end(self._report.log, self._signed)
+        self._anchored.end(self._signed.log, self._signed)
         self._withdrawn.end(self._reading, self._signed)
         for difference in differences(self._reading):
             self._report.add_difference(difference)

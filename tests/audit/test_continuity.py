@@ -149,7 +149,7 @@ def test_the_last_record_rewritten_with_its_hash_is_named(sqlite: Case) -> None:
         ({"sequence": 25}, "the last record is 25"),
         ({"hash": b"x" * 32}, "another hash than record 20"),
         ({"sequence": 12}, "the last record is 12"),
-        ({"log": "other"}, "another log"),
+        ({"log": "other"}, "the id of the log in it was changed"),
     ],
 )
 def test_a_head_that_was_changed_is_named(sqlite: Case, values: dict[str, Any], told: str) -> None:

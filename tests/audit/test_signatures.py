@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from credit_risk.audit import checkpoints
 from credit_risk.audit.checkpoints import Statement
 from credit_risk.audit.tables import CHECKPOINTS, HEAD, RECORDS
+from credit_risk.errors import EvidenceInvalid
 from tests.audit.tampering import INTRUDER, KEY, SIGNED, C, Case, R, flipped
 
 
@@ -92,7 +93,7 @@ def test_a_byte_changed_in_a_checkpoint_is_named(sqlite: Case, column: str) -> N
     [
         ({"log": "other"}, "another log"),
         ({"previous": "ab" * 32}, "does not follow"),
-        ({"checkpoint": 9}, "statement is of checkpoint 9"),
+        ({"checkpoint": 9}, "its number was changed: it was signed as checkpoint 9"),
         ({"root": "ab" * 32}, "not all as they were"),
     ],
 )
@@ -136,6 +137,44 @@ def test_a_checkpoint_removed_is_named(sqlite: Case, number: int) -> None:
     (finding,) = sqlite.report().findings
     assert finding[:3] == ("checkpoint", number, number)
     assert f"records {number * 6 - 5} to {number * 6} are under none" in finding.detail
+
+
+@pytest.mark.parametrize(("number", "to"), [(1, -4), (2, 5), (3, 4)])
+def test_a_checkpoint_that_was_given_another_number_is_named(
+    sqlite: Case, number: int, to: int
+) -> None:
+    """And no other, as if one were missing."""
+    sqlite.do(sa.update(CHECKPOINTS).where(C.number == number).values(number=to))
+    (finding,) = sqlite.report().findings
+    assert finding[:3] == ("checkpoint", to, to)
+    assert finding.detail == (
+        f"in the table its number was changed: it was signed as checkpoint {number}, "
+        f"for records {number * 6 - 5} to {number * 6}"
+    )
+
+
+def test_a_checkpoint_whose_records_were_changed_in_the_table_is_named(sqlite: Case) -> None:
+    """By what was changed of it."""
+    sqlite.do(sa.update(CHECKPOINTS).where(C.number == 2).values(first=8, last=11))
+    (finding,) = sqlite.report().findings
+    assert "its first and last were changed: it was signed as checkpoint 2" in finding.detail
+
+
+def test_the_id_of_the_log_that_was_changed_is_no_fault_of_the_checkpoints(sqlite: Case) -> None:
+    """Nor of those kept elsewhere; and nothing is signed in another name."""
+    log = Statement.read(sqlite.checkpoint(1).statement).log
+    sqlite.do(sa.update(HEAD).values(log="another"))
+    (finding,) = sqlite.report(sqlite.checkpoint(2)).findings
+    assert finding[:3] == ("head", None, None)
+    assert finding.detail == (
+        f"the id of the log in it was changed: checkpoints 1 to 3 were signed for log {log}"
+    )
+    with pytest.raises(EvidenceInvalid, match="another id than when checkpoint 3 was signed"):
+        checkpoints.sign(sqlite.log, KEY)
+    sqlite.do(sa.delete(CHECKPOINTS).where(C.number == 2))
+    assert {finding.kind for finding in sqlite.report().findings} == {"head", "checkpoint"}
+    sqlite.rewrite(14, decision="DECLINE")
+    assert ("rewritten", 13, 18) in sqlite.found()
 
 
 def test_checkpoints_that_changed_places_are_named(sqlite: Case) -> None:
