@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from credit_risk import reviews
 from credit_risk.audit import queue
-from credit_risk.audit.records import Record, every, moment
+from credit_risk.audit.records import Record, every, moment, read
 from credit_risk.decisions import new_id
 from credit_risk.errors import (
     Conflict,
@@ -90,26 +90,13 @@ class Casework:
         """
         decision = self.decision(decision_id)
         steps = self._steps(decision.id)
-        return case_of(decision, steps).to_json(now) | {
-            "steps": [
-                {
-                    "record": step.id,
-                    "time": moment(step.time),
-                    "action": step.body["action"],
-                    "reviewer": step.body["reviewer"],
-                    "decision": step.body.get("decision"),
-                    "reason": step.body.get("reason"),
-                    "note": None if step.personal is None else step.personal["note"],
-                }
-                for step in steps
-            ]
-        }
+        return case_of(decision, steps).to_json(now) | {"steps": [_told(step) for step in steps]}
 
     def _steps(self, decision_id: str) -> list[Record]:
         """The records of claims and reviews of a decision, the first one first."""
         about = every(self.audit, about=decision_id)
         steps = [record for record in about if record.kind in get_args(reviews.Kind)]
-        return sorted(steps, key=lambda step: int(step.body["step"]))
+        return sorted(steps, key=reviews.number)
 
     async def claim(self, decision_id: str, reviewer: str, call: Call) -> Case:
         """Keep others off a case for the time that policy gives.
@@ -172,6 +159,20 @@ class Casework:
         if after.closed is not None:
             self.observer.reviewed(decision.portfolio, after.closed)
         return after
+
+
+def _told(step: Record) -> dict[str, Any]:
+    """A step as JSON, its note included."""
+    with read(step.id, step.kind):
+        return {
+            "record": step.id,
+            "time": moment(step.time),
+            "action": step.body["action"],
+            "reviewer": step.body["reviewer"],
+            "decision": step.body.get("decision"),
+            "reason": step.body.get("reason"),
+            "note": None if step.personal is None else step.personal["note"],
+        }
 
 
 def waiting(
@@ -256,6 +257,7 @@ def summary(
 
     Raises:
         RecordingFailed: the database fails.
+        EvidenceInvalid: a review is not as it was written.
     """
     within: Filters = {
         "portfolio": portfolio,
@@ -271,13 +273,15 @@ def summary(
     closed: Counter[str] = Counter()
     overrides: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     steps = every(records, **(within | {"kind": "review"}))
-    for body in (step.body for step in steps):
-        actions[body["action"]] += 1
-        if body["action"] == "close":
-            closed[body["decision"]] += 1
-            if body["override"] is not None:
-                # The reason of who overrode; the second person's is on record beside it.
-                overrides[body["override"], body["reviewed"]][body["reasons"][0]] += 1
+    for step in steps:
+        with read(step.id, step.kind):
+            body = step.body
+            actions[body["action"]] += 1
+            if body["action"] == "close":
+                closed[body["decision"]] += 1
+                if body["override"] is not None:
+                    # The reason of who overrode; the second person's is on record beside it.
+                    overrides[body["override"], body["reviewed"]][body["reasons"][0]] += 1
     with records.reading() as connection:
         now_waiting = queue.number(connection, portfolio, model_version)
     return {

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pydantic_core
 
 from credit_risk import environment
-from credit_risk.audit.records import Record
+from credit_risk.audit.records import Record, read
 from credit_risk.decisions import new_id
 
 if TYPE_CHECKING:
@@ -54,10 +54,13 @@ def in_force(records: Records, portfolio: str) -> Challenge | None:
         EvidenceInvalid: the record is not as it was written.
     """
     last = records.latest(portfolio, "challenge")
-    if last is None or last.body["to"] is None:
+    if last is None:
         return None
-    body = last.body
-    return Challenge(last.id, portfolio, body["to"], body["share"], body["draw"], last.time)
+    with read(last.id, last.kind):
+        body = last.body
+        if body["to"] is None:
+            return None
+        return Challenge(last.id, portfolio, body["to"], body["share"], body["draw"], last.time)
 
 
 def challenge_record(

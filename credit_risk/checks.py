@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
-from credit_risk.audit.records import Record, moment
+from credit_risk.audit.records import Record, moment, read
 from credit_risk.audit.tables import RECORDS
 from credit_risk.decisions import new_id
 from credit_risk.errors import CheckNotFound, Conflict, RecordNotFound
@@ -139,8 +139,6 @@ def _shown(check: Record, decision: Record | None) -> dict[str, Any]:
 
 
 def _decided(decision: Record) -> dict[str, Any]:
-    return {
-        "time": moment(decision.time),
-        **decision.body,
-        "note": None if decision.personal is None else decision.personal["note"],
-    }
+    with read(decision.id, decision.kind):
+        note = None if decision.personal is None else decision.personal["note"]
+    return {"time": moment(decision.time), **decision.body, "note": note}

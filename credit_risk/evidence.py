@@ -453,12 +453,14 @@ def _activations(package: ModelPackage, records: SqlRecords | None) -> Topic:
     there = list(
         chain.from_iterable(pages(records, portfolio=package.portfolio, kind="activation"))
     )
-    found = [r for r in there if package.version in {r.body.get("from"), r.body.get("to")}]
+    names = ("action", "from", "to", "by")
+    found = [r for r in there if package.version in (r.body.get("from"), r.body.get("to"))]
     topic = Topic(
         findings=[
-            f"Record {record.id} of an activation: {record.altered}."
+            f"Record {record.id} of an activation: "
+            f"{record.altered or 'it does not say what a server writes there'}."
             for record in there
-            if record.altered is not None
+            if record.altered is not None or not record.body.keys() >= set(names)
         ]
     )
     started = _started(package, records)
@@ -476,9 +478,8 @@ def _activations(package: ModelPackage, records: SqlRecords | None) -> Topic:
             )
     if found:
         hashes = _hashes(records, [record.id for record in found])
-        names = ("action", "from", "to", "by")
         rows = [
-            [moment(r.time), *(r.body[name] for name in names), r.id, hashes[r.id].hex()]
+            [moment(r.time), *(r.body.get(name) for name in names), r.id, hashes[r.id].hex()]
             for r in reversed(found)
         ]
         topic.tables.append((["time", *names, "record", "hash"], rows))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import pydantic_core
 import sqlalchemy as sa
 
+from credit_risk.audit.records import read
 from credit_risk.audit.tables import GROUPS, RECORDS
 from credit_risk.errors import Conflict
 
@@ -160,6 +161,8 @@ def _row(
     member: Member,
     decision: Any,  # noqa: ANN401 - a row
 ) -> dict[str, Any]:
+    with read(member.decision_id, "decision"):
+        pd = pydantic_core.from_json(decision.body)["probability_of_default"]
     context = _context(member.decision_id, attribute)
     return {
         "decision_id": member.decision_id,
@@ -168,7 +171,7 @@ def _row(
         "model_version": decision.model_version,
         "decided": decision.time,
         "decision": decision.decision,
-        "pd": pydantic_core.from_json(decision.body)["probability_of_default"],
+        "pd": pd,
         "sealed": sealing.seal_as_one(context, member.value.encode()),
     }
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from credit_risk.audit.records import instant, moment
+from credit_risk.audit.records import instant, moment, read
 from credit_risk.errors import NotAdverse, NoticeImpossible
 
 if TYPE_CHECKING:
@@ -92,14 +92,18 @@ def notice(
         NotAdverse: see `check_adverse`.
         NoticeImpossible: the wording is not that of the decision, lacks a reason, or has what the
             regime forbids; or no reason is on record.
+        EvidenceInvalid: the record does not say what that of a decision says.
     """
     check_adverse(record, case, regime.notification, now)
     closing = case.closed
-    if wordings.reasons_sha256 != record.body["reasons_sha256"]:
-        raise NoticeImpossible(
-            f"The reasons of package {record.model_version} are not those in force for the decision"
-        )
-    reasons = _principal(record, closing, wordings)[: regime.most_reasons.number]
+    with read(record.id, record.kind):
+        if wordings.reasons_sha256 != record.body["reasons_sha256"]:
+            raise NoticeImpossible(
+                f"The reasons of package {record.model_version} are not those in force for the "
+                "decision"
+            )
+        reasons = _principal(record, closing, wordings)[: regime.most_reasons.number]
+        components = _decided_by(record, closing)
     if not reasons:
         raise NoticeImpossible("No reason is on record for the decision")
     for reason in reasons:
@@ -113,7 +117,7 @@ def notice(
         "decision_id": record.id,
         "portfolio": record.portfolio,
         "decision": "DECLINE",
-        "decided_by": _decided_by(record, closing),
+        "decided_by": components,
         "principal_reasons": [reason._asdict() for reason in reasons],
         "notification": _notification(record, closing, regime.notification),
         "personal_data": record.withheld or "kept",

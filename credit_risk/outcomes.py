@@ -26,7 +26,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from credit_risk import bodies
 from credit_risk.audit.database import as_stored
 from credit_risk.audit.queue import Difference
-from credit_risk.audit.records import Record, instant, moment, sound
+from credit_risk.audit.records import Record, instant, moment, read, sound
 from credit_risk.audit.tables import OUTCOMES, RECORDS
 from credit_risk.decisions import new_id
 from credit_risk.errors import Conflict, EvidenceInvalid, FieldError, KeysInvalid, RecordNotFound
@@ -178,7 +178,7 @@ def history(records: SqlRecords, portfolio: str, decision_id: str) -> list[dict[
     if decision.kind != "decision" or decision.portfolio != portfolio:
         raise RecordNotFound("no decision of this portfolio has the id")
     found = records.find(about=decision_id, kind="outcome", limit=AT_ONCE)
-    told = [
+    return [
         {
             "record": r.id,
             "time": moment(r.time),
@@ -186,9 +186,13 @@ def history(records: SqlRecords, portfolio: str, decision_id: str) -> list[dict[
             **(r.personal or {"defaulted": None, "observed": None}),
             **r.body,
         }
-        for r in sound(found)
+        for r in sorted(sound(found), key=_number, reverse=True)
     ]
-    return sorted(told, key=lambda row: -int(row["number"]))
+
+
+def _number(outcome: Record) -> int:
+    with read(outcome.id, outcome.kind):
+        return int(outcome.body["number"])
 
 
 def listed(
@@ -424,15 +428,17 @@ def _record(
 
 
 def _after(outcome: Outcome, decision: Any, now: int, number: int) -> _Row:  # noqa: ANN401 - a row
-    body = pydantic_core.from_json(decision.body)
+    with read(decision.id, "decision"):
+        body = pydantic_core.from_json(decision.body)
+        band, pd = body["risk_band"], body["probability_of_default"]
     return _Row(
         decision_id=decision.id,
         portfolio=decision.portfolio,
         model_version=decision.model_version,
         decided=decision.time,
         decision=decision.decision,
-        band=body["risk_band"],
-        pd=body["probability_of_default"],
+        band=band,
+        pd=pd,
         defaulted=int(outcome.defaulted),
         observed=str(outcome.observed),
         recorded=now,

@@ -30,7 +30,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from credit_risk import documents, environment, scoring
-from credit_risk.audit.records import pages
+from credit_risk.audit.records import pages, read
 from credit_risk.decisions import evidence
 from credit_risk.errors import (
     ApplicationInvalid,
@@ -459,7 +459,8 @@ def listings_of(records: Records) -> Listings:
         for record in chain.from_iterable(pages(records, portfolio=portfolio, kind="start")):
             # What is altered has no body, and tells nothing.
             if record.body.get("environment_sha256") == digest:
-                listing: dict[str, str] = record.body["environment"]
+                with read(record.id, record.kind):
+                    listing: dict[str, str] = record.body["environment"]
                 return listing
         return None
 

@@ -29,7 +29,7 @@ import unicodedata
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from credit_risk.audit.records import moment
+from credit_risk.audit.records import moment, read
 from credit_risk.errors import NotADecision, ReviewRefused
 
 if TYPE_CHECKING:
@@ -179,19 +179,32 @@ def case_of(decision: Record, steps: Iterable[Record]) -> Case:
 
     Raises:
         NotADecision: the record is of something else.
+        EvidenceInvalid: one of them does not say what a server writes there.
     """
     if decision.decision is None:
         raise NotADecision("the record is not one of a decision")
-    case = Case(
-        decision_id=decision.id,
-        portfolio=decision.portfolio,
-        time=decision.time,
-        made=decision.decision,
-        scored=decision.body["scored_decision"],
-    )
-    for record in sorted(steps, key=lambda step: int(step.body["step"])):
-        case = after(case, record.body, record.time)
+    with read(decision.id, decision.kind):
+        case = Case(
+            decision_id=decision.id,
+            portfolio=decision.portfolio,
+            time=decision.time,
+            made=decision.decision,
+            scored=decision.body["scored_decision"],
+        )
+    for record in sorted(steps, key=number):
+        with read(record.id, record.kind):
+            case = after(case, record.body, record.time)
     return case
+
+
+def number(step: Record) -> int:
+    """Which step of its case a record is, from 1.
+
+    Raises:
+        EvidenceInvalid: it does not say.
+    """
+    with read(step.id, step.kind):
+        return int(step.body["step"])
 
 
 def after(case: Case, body: dict[str, Any], time: int) -> Case:

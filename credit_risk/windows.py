@@ -25,6 +25,7 @@ import numpy as np
 import pydantic_core
 import sqlalchemy as sa
 
+from credit_risk.audit.records import read
 from credit_risk.audit.tables import COUNTED, HEAD, POPULATIONS, RECORDS
 from credit_risk.errors import Conflict, EvidenceInvalid
 
@@ -367,7 +368,8 @@ def _sorted(
         application = application_of(records, record_id, sealed, data_key)
         if application is not None:
             one.applications.append(application)
-            one.pds.append(pydantic_core.from_json(body)["probability_of_default"])
+            with read(record_id, "decision"):
+                one.pds.append(pydantic_core.from_json(body)["probability_of_default"])
     return upto, False
 
 

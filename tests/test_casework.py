@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from credit_risk import casework
 from credit_risk.audit import queue
 from credit_risk.audit.log import SqlAuditLog
+from credit_risk.audit.tables import RECORDS
 from credit_risk.casework import Casework
 from credit_risk.decisions import Call, new_id
 from credit_risk.errors import (
+    EvidenceInvalid,
     PackageNotFound,
     RecordNotFound,
     RequestInvalid,
@@ -21,6 +24,7 @@ from credit_risk.errors import (
 )
 from credit_risk.reviews import Case, Verdict
 from tests import toys
+from tests.audit.tampering import Case as Tampering
 from tests.sealing import SEALING
 from tests.test_notices import WORDINGS
 from tests.test_reviews import decided
@@ -359,6 +363,31 @@ def test_the_summary_counts_overrides_by_direction_decision_and_reason(office: O
     ]
     assert told["waiting_now"] == 2
     assert set(office.waiting()) == {approval, left}
+
+
+@pytest.mark.parametrize("kind", ["decision", "claim", "review"])
+def test_a_record_of_a_case_that_says_nothing_is_named(office: Office, kind: RecordKind) -> None:
+    """Its hash fits, as of one that somebody rewrote; nobody trips over what is missing."""
+    decision_id = office.decide("DECLINE", "DECLINE")
+    office.review(decision_id, "ada", "APPROVE")
+    office.claim(decision_id, "ben")
+    (record,) = office.log.find(kind=kind)
+    place = sa.select(RECORDS.c.sequence).where(RECORDS.c.id == record.id)
+    with office.log.reading() as connection:
+        sequence = connection.execute(place).scalar_one()
+    Tampering(office.log, []).rewrite(sequence, body="{}")
+
+    told = f"record {record.id}: it does not say what a server writes in a record of a {kind}"
+    for use in (
+        lambda: office.case(decision_id),
+        lambda: office.desk.story(decision_id, office.now),
+        lambda: office.claim(decision_id, "ben"),
+    ):
+        with pytest.raises(EvidenceInvalid, match=told):
+            use()
+    if kind == "review":
+        with pytest.raises(EvidenceInvalid, match=told):
+            casework.summary(office.log, toys.NAME)
 
 
 def test_the_summary_is_of_the_period_asked_for(office: Office) -> None:

@@ -209,6 +209,22 @@ def test_activations_are_listed_with_their_hashes(
     assert statement["sha256"] == digest
 
 
+def test_an_activation_that_does_not_say_which_is_a_finding(
+    made: ModelPackage, log: SqlAuditLog
+) -> None:
+    """Its hash may fit; the others are listed."""
+    sound, other = activation(made, None, 1), activation(made, None, 2)
+    log.append([sound, replace(other, body={"to": made.version, "from": ["x"]})]).result()
+
+    found = pack(made, log)
+
+    (finding,) = found["findings"]
+    told = f"Record {other.id} of an activation: it does not say what a server writes there."
+    assert finding == {"topic": "activation-history", "text": told}
+    rows = found["topics"]["activation-history"]["tables"][0]["rows"]
+    assert [row[5] for row in rows] == [sound.id, other.id]
+
+
 def test_a_package_that_nobody_activated_decides_since_its_first_start(
     made: ModelPackage, linear_package: ModelPackage, log: SqlAuditLog
 ) -> None:

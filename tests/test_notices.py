@@ -10,7 +10,7 @@ import pytest
 
 from credit_risk import package, portfolio, regimes
 from credit_risk.audit.records import Record
-from credit_risk.errors import NotAdverse, NoticeImpossible
+from credit_risk.errors import EvidenceInvalid, NotAdverse, NoticeImpossible
 from credit_risk.notices import check_adverse, notice
 from credit_risk.package import Wordings
 from credit_risk.policy import DecisionName
@@ -287,6 +287,16 @@ def test_a_decline_without_a_reason_on_record_has_no_notice() -> None:
     """There is nothing to tell the applicant."""
     with pytest.raises(NoticeImpossible, match="No reason is on record"):
         noticed(decided(reasons=[]), None, WORDINGS, regime())
+
+
+def test_a_record_that_lacks_what_a_decision_says_has_no_notice() -> None:
+    """It is named; its hash may fit all the same."""
+    for name in ("reasons_sha256", "rules", "reasons"):
+        record = decided()
+        case_of_it = case(record, None)
+        lacking = replace(record, body={n: v for n, v in record.body.items() if n != name})
+        with pytest.raises(EvidenceInvalid, match="record d-1: it does not say"):
+            notice(lacking, case_of_it, WORDINGS, regime(), AT)
 
 
 def test_wording_that_the_regime_forbids_is_refused_and_named() -> None:

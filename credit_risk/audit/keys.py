@@ -16,18 +16,22 @@ import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
+import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from sqlalchemy import exc
 
-from credit_risk.errors import EvidenceInvalid, KeysInvalid
+from credit_risk.audit import sqlite
+from credit_risk.audit.tables import CHECKPOINTS, GROUPS, RECORDS
+from credit_risk.errors import EvidenceInvalid, KeysInvalid, RecordingFailed, RecordNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pydantic import SecretStr
 
@@ -187,14 +191,17 @@ def sealing(settings: Settings, *, make: bool = False) -> Sealing | None:
 
     Args:
         settings: name keys, their file, or neither: then they are under the state directory.
-        make: make what is not there; only for records in SQLite.
+        make: make what is not there; only for records in SQLite, and only as long as nothing
+            there needs the one that is missing.
 
     Returns:
         None where there are no keys and none are to be made.
 
     Raises:
         KeysInvalid: keys are malformed, a file that is named is missing, or records in another
-            database than SQLite have no keys given, which all of its servers share.
+            database than SQLite have no keys given, which all of its servers share; or one would
+            be made in the place of a lost one.
+        RecordingFailed: whether one is lost cannot be seen, for the database cannot be read.
     """
     given, named = settings.encryption_keys, settings.encryption_keys_file
     return _sealing(_text(settings, given, named, "ENCRYPTION_KEYS", make=make))
@@ -302,11 +309,55 @@ def new_signing_key() -> str:
     return text.decode()
 
 
-_NEW = {
-    "ENCRYPTION_KEYS": new_encryption_key,
-    "GROUPS_KEYS": new_encryption_key,
-    "SIGNING_KEY": new_signing_key,
+class _Kind(NamedTuple):
+    """A kind of key: how one is made, and the column that is empty as long as none was used."""
+
+    new: Callable[[], str]
+    command: str
+    column: sa.Column[Any]
+    used_for: str
+
+
+_KINDS = {
+    "ENCRYPTION_KEYS": _Kind(
+        new_encryption_key, "credit-risk keys encryption", RECORDS.c.data_key, "sealed data"
+    ),
+    "GROUPS_KEYS": _Kind(
+        new_encryption_key, "credit-risk keys encryption", GROUPS.c.sealed, "applicants' groups"
+    ),
+    "SIGNING_KEY": _Kind(
+        new_signing_key, "credit-risk keys signing", CHECKPOINTS.c.signature, "signed checkpoints"
+    ),
 }
+
+
+def _used(url: sa.URL, setting: str) -> bool:
+    """Whether a SQLite database holds what a key of that kind was used for.
+
+    Raises:
+        RecordingFailed: it cannot be read.
+    """
+    column = _KINDS[setting].column
+    try:
+        reading = sqlite.engine(url, 5.0, writes=False)
+    except RecordNotFound:
+        return False
+    try:
+        with reading.connect() as connection:
+            inspector = sa.inspect(connection)
+            # A database of another version is refused by who opens it.
+            if not inspector.has_table(column.table.name):
+                return False
+            if column.name not in {one["name"] for one in inspector.get_columns(column.table.name)}:
+                return False
+            used = sa.select(sa.exists(sa.select(column).where(column.is_not(None))))
+            return bool(connection.execute(used).scalar_one())
+    except exc.SQLAlchemyError as error:
+        raise RecordingFailed(
+            f"{url.database} cannot be read, and so not whether a key of it is lost"
+        ) from error
+    finally:
+        reading.dispose()
 
 
 def _sealing(text: str | None) -> Sealing | None:
@@ -337,7 +388,15 @@ def _text(
                 f"CREDIT_RISK_{setting} or CREDIT_RISK_{setting}_FILE has to be set: every server "
                 "of a shared database needs the same (`credit-risk keys` makes one)"
             )
-        _keep(path, _NEW[setting]())
+        # Looked for again: another process may have made it since, and used it.
+        if _used(settings.audit_url, setting) and not path.exists():
+            raise KeysInvalid(
+                f"{path} is missing, and {_KINDS[setting].used_for} in "
+                f"{settings.audit_url.database} need it: put it back from its backup, or set "
+                f"CREDIT_RISK_{setting}_FILE. If it is lost for good, `{_KINDS[setting].command} "
+                f"> {path}` begins with another, which is of no use to what is there"
+            )
+        _keep(path, _KINDS[setting].new())
     return path.read_text(encoding="ascii")
 
 

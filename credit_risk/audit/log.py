@@ -55,12 +55,10 @@ _READ: list[sa.ColumnElement[Any]] = [
     sa.type_coerce(column, sa.types.NULLTYPE).label(column.name) for column in COLUMNS
 ]
 # Taking the head's row keeps other writers out until the end of the transaction, where a database
-# has a lock for each row; SQLite's one lock is taken when the transaction begins.
+# has a lock for each row, and one that has become read-only refuses it; SQLite's one lock is taken
+# when the transaction begins.
 _TAKE_HEAD = sa.select(HEAD.c.sequence, HEAD.c.hash).with_for_update()
-# What an append reads; a database that has become read-only refuses to lock.
-_PROBE = sa.select(HEAD.c.sequence, HEAD.c.hash, sa.exists(sa.select(_C.sequence))).with_for_update(
-    of=HEAD
-)
+_LAST = sa.select(sa.func.max(_C.sequence))
 _SET_HEAD = sa.update(HEAD).values(sequence=sa.bindparam("to"), hash=sa.bindparam("of"))
 
 # What drivers raise, whether SQLAlchemy wraps it or not.
@@ -554,7 +552,7 @@ class SqlAuditLog(SqlRecords):
         try:
             with self._writing.begin() as connection:
                 if not entries and not hooks:
-                    _one_head(connection.execute(_PROBE).all())
+                    _probe(connection)
                     return None
                 if entries:
                     self._chain(connection, entries)
@@ -690,6 +688,21 @@ def _reason(error: BaseException) -> str:
     """What the driver said, in a line, without the statement."""
     said = str(error.orig if isinstance(error, exc.DBAPIError) else error)
     return said.partition("\n")[0]
+
+
+def _probe(connection: sa.Connection) -> None:
+    """See that records could be added to the chain.
+
+    Raises:
+        RecordingFailed: it has no head, or several, or one that was set back.
+    """
+    sequence, _ = _one_head(connection.execute(_TAKE_HEAD).all())
+    # By itself: in one statement with the lock, PostgreSQL would look before it waits.
+    last = connection.execute(_LAST).scalar_one()
+    if last is not None and last > sequence:
+        raise RecordingFailed(
+            f"the head of the chain of records was set back to {sequence}: the last is {last}"
+        )
 
 
 def _one_head(rows: Sequence[Any]) -> tuple[int, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -251,6 +252,23 @@ def sound(found: Iterable[Record]) -> Iterator[Record]:
         if record.altered is not None:
             raise EvidenceInvalid(f"record {record.id}: {record.altered}")
         yield record
+
+
+@contextmanager
+def read(record_id: str, kind: str) -> Iterator[None]:
+    """Read what a server writes into a record of that kind.
+
+    A record whose hash was made anew may say anything, and be found by `every` all the same.
+
+    Raises:
+        EvidenceInvalid: something in it is missing, or of another type or form.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise EvidenceInvalid(
+            f"record {record_id}: it does not say what a server writes in a record of a {kind}"
+        ) from error
 
 
 class AuditLog(Records, Protocol):

@@ -41,6 +41,8 @@ def serve() -> None:
             from credit_risk.serving import activation
 
             keys.signing_key(settings, make=True)
+            # A chain that nothing can be added to would have every worker die.
+            log.ping().result()
             version = activation.wanted_version(settings, log, store)
             package = activation.load_to_decide(settings, log, store, version)
         print_progress(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import sqlalchemy as sa
 
 from credit_risk import approvals, challenges, environment
-from credit_risk.audit.records import Record, every
+from credit_risk.audit.records import Record, every, read
 from credit_risk.audit.tables import RECORDS
 from credit_risk.decisions import new_id
 from credit_risk.errors import (
@@ -248,20 +248,24 @@ def previous_version(settings: Settings, audit: AuditLog) -> str:
 
     Raises:
         PackageNotFound: nothing was activated, or everything was rolled back.
+        EvidenceInvalid: an activation is not as it was written.
     """
     nowhere = f"portfolio {settings.portfolio}: there is no version to go back to"
     undone = 0
     for record in every(audit, portfolio=settings.portfolio, kind="activation"):
-        if record.body["from"] == record.body["to"]:
-            continue  # it changed nothing, so there is nothing to go back from
-        if record.body["action"] == "rollback":
+        with read(record.id, record.kind):
+            is_rollback = record.body["action"] == "rollback"
+            version: str | None = record.body["from"]
+            changed = version != record.body["to"]
+        if not changed:
+            continue  # so there is nothing to go back from
+        if is_rollback:
             undone += 1
         elif undone:
             undone -= 1
+        elif version is None:
+            break
         else:
-            version: str | None = record.body["from"]
-            if version is None:
-                break
             return version
     raise PackageNotFound(nowhere)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,10 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from credit_risk.audit import keys
+from credit_risk.audit import checkpoints, keys
 from credit_risk.audit.keys import Sealing
-from credit_risk.errors import EvidenceInvalid, KeysInvalid
+from credit_risk.audit.log import open_log
+from credit_risk.errors import EvidenceInvalid, KeysInvalid, RecordingFailed
 from credit_risk.settings import Settings
+from tests.audit.test_log import made
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +120,54 @@ def test_keys_are_made_once_for_this_user_alone(tmp_path: Path) -> None:
     assert [file.name for file in files] == ["encryption-keys", "signing-key"]
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert stat.S_IMODE(settings.keys_dir.stat().st_mode) == 0o700
+
+
+def test_a_lost_key_is_not_replaced_by_another(tmp_path: Path) -> None:
+    """Of what nothing was used for yet, a new one is made."""
+    settings = Settings(state_dir=tmp_path)
+    with closing(open_log(settings)) as log:
+        log.append([made(personal=None)]).result()
+        log.append([made(personal={"input": {}})]).result()
+        signing = keys.signing_key(settings, make=True)
+        assert keys.signing_key(settings) is not None
+        assert checkpoints.sign(log, signing) is not None
+
+    for name, told in (("encryption-keys", "sealed data"), ("signing-key", "signed checkpoints")):
+        file = settings.keys_dir / name
+        kept = file.read_bytes()
+        file.unlink()
+        of = keys.signing_key if name == "signing-key" else keys.sealing
+        with pytest.raises(KeysInvalid, match=rf"{name} is missing, and {told} in .*: put it back"):
+            of(settings, make=True)
+        assert not file.exists()
+        file.write_bytes(kept)
+        assert of(settings, make=True) is not None
+    assert keys.groups_sealing(settings, make=True) is not None
+
+
+def test_a_key_that_nothing_was_used_for_is_made_anew(tmp_path: Path) -> None:
+    """As where the records sealed nothing; and in a database that is empty or another's."""
+    settings = Settings(state_dir=tmp_path)
+    with closing(open_log(settings)) as log:
+        log.append([made(personal=None)]).result()
+    (settings.keys_dir / "encryption-keys").unlink()
+    assert keys.sealing(settings, make=True) is not None
+    for number, statement in enumerate(("SELECT 1", "CREATE TABLE records (id TEXT)")):
+        path = tmp_path / f"{number}.db"
+        with closing(sqlite3.connect(path)) as database:
+            database.execute(statement)
+        other = Settings(state_dir=tmp_path / str(number), database_url=f"sqlite:///{path}")
+        assert keys.sealing(other, make=True) is not None
+
+
+def test_where_the_database_cannot_be_read_no_key_is_made(tmp_path: Path) -> None:
+    """It may be in the place of another."""
+    settings = Settings(state_dir=tmp_path)
+    (tmp_path / "records.db").write_bytes(b"no database at all" * 100)
+
+    with pytest.raises(RecordingFailed, match="cannot be read"):
+        keys.sealing(settings, make=True)
+    assert not settings.keys_dir.exists()
 
 
 def test_keys_may_be_given_as_text_or_in_a_file(tmp_path: Path) -> None:

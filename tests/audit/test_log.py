@@ -792,6 +792,21 @@ def test_a_chain_without_its_head_fails_records_until_it_is_back(
     assert log.count() == 2
 
 
+def test_a_head_that_was_set_back_is_told_before_anything_is_recorded(
+    log: AuditLog, store: Store
+) -> None:
+    """A record behind it would take the place of another; none does."""
+    log.append([made(), made()]).result()
+    store.run("UPDATE head SET sequence = 1")
+    with pytest.raises(RecordingFailed, match="was set back to 1: the last is 2"):
+        log.ping().result()
+    with pytest.raises(RecordingFailed):
+        log.append([made()]).result()
+    store.run("UPDATE head SET sequence = 2")
+    log.ping().result()
+    assert log.count() == 2
+
+
 def test_a_ping_writes_nothing(log: AuditLog) -> None:
     """It resolves, and the log is as empty as before."""
     log.ping().result()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +93,33 @@ def test_a_regime_that_cannot_be_gone_by_is_one_line_and_not_a_server(
 
     (place.folder / "bicycle-law.yaml").write_text("id: bicycle-law\n", encoding="utf-8")
     refused(run("serve"), 1, "bicycle-law.yaml: version: Field required")
+    assert executed == []
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        ("DELETE FROM head", "has 0 heads"),
+        ("INSERT INTO head SELECT 'another', sequence, hash FROM head", "has 2 heads"),
+        ("UPDATE head SET sequence = 0", "was set back to 0: the last is 1"),
+    ],
+)
+def test_a_chain_that_nothing_can_be_added_to_is_one_line_and_not_a_server(
+    run: Callable[..., Outcome],
+    place: Place,
+    executed: list[tuple[list[str], dict[str, str]]],
+    harm: str,
+    told: str,
+) -> None:
+    """No second chain begins beside it."""
+    run("models", "activate", place.trees)
+    with closing(sqlite3.connect(place.state / "records.db")) as database, database:
+        database.execute(harm)
+        before = database.execute("SELECT * FROM head").fetchall()
+    refused(run("serve"), 4, told)
+    with closing(sqlite3.connect(place.state / "records.db")) as database:
+        assert database.execute("SELECT * FROM head").fetchall() == before
+        assert database.execute("SELECT count(*) FROM records").fetchone() == (1,)
     assert executed == []
 
 

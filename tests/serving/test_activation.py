@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -15,7 +16,8 @@ import pytest
 from credit_risk import approvals
 from credit_risk.audit.keys import key_id
 from credit_risk.audit.log import SqlAuditLog
-from credit_risk.errors import PackageInvalid, PackageNotFound, RecordingFailed
+from credit_risk.decisions import new_id
+from credit_risk.errors import EvidenceInvalid, PackageInvalid, PackageNotFound, RecordingFailed
 from credit_risk.serving import activation
 from credit_risk.serving.activation import (
     ActivePackage,
@@ -749,3 +751,14 @@ def test_the_health_page_names_the_fault(place: Place) -> None:
     assert health["model_version"] == place.a
     assert f"package {place.b}: trees.npz was altered" in health["checks"]["activation"]
     assert server.post("/predict", toys.SAFE).json()["model_version"] == place.a
+
+
+def test_an_activation_that_does_not_say_which_stops_a_rollback_by_name(place: Place) -> None:
+    """Where to go back to cannot be known; its hash may fit all the same."""
+    place.activate(place.b)
+    (record,) = place.log.find(kind="activation")
+    place.log.append([replace(record, id=new_id(), body={"action": "activate"})]).result()
+
+    (rewritten, *_) = place.log.find(kind="activation")
+    with pytest.raises(EvidenceInvalid, match=f"record {rewritten.id}: it does not say"):
+        place.rollback()
