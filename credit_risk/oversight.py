@@ -122,7 +122,7 @@ class Oversight:
             months: the outcome period, see `credit_risk.retraining.MonitoringPolicy`.
         """
         found = self._performance(window, now, months)
-        expected = self._expected(window)
+        expected = self.expected(window)
         return {
             **self._about(window),
             **found.model_dump(mode="json"),
@@ -208,7 +208,7 @@ class Oversight:
             drift=history[-1],
             history=[found.verdict for found in history],
             performance=self._performance(past, now, policy.outcome_months),
-            expected=self._expected(recent),
+            expected=self.expected(recent),
             development_auc=self._development_auc,
             age_days=None if first is None else (now - first) / _DAY,
         )
@@ -247,22 +247,28 @@ class Oversight:
     def _drift(self, window: Window) -> Drift:
         return self.reference.compare(self._counts(window))
 
-    def _expected(self, window: Window) -> Figures | None:
+    def expected(self, window: Window) -> Figures | None:
+        """What PDs let expect of all applicants of a window, whatever becomes of them."""
         return performance.estimate(*self.reference.scores(self._counts(window)))
 
     def _performance(self, window: Window, now: int, months: int) -> Performance:
-        decided = sa.select(_O.pd, _O.defaulted, _O.decided, _O.observed).where(
+        columns = (_O.pd, _O.defaulted, _O.decided, _O.observed, _O.decision_id, _O.decision)
+        decided = sa.select(*columns).where(
             *(_O.portfolio == self.package.portfolio, _O.model_version == self.package.version),
             *(_O.decided >= window.since, _O.decided < window.until),
         )
         with self.records.reading() as connection:
             rows = connection.execute(decided.order_by(_O.decided, _O.decision_id)).all()
-        pds, defaulted, decided_at, observed = zip(*rows, strict=True) if rows else ((),) * 4
+        known_of = zip(*rows, strict=True) if rows else ((),) * len(columns)
+        pds, defaulted, decided_at, observed, ids, made = known_of
+        closed = {row.about: row.closed for row in self._closings(window)}
+        final = [closed.get(one, decision) for one, decision in zip(ids, made, strict=True)]
         known = performance.Outcomes(
             pds=np.array(pds, dtype=np.float64),
             defaulted=np.array(defaulted, dtype=np.int64),
             decided=np.array(decided_at, dtype="datetime64[us]").astype("datetime64[D]"),
             observed=np.array(observed, dtype="datetime64[D]"),
+            accepted=np.array([decision == "APPROVE" for decision in final], dtype=np.bool_),
         )
         return performance.measure(
             known,

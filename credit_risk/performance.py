@@ -141,7 +141,8 @@ class Vintage(Document):
 class Performance(Document):
     """PDs and outcomes of a window.
 
-    ``rows`` have an outcome, of ``accepted``. ``maturity`` is the share of those accepted whose
+    ``rows`` have an outcome, nearly all of them among the ``accepted``, of whom ``coverage`` is the
+    share that has one. ``maturity`` is the share of those accepted whose
     vintage is mature, ``months`` the median time from decision to outcome. Without enough rows
     there are no ``figures``, and ``not_enough`` says what is missing.
 
@@ -170,13 +171,15 @@ class Outcomes:
     """Decisions whose outcome is known.
 
     ``pds`` and ``defaulted`` (0 or 1) have shape (n,); ``decided`` and ``observed``, shape (n,),
-    are the days of decision and of outcome as ``datetime64[D]``.
+    are the days of decision and of outcome as ``datetime64[D]``. ``accepted``, shape (n,), is
+    whether it was accepted here, None that all were: somebody may have lent all the same.
     """
 
     pds: Floats
     defaulted: Ints
     decided: npt.NDArray[np.datetime64]
     observed: npt.NDArray[np.datetime64]
+    accepted: npt.NDArray[np.bool_] | None = None
 
 
 def measure(
@@ -202,6 +205,7 @@ def measure(
     rows, defaults = len(outcomes.pds), int(outcomes.defaulted.sum())
     vintages = _vintages(outcomes, accepted, today, months)
     total = sum(v.accepted for v in vintages)
+    covered = rows if outcomes.accepted is None else int(outcomes.accepted.sum())
     mature = sum(v.accepted for v in vintages if v.mature)
     not_enough = lacking(rows, defaults)
     waited = (outcomes.observed - outcomes.decided) / np.timedelta64(1, "D")
@@ -209,7 +213,7 @@ def measure(
         rows=rows,
         defaults=defaults,
         accepted=total,
-        coverage=rows / total if total else 0.0,
+        coverage=covered / total if total else 0.0,
         maturity=mature / total if total else 0.0,
         months=float(np.median(waited)) * 12.0 / 365.25 if rows else None,
         figures=None if not_enough else _bootstrapped(outcomes.pds, outcomes.defaulted, seed),
@@ -218,7 +222,7 @@ def measure(
         deciles=() if not_enough else _deciles(outcomes.pds, outcomes.defaulted),
         bands=_bands(outcomes.pds, outcomes.defaulted, policy),
         vintages=vintages,
-        caveats=tuple(_caveats(rows, total, mature, months)),
+        caveats=tuple(_caveats(rows, covered, total, mature, months)),
     )
 
 
@@ -479,18 +483,20 @@ def _vintages(
 ) -> tuple[Vintage, ...]:
     month = outcomes.decided.astype("datetime64[M]")
     known = Counter(np.datetime_as_string(month).tolist())
+    ours = month if outcomes.accepted is None else month[outcomes.accepted]
+    covered = Counter(np.datetime_as_string(ours).tolist())
     now = today.astype("datetime64[M]")
     found = []
     for name in sorted({*accepted, *known}):
         of_month = month == np.datetime64(name, "M")
-        number = max(accepted.get(name, 0), known[name])
+        number = max(accepted.get(name, 0), covered[name])
         age = (now - np.datetime64(name, "M")).astype(int)
         rates = _rates(outcomes.pds, outcomes.defaulted, of_month)
         found.append(
             Vintage(
                 month=name,
                 accepted=number,
-                coverage=known[name] / number if number else 0.0,
+                coverage=covered[name] / number if number else 0.0,
                 mature=bool(age > months),
                 **rates,
             )
@@ -513,11 +519,16 @@ def _rates(pds: Floats, defaulted: Ints, which: npt.NDArray[np.bool_]) -> dict[s
     }
 
 
-def _caveats(rows: int, accepted: int, mature: int, months: int) -> list[str]:
+def _caveats(rows: int, covered: int, accepted: int, mature: int, months: int) -> list[str]:
     caveats = [ACCEPTED_ONLY]
-    if rows < LEAST_COVERAGE * accepted:
+    if covered < LEAST_COVERAGE * accepted:
         caveats.append(
-            f"Of {accepted} accepted, {rows} have an outcome; those without may be otherwise."
+            f"Of {accepted} accepted, {covered} have an outcome; those without may be otherwise."
+        )
+    if covered < rows:
+        caveats.append(
+            f"{rows - covered} of the outcomes are of applications that were not accepted here. "
+            "They are in the figures, and in no coverage."
         )
     if mature < accepted:
         caveats.append(

@@ -288,7 +288,7 @@ def _rise(evidence: Evidence, shares: Callable[[Comparison], Shares | None]) -> 
 def _age_days(evidence: Evidence, _: Performance | None) -> _Measured | None:
     if evidence.age_days is None:
         return None
-    return _Measured(evidence.age_days, beyond_chance=True, detail="days since training")
+    return _Measured(evidence.age_days, beyond_chance=True, detail="days since it began")
 
 
 _MEASURES: dict[str, tuple[str, Callable[[Evidence, Performance | None], _Measured | None]]] = {

@@ -101,8 +101,12 @@ def heat_map(days: Sequence[Day], order: Sequence[str], titles: Mapping[str, str
         x = NAMES + step * (day.day - first).days
         found = {comparison.field: comparison for comparison in compared(day.drift)}
         for row, name in enumerate(order):
+            place = (x, top + _ROW * row)
             if name in found:
-                _cell(drawing, (x, top + _ROW * row), step - gap, day, found[name])
+                _cell(drawing, place, step - gap, day, found[name])
+            else:
+                says = f"{day.day}, {name}: {day.drift.rows:,} applicants, too-few"
+                drawing.box(*place, step - gap, _ROW - 2, "few", says=says)
     for number_of in range(0, number, _every(step, 7)):
         day_of = first + timedelta(days=number_of)
         x, y = NAMES + step * number_of, top + _ROW * len(order) + 15

@@ -19,11 +19,11 @@ import sqlalchemy as sa
 from credit_risk import stability, windows
 from credit_risk.audit.records import instant
 from credit_risk.audit.tables import GROUPS, HEAD
-from credit_risk.drift import Drift
+from credit_risk.drift import LEAST_ROWS, Drift
 from credit_risk.errors import Conflict, RequestInvalid
 from credit_risk.fairness import Fairness
 from credit_risk.oversight import Oversight
-from credit_risk.performance import Figures, Performance
+from credit_risk.performance import Performance
 from credit_risk.retraining import Check
 from credit_risk.windows import DAYS_MOST, HOUR, Window
 from monitoring import results
@@ -161,17 +161,17 @@ def _look(
     days = _days(log, oversight, shown, keep)
     recent = Window(shown.until - WINDOW_DAYS * DAY, shown.until)
     past = Window(shown.until - DAYS_MOST * DAY, shown.until)
-    window = keep("drift", recent, oversight.drift(recent))
+    window = keep("drift", recent, _drift(oversight, recent))
     performance = keep(
         "performance", past, oversight.performance(past, now, portfolio.policy.outcome_months)
     )
-    checked = keep("retraining", recent, oversight.retraining(portfolio.policy, now))
+    # Of the same days as all else here, and not up to this hour: one page has one figure of each.
+    checked = keep("retraining", recent, oversight.retraining(portfolio.policy, shown.until - 1))
     fairness = [
         keep(f"fairness:{attribute}", past, body)
         for attribute, body in _groups(log, oversight, portfolio.groups, past)
     ]
     log.append((), alongside=results.keep(found)).result()
-    expected = performance["expected_of_all"]
     titles = {spec.name: spec.title for spec in package.schema.fields}
     return Monitored(
         portfolio=package.portfolio,
@@ -182,7 +182,7 @@ def _look(
         days=days,
         window_days=WINDOW_DAYS,
         window=_read(Drift, window) if window["rows"] else None,
-        estimate=None if expected is None else Figures.model_validate(expected),
+        estimate=oversight.expected(recent),
         performance=_read(Performance, performance),
         fairness=[_read(Fairness, body) for body in fairness],
         check=_read(Check, checked),
@@ -207,12 +207,18 @@ def _days(
         window = Window(day.day, day.day + DAY)
         body = before.get(window)
         if body is None or body["decisions"] != day.rows or body["not_counted"]:
-            now = oversight.drift(window)
+            now = _drift(oversight, window)
             body = keep("drift", window, now) if now != body else now
         date = datetime.fromtimestamp(day.day / 1e6, UTC).date()
         drift = _read(Drift, body) if body["rows"] else None
         days.append(Day(date, day.rows, day.approved, drift))
     return days
+
+
+def _drift(oversight: Oversight, window: Window) -> dict[str, Any]:
+    """Drift as it goes on record, which is for good: of a few, nothing that would be theirs."""
+    found = oversight.drift(window)
+    return found if found["rows"] >= LEAST_ROWS else {**found, "fields": [], "score": None}
 
 
 def _groups(

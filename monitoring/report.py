@@ -7,7 +7,7 @@ day, who applies against the reference, outcomes against PDs, groups.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,19 +110,21 @@ def _heat(known: Monitored) -> object:
     compared = [day for day in known.days if day.drift is not None]
     if not compared:
         return None
-    latest = known.window or compared[-1].drift
-    order = [] if latest is None else [found.field for found in charts.compared(latest)]
-    return charts.heat_map(known.days, order, known.titles)
+    # Of a few applicants there are no fields.
+    drifts = [known.window, *(day.drift for day in reversed(compared))]
+    order = next((charts.compared(drift) for drift in drifts if drift and drift.fields), [])
+    return charts.heat_map(known.days, [found.field for found in order], known.titles)
 
 
 def _tiles(known: Monitored) -> list[tuple[str, str, str]]:
     """Figures that sum it up: the value, what it is, and how it is meant."""
-    days = known.days[-known.window_days :]
+    since = known.made.date() - timedelta(days=known.window_days - 1)
+    days = [day for day in known.days if day.day >= since]
     rows, approved = sum(day.rows for day in days), sum(day.approved for day in days)
-    tiles = [(f"{rows:,}", f"decisions in {len(days)} days", "")]
+    tiles = [(f"{rows:,}", f"decisions in the last {known.window_days} days", "")]
     if rows:
         tiles.append((f"{approved / rows:.0%}", "approved by the server", ""))
-    if known.window is not None:
+    if known.window is not None and known.window.fields:
         if known.window.score is not None:
             score = known.window.score
             tiles.append((f"{score.psi:.3f}", "PSI of the score", score.verdict))

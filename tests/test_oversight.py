@@ -164,7 +164,12 @@ def test_performance_is_of_the_outcomes_of_the_window(watched: Watched) -> None:
 
     found = watched.oversight.performance(WINDOW, now, 12)
     assert (found["rows"], found["defaults"]) == (150, 50)
-    assert found["accepted"] == max(len(approved) + 1, 150)
+    accepted = {record.id for record in approved[1:]} | {referred.id, declined.id}
+    covered = len(accepted & {record.id for record in watched.records[:150]})
+    assert found["accepted"] == len(approved) + 1
+    assert found["coverage"] == found["vintages"][0]["coverage"] == covered / found["accepted"]
+    others = f"{150 - covered} of the outcomes are of applications that were not accepted here"
+    assert any(caveat.startswith(others) for caveat in found["caveats"])
     assert found["vintages"][0]["month"] == "2023-11"
     assert found["vintages"][0]["mature"] is True
     assert found["figures"]["default_rate"]["value"] == pytest.approx(1 / 3)

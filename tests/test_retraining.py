@@ -132,7 +132,7 @@ def test_a_model_within_every_limit_needs_no_retraining() -> None:
         ({"drift": drift(change="missing")}, "missing_rise", "WATCH", "More is missing than in"),
         ({"drift": drift(change="unseen")}, "unseen", "WATCH", "Categories the model does not"),
         ({"drift": drift(change="range")}, "out_of_range_rise", "WATCH", "More is out of the"),
-        ({"age_days": 365}, "age_days", "WATCH", "Age of the model: 365 (days since training), w"),
+        ({"age_days": 365}, "age_days", "WATCH", "Age of the model: 365 (days since it began), w"),
         ({"age_days": 1_095}, "age_days", "RECOMMENDED", "Age of the model: 1095"),
     ],
 )

@@ -61,6 +61,19 @@ def test_the_heat_map_has_a_cell_for_each_field_and_day_that_was_compared(heat: 
     assert all("too-few" in said(cell) for cell in of_kind(heat, "few"))
 
 
+def test_a_day_of_a_few_has_cells_though_nothing_is_known_of_its_fields() -> None:
+    """As it is on record."""
+    known = monitored.everything()
+    few = known.days[-1].drift
+    assert few is not None
+    day = known.days[-1]._replace(drift=few.model_copy(update={"fields": (), "score": None}))
+
+    heat = charts.heat_map([*known.days[:-1], day], ["income", "age"], known.titles)
+    assert [said(cell) for cell in of_kind(heat, "few")] == [
+        f"{day.day}, {name}: 20 applicants, too-few" for name in ("income", "age")
+    ]
+
+
 def test_the_heat_map_glows_where_a_field_drifted_and_nowhere_else(heat: Markup) -> None:
     """From the fourth day on, in the income and in what follows from it."""
     calm = {said(cell).split(": ")[0] for cell in of_kind(heat, "calm")}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import threading
 from contextlib import closing
@@ -19,7 +20,7 @@ from credit_risk.groups import Member
 from credit_risk.oversight import Oversight
 from credit_risk.retraining import Limit, Limits, MonitoringPolicy
 from credit_risk.windows import HOUR, Batch, Window
-from monitoring import job, results
+from monitoring import job, report, results
 from monitoring.job import DAY, Portfolio
 from tests import toys
 from tests.recorded import NOON, decided
@@ -140,6 +141,39 @@ def test_what_is_on_record_is_what_the_run_found(watched: Watched) -> None:
     oversight = Oversight(watched.log, watched.package)
     assert stored[week] == oversight.drift(week)
     assert {row["time"] for row in found} == {NOW}
+
+
+def test_of_a_few_applicants_nothing_goes_on_record_but_their_number(watched: Watched) -> None:
+    """It stays there for good, also when they are erased; day after day it is the same."""
+    watched.decide(1, rows=5)
+    (known,) = watched.run()
+    assert watched.run()[0].days == known.days
+
+    drifts = [json.loads(row["body"]) for row in watched.results() if row["kind"] == "drift"]
+    assert [(body["rows"], body["fields"], body["score"]) for body in drifts] == [(5, [], None)] * 2
+    assert known.window is not None
+    assert (known.window.verdict, known.window.rows) == ("too-few", 5)
+    page = report.page(known)
+    assert "5 applicants are too few" in page
+    assert "Who applies, against the reference" not in page
+
+
+def test_the_week_that_is_checked_is_the_week_that_is_shown(watched: Watched) -> None:
+    """Of whole days, with the same figures; so are the figures that PDs let expect."""
+    watched.decide(8, seed=3)
+    watched.decide(1)
+    (known,) = watched.run()
+
+    bodies = {row["kind"]: json.loads(row["body"]) for row in watched.results()}
+    week = bodies["retraining"]["windows"][-1]
+    assert (week["from"], week["to"], week["rows"]) == (
+        *("2023-11-08T00:00:00.000000Z", "2023-11-15T00:00:00.000000Z", ROWS),
+    )
+    assert known.window is not None
+    (psi,) = [one.value for one in known.check.criteria if one.measure == "field_psi"]
+    assert psi in {field.psi for field in known.window.fields}
+    oversight = Oversight(watched.log, watched.package)
+    assert known.estimate == oversight.expected(Window(TODAY - 6 * DAY, TODAY + DAY))
 
 
 def test_days_that_are_over_are_not_computed_again(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,18 @@ def test_the_report_shows_every_field_by_its_title(page: Reader) -> None:
     for title in ("Vintages", "Were the PDs right?", "Approvals by region & more"):
         assert title in words
     assert page.tags.count("svg") == 1 + len(monitored.everything().titles) + 1 + 2 + 1 + 2
+
+
+def test_the_tiles_count_the_last_days_and_not_the_last_with_decisions() -> None:
+    """A package that has not decided for two weeks decided nothing in the last seven days."""
+    known = monitored.everything()
+    quiet = " ".join(read(report.page(known)).words)
+    busy = " ".join(
+        read(report.page(replace(known, made=datetime(2026, 11, 9, 8, tzinfo=UTC)))).words
+    )
+
+    assert "0 decisions in the last 7 days" in quiet
+    assert "1,223 decisions in the last 7 days" in busy
 
 
 def test_names_of_groups_are_words_whatever_is_in_them(page: Reader) -> None:
