@@ -31,8 +31,7 @@ from pydantic import Field, RootModel, ValidationError
 
 from credit_risk import documents, environment
 from credit_risk.audit import keys
-from credit_risk.audit.records import Record
-from credit_risk.decisions import new_id
+from credit_risk.audit.records import Record, new_id
 from credit_risk.documents import Document
 from credit_risk.errors import ApprovalRefused, KeysInvalid, PackageInvalid, PortfolioInvalid
 

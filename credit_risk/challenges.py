@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pydantic_core
 
 from credit_risk import environment
-from credit_risk.audit.records import Record, read
-from credit_risk.decisions import new_id
+from credit_risk.audit.records import Record, new_id, read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,10 +15,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-import uuid_utils
-
 from credit_risk import bodies, environment
 from credit_risk.audit.records import Record
+from credit_risk.audit.records import new_id as new_id  # noqa: PLC0414 - callers have it from here
 from credit_risk.errors import (
     ApplicationInvalid,
     DeadlineExceeded,
@@ -121,11 +120,6 @@ class Problem:
         if self.errors:
             body["errors"] = [{"pointer": e.pointer, "detail": e.detail} for e in self.errors]
         return body
-
-
-def new_id() -> str:
-    """A UUIDv7 (RFC 9562): unique, and in order of time."""
-    return str(uuid_utils.uuid7())
 
 
 @dataclass(frozen=True, slots=True)

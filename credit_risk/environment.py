@@ -15,8 +15,6 @@ from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from credit_risk import __version__
 from credit_risk.documents import digest_json
 
@@ -44,6 +42,8 @@ class Environment:
 @cache
 def here() -> Environment:
     """The environment of this process, which stays the same while it runs."""
+    import numpy as np  # noqa: PLC0415 - most commands need none of it
+
     # What numpy found the processor to have; its loops differ by it.
     extensions = np.show_config(mode="dicts")["SIMD Extensions"]
     listing = {

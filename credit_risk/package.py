@@ -31,14 +31,15 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, RootModel, ValidationError, model_validator
+from pydantic import RootModel, model_validator
 
 from credit_risk import documents, model, onnx_format
 from credit_risk.documents import Document
 from credit_risk.errors import PackageInvalid, PortfolioInvalid
+from credit_risk.manifest import FORMAT, MANIFEST, Manifest, read_json, verify, versioned
 from credit_risk.model import ModelSpec
 from credit_risk.policy import BandName, DecisionName, Policy
 from credit_risk.population import Population
@@ -53,29 +54,8 @@ if TYPE_CHECKING:
 
     from credit_risk.model import Model
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-VERSION_DIGITS = 12
 GOLDEN_TOLERANCE = 1e-6
 """Largest difference in PD between a golden record and what the package answers here."""
-
-
-class Manifest(Document):
-    """Names every file of a package with its SHA-256."""
-
-    format: int
-    portfolio: str
-    files: dict[str, str]
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the manifest, and so of the whole package."""
-        return documents.digest(self)
-
-    @property
-    def version(self) -> str:
-        """The package version: derived from the content."""
-        return self.digest[:VERSION_DIGITS]
 
 
 class Golden(Document):
@@ -179,7 +159,7 @@ class ModelPackage(Parts):
     @cached_property
     def policy_version(self) -> str:
         """The policy's own version and the start of its file's digest: an edit cannot hide."""
-        return versioned(self.policy, self.digests["policy.yaml"])
+        return versioned(self.policy.version, self.digests["policy.yaml"])
 
     @cached_property
     def parts_sha256(self) -> dict[str, str]:
@@ -209,11 +189,6 @@ class Wordings:
         """
         own = self.reasons.texts if decision == "DECLINE" else {}
         return own | {r.code: r.text for r in self.policy.review.reasons if r.decision == decision}
-
-
-def versioned(policy: Policy, sha256: str) -> str:
-    """How a policy is called: its version and the start of its file's SHA-256."""
-    return f"{policy.version}+{sha256[:8]}"
 
 
 def write(root: Path, portfolio: str, files: Mapping[str, bytes]) -> Path:
@@ -248,43 +223,6 @@ def write(root: Path, portfolio: str, files: Mapping[str, bytes]) -> Path:
     return target
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read a package's manifest.
-
-    Raises:
-        PackageInvalid: there is none, or it is not one of ours.
-    """
-    manifest = _json(Manifest, path / MANIFEST)
-    if manifest.format != FORMAT:
-        msg = f"{path.name}: package format {manifest.format}, this server reads {FORMAT}"
-        raise PackageInvalid(msg)
-    return manifest
-
-
-def verify(path: Path) -> Manifest:
-    """Compare every file with its sum in the manifest.
-
-    Raises:
-        PackageInvalid: a file is missing, altered, or not in the manifest; names the file.
-    """
-    manifest = read_manifest(path)
-    present = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()} - {
-        MANIFEST
-    }
-    extra = sorted(present - set(manifest.files))
-    if extra:
-        msg = f"package {manifest.version}: {extra[0]} is not in the manifest"
-        raise PackageInvalid(msg)
-    for name, expected in manifest.files.items():
-        if name not in present:
-            msg = f"package {manifest.version}: {name} is missing"
-            raise PackageInvalid(msg)
-        if hashlib.sha256((path / name).read_bytes()).hexdigest() != expected:
-            msg = f"package {manifest.version}: {name} was altered (its SHA-256 does not match)"
-            raise PackageInvalid(msg)
-    return manifest
-
-
 def load(path: Path, version: str | None = None) -> ModelPackage:
     """Verify and load a package.
 
@@ -313,7 +251,7 @@ def load(path: Path, version: str | None = None) -> ModelPackage:
         if part.portfolio != manifest.portfolio:
             msg = f"package {manifest.version}: a file says it belongs to {part.portfolio!r}"
             raise PackageInvalid(msg)
-    spec = _json(ModelSpec, path / "model.json")
+    spec = read_json(ModelSpec, path / "model.json")
     reference = _arrays(path / "reference.npz").get("rows")
     if (
         reference is None
@@ -337,7 +275,7 @@ def load(path: Path, version: str | None = None) -> ModelPackage:
             reference,
             _arrays(path / "explanation.npz") if spec.kind == "trees" else None,
         )
-    profile = _json(Profile, path / "profile.json")
+    profile = read_json(Profile, path / "profile.json")
     if tuple(marginal.field for marginal in profile.marginals) != schema.names:
         msg = f"package {manifest.version}: profile.json does not describe the schema's fields"
         raise PackageInvalid(msg)
@@ -352,9 +290,9 @@ def load(path: Path, version: str | None = None) -> ModelPackage:
         model=built,
         profile=profile,
         reference=reference,
-        provenance=_json(Provenance, path / "provenance.json"),
-        golden=_json(GoldenRecords, path / "golden.json").records,
-        metrics=_json(Metrics, path / "metrics.json").root,
+        provenance=read_json(Provenance, path / "provenance.json"),
+        golden=read_json(GoldenRecords, path / "golden.json").records,
+        metrics=read_json(Metrics, path / "metrics.json").root,
         digests=dict(manifest.files),
     )
 
@@ -376,22 +314,6 @@ def wordings(path: Path, version: str) -> Wordings:
         msg = f"package {manifest.version}: {error}"
         raise PackageInvalid(msg) from error
     return Wordings(policy, reasons, manifest.files["reasons.yaml"])
-
-
-D = TypeVar("D", bound=BaseModel)
-
-
-def _json(kind: type[D], path: Path) -> D:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except OSError as error:
-        msg = f"{path.name}: cannot be read: {error.strerror}"
-        raise PackageInvalid(msg) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        msg = f"{path.name}: {place}: {first['msg']}"
-        raise PackageInvalid(msg) from error
 
 
 def _model_arrays(path: Path, spec: ModelSpec) -> dict[str, npt.NDArray[Any]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from credit_risk import documents
 from credit_risk.errors import PortfolioInvalid, PortfolioNotFound
-from credit_risk.policy import Policy
-from credit_risk.reasons import ReasonDictionary
-from credit_risk.schema import Schema
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from credit_risk.policy import Policy
+    from credit_risk.reasons import ReasonDictionary
+    from credit_risk.schema import Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,12 @@ def load(root: Path, name: str) -> Portfolio:
         PortfolioNotFound: there is no such folder.
         PortfolioInvalid: a file in it is wrong.
     """
+    # Here and not above: who only looks for a portfolio's folder does not wait for these.
+    from credit_risk import documents  # noqa: PLC0415
+    from credit_risk.policy import Policy  # noqa: PLC0415
+    from credit_risk.reasons import ReasonDictionary  # noqa: PLC0415
+    from credit_risk.schema import Schema  # noqa: PLC0415
+
     path = folder(root, name)
     portfolio = Portfolio(
         path=path,

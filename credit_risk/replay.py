@@ -40,7 +40,7 @@ from credit_risk.errors import (
     PackageNotFound,
     PortfolioInvalid,
 )
-from credit_risk.package import versioned
+from credit_risk.manifest import versioned
 from credit_risk.policy import BAND_ORDER, DECISIONS, Policy
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Candidate:
         package, policy = self.package, self.policy
         version = digest = None
         if policy is not None:
-            version, digest = versioned(policy, self.policy_sha256), self.policy_sha256
+            version, digest = versioned(policy.version, self.policy_sha256), self.policy_sha256
         elif package is not None:
             version, digest = package.policy_version, package.digests["policy.yaml"]
         return {

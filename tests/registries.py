@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import httpx
 
-from credit_risk import package
+from credit_risk.manifest import read_manifest
 from credit_risk.serving.registry import DIGEST_TAG, VERSION_TAG, Registry
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Mlflow:
 
     def add(self, folder: Path, **tags: str) -> str:
         """Register the package in a folder; returns its number."""
-        manifest = package.read_manifest(folder)
+        manifest = read_manifest(folder)
         versions = self.models.setdefault(manifest.portfolio, [])
         number = str(len(versions) + 1)
         root = f"0/run-{manifest.portfolio}-{number}/artifacts/package"

@@ -155,6 +155,19 @@ def test_the_process_that_starts_the_workers_loads_nothing_that_decides() -> Non
     assert set(loaded) & {"numba", "sqlalchemy", "sklearn", "pandas", "shap", "scipy"} == set()
 
 
+def test_a_rollback_waits_for_no_library_that_scores() -> None:
+    """They take longer to load than all else that it does, and somebody is in a hurry."""
+    needed = ("credit_risk.cli", "credit_risk.serving.activation", "credit_risk.audit.log")
+    program = f"import sys, {', '.join(needed)}; print(*sys.modules)"
+
+    loaded = subprocess.run(  # noqa: S603 - this interpreter, on a program written above
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split()
+
+    assert "sqlalchemy" in loaded
+    assert set(loaded) & {"numpy", "numba", "bentoml", "credit_risk.package"} == set()
+
+
 def test_only_bulk_scoring_knows_arrow_and_spark_and_no_server_knows_it() -> None:
     """Arrow and Spark are libraries that the serving image does not hold."""
     bulk = {"bulk", "bulk_spark"}

@@ -13,7 +13,7 @@ import pytest
 
 from credit_risk import documents, onnx_format, package
 from credit_risk.errors import PackageInvalid
-from credit_risk.package import MANIFEST, VERSION_DIGITS
+from credit_risk.manifest import MANIFEST, VERSION_DIGITS, verify
 from credit_risk.scoring import check_golden, decide
 from credit_risk.settings import Settings
 from tests import toys
@@ -208,7 +208,7 @@ def test_a_file_that_is_not_in_the_manifest_is_refused_by_name(folder: Path, nam
     (folder / name).write_bytes(b"")
 
     with pytest.raises(PackageInvalid, match=f"{name} is not in the manifest"):
-        package.verify(folder)
+        verify(folder)
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:

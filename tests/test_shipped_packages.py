@@ -12,6 +12,7 @@ import pydantic_core
 import pytest
 
 from credit_risk import package, portfolio, profile
+from credit_risk.manifest import verify
 from credit_risk.model import ADDITIVITY_TOLERANCE, probability
 from credit_risk.policy import BAND_ORDER
 from credit_risk.replay import replay
@@ -76,7 +77,7 @@ def test_each_portfolio_ships_the_version_it_serves_by_default(name: str) -> Non
 
 def test_a_package_is_whole_and_runs_no_code(shipped: ModelPackage) -> None:
     """Every file has its sum, and is of a format that is data alone."""
-    manifest = package.verify(shipped.path)
+    manifest = verify(shipped.path)
 
     assert manifest.version == shipped.path.name
     assert manifest.portfolio == shipped.path.parent.name

@@ -17,14 +17,17 @@ from typing import (
     overload,
 )
 
+import uuid_utils
+
 from credit_risk.errors import EvidenceInvalid
-from credit_risk.policy import DecisionName
 
 if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import sqlalchemy as sa
+
+    from credit_risk.policy import DecisionName
 
 RecordKind = Literal[
     "decision",
@@ -55,6 +58,11 @@ PAGE = 500
 NO_TIME = -(2**63)
 """Stands for a time where something else is on record."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562): unique, and in order of time."""
+    return str(uuid_utils.uuid7())
 
 
 def instant(since_epoch: int) -> datetime:

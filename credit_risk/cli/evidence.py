@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from credit_risk import regimes
 from credit_risk.cli.exits import OTHERWISE
 from credit_risk.cli.opening import chosen_portfolio, deciding
 from credit_risk.cli.options import AsJson, PortfolioName
@@ -45,7 +44,7 @@ def evidence_command(
     Exit code 5: the pack is there, and says of what it found that it does not hold.
     """
     settings, chosen = chosen_portfolio(portfolio_name)
-    from credit_risk import evidence
+    from credit_risk import evidence, regimes
     from credit_risk.audit.log import open_records
 
     folder = out or Path(f"evidence-{version}")

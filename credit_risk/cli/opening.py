@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from credit_risk import kernels, portfolio, regimes
+from credit_risk import kernels, portfolio
 from credit_risk.errors import DataInvalid, FileNotFound, KeysInvalid, RecordNotFound
 from credit_risk.settings import Settings
 
@@ -50,6 +50,7 @@ def months_least(settings: Settings) -> int:
 
 
 def _months_asked_for(settings: Settings) -> int:
+    from credit_risk import regimes
     from credit_risk.audit.retention import MONTHS
 
     regime = regimes.load(settings.regimes_dir, settings.regime)

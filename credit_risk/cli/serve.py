@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from credit_risk import regimes
 from credit_risk.cli.opening import chosen_portfolio, log_and_store
 from credit_risk.cli.printing import print_progress
 from credit_risk.errors import CannotServe
@@ -33,6 +32,8 @@ def serve() -> None:
     Checks first that the package to serve is whole and answers its golden records, so that a
     wrong one is one line here and not a worker that keeps dying.
     """
+    from credit_risk import regimes
+
     settings, _ = chosen_portfolio(None)
     regimes.load(settings.regimes_dir, settings.regime)
     with _claimed(settings), _uncollected():

@@ -18,14 +18,13 @@ from urllib.parse import urlsplit
 import typer
 from rich.table import Table
 
-from credit_risk import documents, kernels, portfolio, simulation, stability
+from credit_risk import kernels, portfolio
 from credit_risk.cli import traffic
 from credit_risk.cli.exits import terminable
 from credit_risk.cli.opening import settings_of, wanted_version
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import out, print_json, print_line, rows_done
 from credit_risk.errors import DataInvalid, OutputRefused, PackageNotFound
-from credit_risk.policy import Policy
 
 if TYPE_CHECKING:
     from credit_risk.schema import Application, Schema
@@ -161,6 +160,8 @@ class Drift:
 
     def indices(self, reference_rows: int) -> dict[str, tuple[float, float]]:
         """PSI of each field, and what chance alone exceeds with probability `LEVEL`."""
+        from credit_risk import stability
+
         return {
             bins.name: (
                 stability.psi(counts, bins.shares),
@@ -217,6 +218,8 @@ def _check_url(url: str, *, allow_remote: bool) -> None:
 
 def _list(settings: Settings, *, as_json: bool) -> None:
     """Print the scenarios of the portfolio."""
+    from credit_risk import simulation
+
     folder = portfolio.folder(settings.portfolios_dir, settings.portfolio)
     group = simulation.population(_package(settings, None)[1])
     known = simulation.scenarios(folder, group.schema).values()
@@ -247,6 +250,8 @@ def _package(settings: Settings, version: str | None) -> tuple[str, Path]:
 
 
 def _source(settings: Settings, name: str, version: str | None = None) -> Source:
+    from credit_risk import simulation
+
     folder = portfolio.folder(settings.portfolios_dir, settings.portfolio)
     version, package = _package(settings, version)
     group = simulation.population(package)
@@ -269,6 +274,8 @@ def _format(output: Path | None, kind: Format | None) -> Format:
 def _write(
     wanted: Wanted, output: Path | None, kind: Format, settings: Settings, *, as_json: bool
 ) -> None:
+    from credit_risk import simulation, stability
+
     source = _source(settings, wanted.scenario)
     schema, rows = source.group.schema, wanted.rows or ROWS
     drift = Drift(stability.field_bins(source.group.profile, schema))
@@ -392,6 +399,8 @@ def _send(
     *,
     as_json: bool,
 ) -> None:
+    from credit_risk import simulation
+
     server = traffic.ask(url)
     if portfolio_name not in (None, server.portfolio):
         raise typer.BadParameter(f"{url} serves the portfolio {server.portfolio}")
@@ -421,6 +430,9 @@ def _send(
 
 def _approvals(package: Path) -> list[str]:
     """Codes of the reasons that its policy lets people approve for."""
+    from credit_risk import documents
+    from credit_risk.policy import Policy
+
     policy = documents.read(Policy, package / "policy.yaml")
     return [reason.code for reason in policy.review.reasons if reason.decision == "APPROVE"]
 

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import numpy as np
-
 from credit_risk.errors import Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    import numpy as np
 
     from credit_risk.simulation import Applicant
 
@@ -247,6 +247,8 @@ def ask(url: str) -> Server:
 
 def requests(applicants: Iterator[Applicant], seed: int) -> Iterator[Request]:
     """Applicants as requests, of all kinds in a random order that the seed gives."""
+    import numpy as np
+
     generator = np.random.default_rng((seed, 3))
     routes, upper = tuple(MIX), np.cumsum(tuple(MIX.values()))
     while True:
@@ -286,6 +288,8 @@ def send(
         people: who decide some of what is referred, at once.
         progress: told of the number of applications sent so far.
     """
+    import numpy as np
+
     waiting: Queue[Request | None] = Queue(connections)
     threads = [
         threading.Thread(target=_deliver, args=(server, waiting, tally, people), daemon=True)
@@ -360,6 +364,8 @@ def _deliver(
     server: Server, waiting: Queue[Request | None], tally: Tally, people: People | None
 ) -> None:
     """Send what is waiting over one connection."""
+    import numpy as np
+
     client = _Client(server.url, tally)
     generator = np.random.default_rng()
     while (request := waiting.get()) is not None:

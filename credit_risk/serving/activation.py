@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import sqlalchemy as sa
 
 from credit_risk import approvals, challenges, environment
-from credit_risk.audit.records import Record, every, read
+from credit_risk.audit.records import Record, every, new_id, read
 from credit_risk.audit.tables import RECORDS
-from credit_risk.decisions import new_id
 from credit_risk.errors import (
     Conflict,
     CreditRiskError,
@@ -27,7 +26,6 @@ from credit_risk.errors import (
     PackageNotFound,
     RegistryUnavailable,
 )
-from credit_risk.scoring import check_golden
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
     from credit_risk.audit.records import Alongside, AuditLog, Records
     from credit_risk.challenges import Challenge
     from credit_risk.package import ModelPackage
-    from credit_risk.serving.store import Store
+    from credit_risk.serving.store import Store, Verified
     from credit_risk.settings import Settings
 
 logger = logging.getLogger("credit_risk.activation")
@@ -88,6 +86,9 @@ def load_checked(store: Store, portfolio: str, version: str) -> ModelPackage:
         PackageInvalid: sums do not match, or it answers a golden record differently here.
         ExplanationFailed: it cannot explain a golden record.
     """
+    # Here and not above: a rollback asks no golden records, and does not wait for their kernels.
+    from credit_risk.scoring import check_golden  # noqa: PLC0415
+
     package = store.load(portfolio, version)
     check_golden(package)
     return package
@@ -176,18 +177,41 @@ def activate(
         ExplanationFailed, KeysInvalid: see `load_to_decide`.
         RecordingFailed: the activation could not be recorded, so it did not happen.
     """
+    _check_unpinned(settings)
+    package = load_to_decide(settings, audit, store, version)
+    body = {**_signatures(package.signed_by), **(besides or {})}
+    record = _activation(settings, audit, store, package, action, body)
+    audit.append([*together, record], alongside=alongside).result()
+    return record
+
+
+def _check_unpinned(settings: Settings) -> None:
     if settings.model_version is not None:
         msg = (
             f"MODEL_VERSION pins {settings.model_version}: unset it, or change it, to switch "
             "this server"
         )
         raise PackageInvalid(msg)
-    package = load_to_decide(settings, audit, store, version)
+
+
+def _signatures(signed_by: tuple[str, ...]) -> dict[str, Any]:
+    return {"signatures": list(signed_by)} if signed_by else {}
+
+
+def _activation(  # noqa: PLR0917 - each of a type of its own
+    settings: Settings,
+    audit: AuditLog,
+    store: Store,
+    package: ModelPackage | Verified,
+    action: str,
+    besides: Mapping[str, Any],
+) -> Record:
+    """The record of an activation, which nobody has written yet."""
     try:
         before = wanted_version(settings, audit, store)
     except PackageNotFound:
         before = None  # the first package of a portfolio that ships none
-    record = Record(
+    return Record(
         id=new_id(),
         kind="activation",
         time=time.time_ns() // 1_000,
@@ -203,12 +227,9 @@ def activate(
             "from": before,
             "to": package.version,
             "package_sha256": package.digest,
-            **({"signatures": list(package.signed_by)} if package.signed_by else {}),
-            **(besides or {}),
+            **besides,
         },
     )
-    audit.append([*together, record], alongside=alongside).result()
-    return record
 
 
 def nothing_since(portfolio: str, seen: str | None, connection: sa.Connection) -> None:
@@ -233,14 +254,24 @@ def nothing_since(portfolio: str, seen: str | None, connection: sa.Connection) -
 def rollback(settings: Settings, audit: AuditLog, store: Store) -> Record:
     """Activate the version that decided before the last activation.
 
-    Rolling back twice goes back two versions, not forth again.
+    Rolling back twice goes back two versions, not forth again. The package is verified and, where
+    that is asked for, its signatures are, but its model is not loaded, which takes most of a
+    second: it has decided before, and no worker switches to it before it answers its golden
+    records.
 
     Raises:
-        PackageNotFound: there is no version to go back to.
-        PackageInvalid: see `activate`.
-        RecordingFailed: see `activate`.
+        PackageNotFound: there is no version to go back to, or it is not installed.
+        PackageInvalid: its sums do not match, too few approvers have signed it, or
+            ``MODEL_VERSION`` pins a version.
+        KeysInvalid: the file of approvers is wrong.
+        RecordingFailed: it could not be recorded, so it did not happen.
     """
-    return activate(settings, audit, store, previous_version(settings, audit), action="rollback")
+    _check_unpinned(settings)
+    package = store.verified(settings.portfolio, previous_version(settings, audit))
+    by = check_signed(settings, audit, store, package.version, package.digest)
+    record = _activation(settings, audit, store, package, "rollback", _signatures(by))
+    audit.append([record]).result()
+    return record
 
 
 def previous_version(settings: Settings, audit: AuditLog) -> str:

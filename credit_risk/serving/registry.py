@@ -26,9 +26,8 @@ from urllib.parse import quote, urlsplit
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from credit_risk import package
 from credit_risk.errors import PackageInvalid, PackageNotFound, RegistryUnavailable
-from credit_risk.package import MANIFEST, Manifest
+from credit_risk.manifest import MANIFEST, Manifest, read_manifest, verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -239,7 +238,7 @@ class Registry:
         target.mkdir()
         content = self._file(f"{root}/{MANIFEST}", ANSWER_BYTES_MAX, until)
         (target / MANIFEST).write_bytes(content)
-        manifest = package.read_manifest(target)
+        manifest = read_manifest(target)
         _check(manifest, registered)
         left = PACKAGE_BYTES_MAX
         for name in manifest.files:
@@ -250,7 +249,7 @@ class Registry:
             left -= len(content)
             (target / place).parent.mkdir(parents=True, exist_ok=True)
             (target / place).write_bytes(content)
-        package.verify(target)
+        verify(target)
         return target
 
     def _get(self, path: str, nothing: frozenset[str] = frozenset(), **query: str) -> Any:  # noqa: ANN401 - any JSON

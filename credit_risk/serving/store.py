@@ -18,16 +18,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from credit_risk import approvals, documents, package
+from credit_risk import approvals, documents
 from credit_risk.errors import PackageInvalid, PackageNotFound, PortfolioInvalid
-from credit_risk.model import ModelSpec
+from credit_risk.manifest import VERSION_DIGITS, Manifest, policy_version, verify
 
 if TYPE_CHECKING:
     from credit_risk.approvals import Signature
+    from credit_risk.package import ModelPackage, Wordings
     from credit_risk.settings import Settings
 
 logger = logging.getLogger("credit_risk.store")
@@ -35,7 +36,7 @@ logger = logging.getLogger("credit_risk.store")
 FOLDER = "package"
 DEFAULT = "default"
 """File beside a portfolio's shipped packages: the version served before any activation."""
-_VERSION = re.compile(rf"[0-9a-f]{{{package.VERSION_DIGITS}}}")
+_VERSION = re.compile(rf"[0-9a-f]{{{VERSION_DIGITS}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,14 @@ class Installed:
     created: str | None
     estimator: str | None
     broken: str | None
+
+
+class Verified(NamedTuple):
+    """A package that is whole: how it and its policy are called."""
+
+    version: str
+    digest: str
+    policy_version: str
 
 
 class _Description(BaseModel):
@@ -165,13 +174,16 @@ class Store:
         found = shipped | {model.name: model / FOLDER for model in models}
         return {name: str(path) for name, path in found.items() if _VERSION.fullmatch(name)}
 
-    def load(self, portfolio: str, version: str) -> package.ModelPackage:
+    def load(self, portfolio: str, version: str) -> ModelPackage:
         """Load a package, its sums verified.
 
         Raises:
             PackageNotFound: see `path`.
             PackageInvalid: see `path` and `credit_risk.package.load`; names the folder.
         """
+        # Here and not above: what is never loaded needs none of the libraries that score.
+        from credit_risk import package  # noqa: PLC0415
+
         path = self.path(portfolio, version)
         try:
             loaded = package.load(path, version)
@@ -181,6 +193,20 @@ class Store:
             msg = f"{path}: package {version} belongs to portfolio {loaded.portfolio}"
             raise PackageInvalid(msg)
         return loaded
+
+    def verified(self, portfolio: str, version: str) -> Verified:
+        """A package whose sums match, of which nothing is loaded.
+
+        Raises:
+            PackageNotFound: see `path`.
+            PackageInvalid: see `path`; a sum does not match, or it is not what it is called.
+        """
+        path = self.path(portfolio, version)
+        manifest = _verified(path)
+        if (manifest.version, manifest.portfolio) != (version, portfolio):
+            msg = f"{path}: it is package {manifest.version} of portfolio {manifest.portfolio}"
+            raise PackageInvalid(msg)
+        return Verified(version, manifest.digest, policy_version(path, manifest))
 
     def signatures(self, portfolio: str, version: str) -> tuple[Signature, ...]:
         """The signatures beside a package, in the store and among the shipped ones.
@@ -206,13 +232,15 @@ class Store:
         with self._adding():
             approvals.add(model / FOLDER, [signature])
 
-    def wordings(self, portfolio: str, version: str) -> package.Wordings:
+    def wordings(self, portfolio: str, version: str) -> Wordings:
         """The words of a package, its sums verified.
 
         Raises:
             PackageNotFound: see `path`.
             PackageInvalid: see `path` and `credit_risk.package.wordings`; names the folder.
         """
+        from credit_risk import package  # noqa: PLC0415 - see `load`
+
         path = self.path(portfolio, version)
         try:
             return package.wordings(path, version)
@@ -239,6 +267,8 @@ def _folders(path: Path) -> list[Path]:
 
 def _look(version: str, path: Path, model: Path | None = None) -> Installed:
     """What a package's folder holds; ``model`` is BentoML's around it, if it is in the store."""
+    from credit_risk.model import ModelSpec  # noqa: PLC0415 - see `Store.load`
+
     created = estimator = broken = sha256 = None
     try:
         if model is not None:
@@ -256,9 +286,9 @@ def _look(version: str, path: Path, model: Path | None = None) -> Installed:
     return Installed(version, sha256, path, created, estimator, broken)
 
 
-def _verified(path: Path) -> package.Manifest:
+def _verified(path: Path) -> Manifest:
     try:
-        return package.verify(path)
+        return verify(path)
     except PackageInvalid as error:
         raise _at(path, error) from error
 

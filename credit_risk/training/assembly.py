@@ -19,6 +19,7 @@ import numpy as np
 
 from credit_risk import documents, model, network, onnx_format, package, profile
 from credit_risk.errors import CreditRiskError, DataInvalid, PortfolioInvalid
+from credit_risk.manifest import versioned
 from credit_risk.model import probability
 from credit_risk.package import Parts, Provenance, ReferenceGroup
 from credit_risk.pipeline_model import PipelineModel
@@ -217,7 +218,7 @@ def assemble(
             card.CardFacts(
                 schema=schema,
                 policy=portfolio.policy,
-                policy_version=package.versioned(portfolio.policy, policy_sha256),
+                policy_version=versioned(portfolio.policy.version, policy_sha256),
                 reasons=portfolio.reasons,
                 evaluation=candidate.evaluation,
                 labels=candidate.held_out_labels,

@@ -99,7 +99,9 @@ def test_a_version_is_activated_and_rolled_back(run: Callable[..., Outcome], pla
     record_id = said.split("record ")[1].strip()
     shown = run("decisions", "show", record_id, "--json").json()
     assert shown["body"]["action"] == "activate"
-    assert run("models", "rollback", "--json").json()["body"]["action"] == "rollback"
+    assert run("rollback", "--json").json()["body"]["action"] == "rollback"
+    refused(run("rollback"), 3, "there is no version to go back to")
+    refused(run("rollback", "--portfolio", "bicycles"), 3, "no portfolio 'bicycles'")
 
 
 def active(run: Callable[..., Outcome]) -> str:

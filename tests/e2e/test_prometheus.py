@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from credit_risk import package, simulation
+from credit_risk.manifest import MANIFEST
 from credit_risk.serving.store import Store
 from credit_risk.settings import Settings
 from grafana.__main__ import FOLDER
@@ -205,7 +206,7 @@ def challenged(serving: RunningServer, folder: Path) -> None:
     files = {
         path.relative_to(PACKAGE).as_posix(): path.read_bytes()
         for path in PACKAGE.rglob("*")
-        if path.is_file() and path.name != package.MANIFEST
+        if path.is_file() and path.name != MANIFEST
     }
     files["card.md"] += b"\n"
     made = package.write(folder / "challenger", PORTFOLIO, files)

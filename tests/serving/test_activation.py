@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from credit_risk import approvals
+from credit_risk import approvals, scoring
 from credit_risk.audit.keys import key_id
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.decisions import new_id
@@ -468,6 +468,24 @@ def test_an_activation_after_a_rollback_starts_from_there(place: Place) -> None:
     assert place.rollback() == place.a
     with pytest.raises(PackageNotFound):
         place.rollback()
+
+
+def test_a_rollback_asks_no_golden_records_and_who_switches_does(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would have to load what takes most of a second; workers look before they switch."""
+    place.activate(place.b)
+    active = place.active()
+
+    def refuse(_: object) -> None:
+        raise PackageInvalid("golden record 0 is answered differently here")
+
+    monkeypatch.setattr(scoring, "check_golden", refuse)
+    assert place.rollback() == place.a
+    active.refresh()
+
+    assert active.current.version == place.b
+    assert "golden record 0" in str(active.fault)
 
 
 def test_a_rollback_looks_as_far_back_as_it_takes(

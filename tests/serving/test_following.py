@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from credit_risk import challenges, package
+from credit_risk import challenges
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.errors import PackageInvalid, PackageNotFound, RegistryUnavailable
+from credit_risk.manifest import read_manifest
 from credit_risk.serving import activation, challenging, registry
 from credit_risk.serving.activation import ActivePackage, activate, rollback, wanted_version
 from credit_risk.serving.following import ALIASES, Follower, Outcome
@@ -77,7 +78,7 @@ class Place:
             toys.write_package(folder / "made", "linear", card_md=b"# Another\n"),
         ]
         self.numbers = [self.mlflow.add(path) for path in made]
-        self.a, self.b, self.c = (package.read_manifest(path).version for path in made)
+        self.a, self.b, self.c = (read_manifest(path).version for path in made)
         shipped = folder / "shipped" / toys.NAME / DEFAULT
         shipped.write_text(f"{self.a}\n", encoding="utf-8")
         self.settings = self.node("state")

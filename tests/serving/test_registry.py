@@ -12,6 +12,7 @@ import pytest
 
 from credit_risk import package
 from credit_risk.errors import PackageInvalid, PackageNotFound, RegistryUnavailable
+from credit_risk.manifest import MANIFEST, Manifest, read_manifest
 from credit_risk.serving import registry
 from credit_risk.serving.registry import CHAMPION, Registered, Registry
 from credit_risk.serving.store import Store
@@ -22,8 +23,6 @@ from tests.registries import Mlflow
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from credit_risk.package import Manifest
 
 
 @dataclass
@@ -81,7 +80,7 @@ def test_an_alias_stands_for_a_version(place: Place) -> None:
     named = place.asked.aliased(toys.NAME, CHAMPION)
 
     assert named is not None
-    manifest = package.read_manifest(place.trees)
+    manifest = read_manifest(place.trees)
     assert named.number == trees
     assert (named.package_version, named.package_sha256) == (manifest.version, manifest.digest)
 
@@ -96,7 +95,7 @@ def test_an_alias_that_nobody_has_stands_for_nothing(place: Place) -> None:
 def test_a_package_is_found_by_its_version(place: Place) -> None:
     """The newest of those that are it; all of them are found page by page."""
     numbers = [place.mlflow.add(folder) for folder in (place.linear, place.trees, place.linear)]
-    version = package.read_manifest(place.linear).version
+    version = read_manifest(place.linear).version
 
     assert place.asked.find(toys.NAME, version).number == numbers[2]
     assert [found.number for found in place.asked.versions(toys.NAME)] == numbers[::-1]
@@ -185,7 +184,7 @@ def test_a_package_is_fetched_into_the_store(place: Place) -> None:
 
     place.fetch()
 
-    version = package.read_manifest(place.trees).version
+    version = read_manifest(place.trees).version
     assert place.store.load(toys.NAME, version).version == version
     place.mlflow.files.clear()
     place.fetch()
@@ -194,7 +193,7 @@ def test_a_package_is_fetched_into_the_store(place: Place) -> None:
 
 def test_a_version_activated_elsewhere_is_fetched(place: Place) -> None:
     """By its version; where that cannot be now, the error says what is missing here."""
-    version = package.read_manifest(place.linear).version
+    version = read_manifest(place.linear).version
     with pytest.raises(PackageNotFound, match=f"no package {version}"):
         registry.fetch_version(place.asked, place.store, place.settings, version)
     place.mlflow.add(place.linear)
@@ -244,15 +243,15 @@ def move(mlflow: Mlflow, root: str) -> None:
 
 def rewrite(mlflow: Mlflow, root: str, change: Callable[[Any], object]) -> None:
     """Change the manifest."""
-    document = json.loads(mlflow.files[f"{root}/{package.MANIFEST}"])
+    document = json.loads(mlflow.files[f"{root}/{MANIFEST}"])
     change(document)
-    mlflow.files[f"{root}/{package.MANIFEST}"] = json.dumps(document).encode()
+    mlflow.files[f"{root}/{MANIFEST}"] = json.dumps(document).encode()
 
 
 def retag(mlflow: Mlflow, root: str) -> None:
     """Have the tags say what the manifest is."""
-    content = mlflow.files[f"{root}/{package.MANIFEST}"]
-    manifest: Manifest = package.Manifest.model_validate_json(content)
+    content = mlflow.files[f"{root}/{MANIFEST}"]
+    manifest: Manifest = Manifest.model_validate_json(content)
     tags = mlflow.models[toys.NAME][0].tags
     tags[registry.VERSION_TAG], tags[registry.DIGEST_TAG] = manifest.version, manifest.digest
 
@@ -323,7 +322,7 @@ def test_an_alias_is_moved_to_a_package(place: Place, monkeypatch: pytest.Monkey
     place.mlflow.add(place.linear)
     place.mlflow.add(place.trees)
 
-    moved = registry.move_alias(settings, package.read_manifest(place.linear).version)
+    moved = registry.move_alias(settings, read_manifest(place.linear).version)
 
     assert moved == place.mlflow.aliases[toys.NAME, CHAMPION] == "1"
     with pytest.raises(PackageNotFound):

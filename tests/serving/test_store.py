@@ -16,8 +16,9 @@ import bentoml
 import pytest
 from bentoml._internal.models import ModelStore
 
-from credit_risk import approvals, package
+from credit_risk import approvals
 from credit_risk.errors import PackageInvalid, PackageNotFound
+from credit_risk.manifest import verify
 from credit_risk.serving.store import DEFAULT, FOLDER, Store
 from credit_risk.settings import Settings
 from tests import toys
@@ -87,7 +88,7 @@ def test_it_is_a_model_of_bentomls_store(store: Store, source: Path, settings: S
     model = bentoml.models.get(f"{toys.NAME}:{version}", _model_store=models)
     assert [m.tag for m in models.list()] == [model.tag]
     assert model.info.labels == {"portfolio": toys.NAME}
-    assert package.verify(Path(model.path_of(FOLDER))).version == version
+    assert verify(Path(model.path_of(FOLDER))).version == version
     assert models.get(f"{toys.NAME}:latest").tag.version == version
 
 
@@ -144,6 +145,24 @@ def test_a_copy_that_breaks_off_leaves_nothing(
     home = settings.state_dir / "bentoml"
     assert {p.name for p in home.iterdir()} == {"models", "adding.lock"}
     assert store.load(toys.NAME, store.add(source)).version == source.name
+
+
+def test_a_package_is_verified_without_being_loaded(store: Store, source: Path) -> None:
+    """What it and its policy are called is told; a copy by another name is none."""
+    version = store.add(source)
+    loaded = store.load(toys.NAME, version)
+
+    assert store.verified(toys.NAME, version) == (version, loaded.digest, loaded.policy_version)
+    folder = store.path(toys.NAME, version).parent
+    shutil.copytree(folder, folder.with_name("111111111111"))
+    with pytest.raises(PackageInvalid, match=f"it is package {version} of portfolio"):
+        store.verified(toys.NAME, "111111111111")
+    shutil.copytree(folder, folder.parents[1] / "others" / version)
+    with pytest.raises(PackageInvalid, match=f"it is package {version} of portfolio {toys.NAME}"):
+        store.verified("others", version)
+    alter(store.path(toys.NAME, version))
+    with pytest.raises(PackageInvalid, match=r"model\.json was altered"):
+        store.verified(toys.NAME, version)
 
 
 def test_signatures_go_where_their_package_goes(store: Store, source: Path) -> None:

@@ -17,6 +17,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from credit_risk import package
 from credit_risk.errors import DataInvalid, PortfolioInvalid
+from credit_risk.manifest import verify
 from credit_risk.model import ADDITIVITY_TOLERANCE, probability
 from credit_risk.scoring import check_golden, decide
 from credit_risk.training import network, pipeline, preparation, settings
@@ -118,7 +119,7 @@ def test_each_estimator_gives_a_package_with_every_promised_file(
         *PLOTS,
         *FILES.get(estimator, ("trees.npz", "explanation.npz")),
     }
-    assert set(package.verify(made.path).files) == promised
+    assert set(verify(made.path).files) == promised
     assert made.path == folder / "packages" / toys.NAME / made.version
     loaded = package.load(made.path, made.version)
     check_golden(loaded)
