@@ -22,15 +22,17 @@ from credit_risk.errors import (
     ApplicationInvalid,
     DeadlineExceeded,
     FieldError,
+    Overloaded,
     RecordingFailed,
 )
 from credit_risk.schema import given_again, pointer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from credit_risk.audit.records import Alongside, AuditLog, RecordKind
     from credit_risk.batching import Batcher
+    from credit_risk.canary import Canary
     from credit_risk.package import ModelPackage
     from credit_risk.schema import Application
     from credit_risk.scoring import Decision
@@ -43,10 +45,14 @@ RESERVE = 0.2
 """Share of a deadline kept for putting on record that it was missed."""
 RESERVE_LEAST = 0.25
 """Seconds: so long that takes where the share is less; being on record matters more than haste."""
+TIME_SHARE = 0.5
+"""Of the time there is, so much is a challenger's; the rest is left for the champion."""
 TURN_ROWS = 64
 """Rows handled before others on the event loop have their turn."""
 
 T = TypeVar("T")
+_NO_MARK: Mapping[str, str] = {}
+_NOT_TRIED = (None, _NO_MARK)
 Keep: TypeAlias = "Callable[[dict[str, Any]], Awaitable[Alongside]]"
 """Takes what is about to be answered; gives what is to be in the transaction of its records."""
 
@@ -67,6 +73,9 @@ class Observer(Protocol):
 
     def recorded(self, kind: RecordKind, number: int) -> None:
         """So many records were made durable."""
+
+    def tried(self, challenger: ModelPackage, decided: int, failed: int) -> None:
+        """Of a canary's applications so many were decided, and so many left to the champion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +135,14 @@ class Problem:
 class Desk:
     """Decides and records, with the collaborators it was given.
 
-    ``problem_of`` is the transport's table from errors to problems. ``deadline_seconds`` is how
-    long after a request's arrival it is answered at the latest, ``batch_deadline_seconds`` the
-    same for many applications.
+    ``canary_batcher`` is that of the challenger. ``problem_of`` is the transport's table from
+    errors to problems. ``deadline_seconds`` is how long after a request's arrival it is answered
+    at the latest, ``batch_deadline_seconds`` the same for many applications.
     """
 
     audit: AuditLog
     batcher: Batcher
+    canary_batcher: Batcher
     observer: Observer
     portfolio: str
     problem_of: Callable[[Exception], Problem]
@@ -147,6 +157,7 @@ class Desk:
         *,
         explain: bool = False,
         keep: Keep | None = None,
+        canary: Canary | None = None,
     ) -> dict[str, Any]:
         """Decide about one application.
 
@@ -156,6 +167,7 @@ class Desk:
             call: the request.
             explain: answer with signed contributions too.
             keep: what else to do in the transaction of the record.
+            canary: what decides instead about some applicants.
 
         Raises:
             ApplicationInvalid: nothing is recorded yet; see `refuse`.
@@ -169,9 +181,19 @@ class Desk:
         application = package.schema.validate_json(body)
         call.passed("validate")
         seconds = left(call, self.deadline_seconds)
+        mark: Mapping[str, str] = _NO_MARK
+        if canary is not None and canary.takes(package, application):
+            rows = (application,)
+            (tried,) = await self._tried(canary, rows, call, seconds, explain=explain)
+            mark = canary.mark(decided=tried is not None)
+            seconds = left(call, self.deadline_seconds)
+            if tried is not None:
+                made = (canary.package, application, tried)
+                return await within(seconds, self._give(*made, call, keep, mark))
         with self.batcher.admitted(package, 1, seconds):
             return await within(
-                seconds, self._predict(package, application, call, explain=explain, keep=keep)
+                seconds,
+                self._predict(package, application, call, explain=explain, keep=keep, mark=mark),
             )
 
     async def predict_batch(
@@ -182,15 +204,17 @@ class Desk:
         rows_max: int,
         *,
         keep: Keep | None = None,
+        canary: Canary | None = None,
     ) -> dict[str, Any]:
         """Decide about many applications; a bad one is refused alone, and so it fails.
 
         Args:
-            package: what decides, about all of them.
+            package: what decides.
             body: ``{"applications": [...]}``, one or more.
             call: the request.
             rows_max: most applications allowed.
             keep: what else to do in the transaction of the records.
+            canary: what decides instead about some of them.
 
         Returns:
             The results in order of the applications, each a decision or a problem.
@@ -205,7 +229,8 @@ class Desk:
         rows = _batch(body, rows_max)
         seconds = left(call, self.batch_deadline_seconds)
         with self.batcher.admitted(package, len(rows), seconds):
-            return await within(seconds, self._predict_batch(package, rows, call, keep=keep))
+            work = self._predict_batch(package, rows, call, seconds, keep=keep, canary=canary)
+            return await within(seconds, work)
 
     async def _predict(
         self,
@@ -215,13 +240,26 @@ class Desk:
         *,
         explain: bool,
         keep: Keep | None,
+        mark: Mapping[str, str],
     ) -> dict[str, Any]:
         (decision,) = await self.batcher.decide(package, (application,), explain=explain, call=call)
         if isinstance(decision, Exception):
             raise decision
+        return await self._give(package, application, decision, call, keep, mark)
+
+    async def _give(  # noqa: PLR0917 - what a decision is
+        self,
+        package: ModelPackage,
+        application: Application,
+        decision: Decision,
+        call: Call,
+        keep: Keep | None,
+        mark: Mapping[str, str],
+    ) -> dict[str, Any]:
+        """Put a decision on record; the answer."""
         decision_id = new_id()
         record = decision_record(
-            package, decision_id, application, decision, call, latency_ms=call.latency_ms
+            package, decision_id, application, decision, call, latency_ms=call.latency_ms, mark=mark
         )
         answered = answer(package, decision_id, decision)
         await self._record([record], answered, keep)
@@ -229,24 +267,58 @@ class Desk:
         self.observer.decided(package, (application,), (decision,))
         return answered
 
+    async def _tried(
+        self,
+        canary: Canary,
+        applications: Sequence[Application],
+        call: Call,
+        seconds: float,
+        *,
+        explain: bool = False,
+    ) -> list[Decision | None]:
+        """The challenger's decisions in its part of the time; None where it has none."""
+        batcher, package = self.canary_batcher, canary.package
+        seconds *= TIME_SHARE
+        results: Sequence[Decision | Exception]
+        try:
+            with batcher.admitted(package, len(applications), seconds):
+                deciding = batcher.decide(package, applications, explain=explain, call=call)
+                results = await within(seconds, deciding)
+        except (Overloaded, DeadlineExceeded) as error:
+            results = [error] * len(applications)
+        tried = [None if isinstance(result, Exception) else result for result in results]
+        failed = [result for result in results if isinstance(result, Exception)]
+        if failed:
+            logger.error(
+                "request %s: challenger %s failed for %d applications, which the champion decides",
+                *(call.request_id, package.version, len(failed)),
+                exc_info=failed[0],
+            )
+        self.observer.tried(package, len(tried) - len(failed), len(failed))
+        return tried
+
     async def _predict_batch(
-        self, package: ModelPackage, rows: list[Any], call: Call, *, keep: Keep | None
+        self,
+        package: ModelPackage,
+        rows: list[Any],
+        call: Call,
+        seconds: float,
+        *,
+        keep: Keep | None,
+        canary: Canary | None,
     ) -> dict[str, Any]:
-        valid: dict[int, Application] = {}
-        results: dict[int, Decision | Exception] = {}
-        async for turn in _turns(len(rows)):
-            checked = package.schema.validate_applications(rows[turn.start : turn.stop])
-            for i, row in zip(turn, checked, strict=True):
-                if isinstance(row, ApplicationInvalid):
-                    results[i] = row
-                else:
-                    valid[i] = row
+        valid, invalid = await _checked(package, rows)
         call.passed("validate")
-        scored = await self.batcher.decide(package, list(valid.values()), call=call)
+        tried = await self._by_challenger(canary, package, valid, call, seconds)
+        theirs = {i: one for i, (one, _) in tried.items() if one is not None}
+        rest = [i for i in valid if i not in theirs]
+        scored = await self.batcher.decide(package, [valid[i] for i in rest], call=call)
         failed = [result for result in scored if isinstance(result, Exception)]
         if failed and len(failed) == len(scored):
             raise failed[0]  # not a row that is odd, but a model that is broken
-        results |= zip(valid, scored, strict=True)
+        results: dict[int, Decision | Exception] = {**invalid, **theirs}
+        results |= zip(rest, scored, strict=True)
+        challenger = package if canary is None else canary.package
         latency_ms = call.latency_ms
         records: list[Record] = []
         answers: list[dict[str, Any]] = []
@@ -260,10 +332,15 @@ class Desk:
                     )
                     answers.append({"problem": problem.to_json(record_id)})
                 else:
+                    by = challenger if i in theirs else package
+                    _, mark = tried.get(i, _NOT_TRIED)
                     record = decision_record(
-                        package, record_id, valid[i], result, call, latency_ms=latency_ms, row=i
+                        *(by, record_id, valid[i], result, call),
+                        latency_ms=latency_ms,
+                        row=i,
+                        mark=mark,
                     )
-                    answers.append(answer(package, record_id, result))
+                    answers.append(answer(by, record_id, result))
                 records.append(record)
         kinds = Counter(record.kind for record in records)
         answered = {
@@ -278,13 +355,37 @@ class Desk:
         }
         await self._record(records, answered, keep)
         call.passed("record")
-        refusals = [r.errors for r in results.values() if isinstance(r, ApplicationInvalid)]
-        if refusals:
-            self.observer.refused(package, refusals)
-        decided = {i: d for i, d in results.items() if not isinstance(d, Exception)}
-        if decided:
-            self.observer.decided(package, [valid[i] for i in decided], [*decided.values()])
+        if invalid:
+            self.observer.refused(package, [error.errors for error in invalid.values()])
+        decided = {i: one for i, one in results.items() if not isinstance(one, Exception)}
+        for by, places in (
+            (package, [i for i in decided if i not in theirs]),
+            (challenger, list(theirs)),
+        ):
+            if places:
+                some = [valid[i] for i in places], [decided[i] for i in places]
+                self.observer.decided(by, *some)
         return answered
+
+    async def _by_challenger(
+        self,
+        canary: Canary | None,
+        champion: ModelPackage,
+        valid: Mapping[int, Application],
+        call: Call,
+        seconds: float,
+    ) -> dict[int, tuple[Decision | None, Mapping[str, str]]]:
+        """By row, what a canary's challenger decided, if it did, and what the record says of it."""
+        if canary is None:
+            return {}
+        taken = [i for i, one in valid.items() if canary.takes(champion, one)]
+        if not taken:
+            return {}
+        tried = await self._tried(canary, [valid[i] for i in taken], call, seconds)
+        return {
+            i: (one, canary.mark(decided=one is not None))
+            for i, one in zip(taken, tried, strict=True)
+        }
 
     def _problem_of_row(self, row: int, error: Exception, call: Call) -> tuple[RecordKind, Problem]:
         if isinstance(error, ApplicationInvalid):
@@ -420,6 +521,22 @@ async def _turns(rows: int) -> AsyncIterator[range]:
         yield range(start, min(start + TURN_ROWS, rows))
 
 
+async def _checked(
+    package: ModelPackage, rows: Sequence[Any]
+) -> tuple[dict[int, Application], dict[int, ApplicationInvalid]]:
+    """The applications among the rows of a call, and what is wrong with the others."""
+    valid: dict[int, Application] = {}
+    invalid: dict[int, ApplicationInvalid] = {}
+    async for turn in _turns(len(rows)):
+        checked = package.schema.validate_applications(rows[turn.start : turn.stop])
+        for i, row in zip(turn, checked, strict=True):
+            if isinstance(row, ApplicationInvalid):
+                invalid[i] = row
+            else:
+                valid[i] = row
+    return valid, invalid
+
+
 def answer(package: ModelPackage, decision_id: str, decision: Decision) -> dict[str, Any]:
     """A decision as the caller gets it."""
     outcome = decision.outcome
@@ -524,8 +641,12 @@ def decision_record(
     *,
     latency_ms: float,
     row: int | None = None,
+    mark: Mapping[str, str] | None = None,
 ) -> Record:
-    """The record of a decision about an application, ``row`` of a call where there were more."""
+    """The record of a decision about an application, ``row`` of a call where there were more.
+
+    ``mark`` is what it says of a canary.
+    """
     return Record(
         id=decision_id,
         kind="decision",
@@ -541,6 +662,7 @@ def decision_record(
             "row": row,
             **evidence(package, decision),
             "latency_ms": latency_ms,
+            **(mark or _NO_MARK),
             **_kept_as(call),
         },
         personal={"input": application},

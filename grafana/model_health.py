@@ -243,13 +243,22 @@ def _challenger() -> list[panels.Visual]:
             width=12,
         ),
         lines(
+            "Decided by the challenger",
+            "Applications a second that the challenger was to decide about: those it did, and "
+            "those for which it failed and the champion decided.",
+            "cps",
+            query(rate("credit_canary_decisions_total{@portfolio}", "outcome"), "{{outcome}}"),
+            colours={"decided": panels.GOOD, "failed": panels.BAD},
+            width=12,
+        ),
+        lines(
             "Records behind and skipped",
             "Records that the challenger is behind, and those left out in the time shown because "
             "it was too far behind.",
             "short",
             query("max(credit_shadow_behind_records{@portfolio})", "behind"),
             query(increase("credit_shadow_skipped_records_total{@portfolio}"), "skipped"),
-            width=6,
+            width=12,
         ),
         lines(
             "Its process ends",
@@ -259,7 +268,7 @@ def _challenger() -> list[panels.Visual]:
             query(
                 increase("credit_shadow_process_failures_total{@portfolio}", "cause"), "{{cause}}"
             ),
-            width=6,
+            width=12,
         ),
     ]
 

@@ -153,6 +153,10 @@ class Accounts:
         """See `credit_risk.decisions.Observer`."""
         self._noted.append((self._recorded, kind, number))
 
+    def tried(self, challenger: ModelPackage, decided: int, failed: int) -> None:
+        """See `credit_risk.decisions.Observer`."""
+        self._noted.append((self._tried, challenger, decided, failed))
+
     def reviewed(self, portfolio: str, closing: Closing) -> None:
         """See `credit_risk.casework.CaseObserver`."""
         self._noted.append((self._reviewed, portfolio, closing))
@@ -317,6 +321,11 @@ class Accounts:
 
     def _recorded(self, kind: RecordKind, number: int) -> None:
         self._counts[self._metrics.evidence.records, (kind,)] += number
+
+    def _tried(self, challenger: ModelPackage, decided: int, failed: int) -> None:
+        for outcome, number in (("decided", decided), ("failed", failed)):
+            labels = (challenger.portfolio, challenger.version, outcome)
+            self._counts[self._metrics.challenger.canary, labels] += number
 
     def _reviewed(self, portfolio: str, closing: Closing) -> None:
         labels = (portfolio, closing.decision, closing.override or "none", closing.reasons[0])

@@ -325,6 +325,12 @@ class ChallengerMetrics:
             "Share of applicants that the challenger is to decide about.",
             ["portfolio"],
         )
+        self.canary = counter(
+            "credit_canary_decisions",
+            "Applications that the challenger was to decide about: decided, or failed and left to "
+            "the champion.",
+            ["portfolio", "model_version", "outcome"],
+        )
         self.shadowed = counter(
             "credit_shadow_decisions",
             "Decisions that the other one of champion and challenger was asked about, by what the "
@@ -516,7 +522,13 @@ class Metrics:
         if before is not None:
             self.packages.model_info.labels(*_info(before)).set(0)
         self.packages.model_info.labels(*_info(package)).set(1)
+        self.expect(package)
+
+    def expect(self, package: ModelPackage) -> None:
+        """A package is going to decide: what is counted of it is there, at 0."""
         self.packages.activation_failures.labels(package.portfolio)
+        for outcome in ("decided", "failed"):
+            self.challenger.canary.labels(package.portfolio, package.version, outcome)
         self.decisions.refused.labels(package.portfolio)
         for name in (*package.schema.names, OTHER_FIELD):
             self.decisions.invalid_fields.labels(package.portfolio, name)

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from credit_risk.audit.records import Alongside, AuditLog, Record
+    from credit_risk.canary import Canary
     from credit_risk.errors import CreditRiskError
     from credit_risk.package import ModelPackage, Wordings
     from credit_risk.serving.activation import ActivePackage
@@ -72,6 +73,7 @@ class Active:
 
     current: ModelPackage
     fault: str | None = None
+    canary: Canary | None = None
 
 
 class Full(SqlAuditLog):
@@ -189,9 +191,11 @@ class Served:
         )
         self.accounts = Accounts(self.metrics, self.traces)
         self.batcher = Batcher(self.accounts, self.settings.waiting_limit)
+        self.canary_batcher = Batcher(self.accounts, self.settings.waiting_limit)
         desk = Desk(
             self.audit,
             self.batcher,
+            self.canary_batcher,
             self.accounts,
             toys.NAME,
             problems.of,

@@ -76,6 +76,10 @@ class Events:
             raise RecordingFailed("the disk is full")
         self.groups.append(list(records))
 
+    def tried(self, challenger: ModelPackage, decided: int, failed: int) -> None:
+        """Nobody challenges here."""
+        raise AssertionError(challenger, decided, failed)
+
     def decided(
         self,
         package: ModelPackage,
@@ -117,7 +121,8 @@ def teapot(error: Exception) -> Problem:
 def desk(events: Events) -> Desk:
     """The use case, with what it is given."""
     log = cast("AuditLog", events)
-    return Desk(log, Batcher(events, 1_000), events, toys.NAME, teapot, 5.0, 60.0)
+    batchers = Batcher(events, 1_000), Batcher(events, 1_000)
+    return Desk(log, *batchers, events, toys.NAME, teapot, 5.0, 60.0)
 
 
 def call(operation: str = "/predict") -> Call:

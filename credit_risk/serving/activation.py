@@ -19,11 +19,13 @@ import sqlalchemy as sa
 from credit_risk import approvals, challenges, environment
 from credit_risk.audit.records import Record, every, new_id, read
 from credit_risk.audit.tables import RECORDS
+from credit_risk.canary import Canary
 from credit_risk.errors import (
     Conflict,
     CreditRiskError,
     PackageInvalid,
     PackageNotFound,
+    RecordingFailed,
     RegistryUnavailable,
 )
 
@@ -54,6 +56,9 @@ class ActivationObserver(Protocol):
         self, portfolio: str, challenge: Challenge | None, before: Challenge | None
     ) -> None:
         """Another challenge is in force from now on, or none."""
+
+    def expect(self, package: ModelPackage) -> None:
+        """A package is going to decide about some."""
 
 
 def wanted_version(settings: Settings, records: Records | None, store: Store) -> str:
@@ -308,7 +313,8 @@ class ActivePackage:
     and mixes nothing. What is loaded is checked first; what cannot be loaded leaves the one
     before in place, is logged, counted and shown by ``/health``.
 
-    ``challenge`` is the challenge in force, as it was last seen.
+    ``challenge`` is the challenge in force, as it was last seen; ``canary`` is the challenger that
+    decides about a share of applicants, if one is to, and can.
 
     ``fetch`` puts a version into the store that is not there, or raises a `CreditRiskError`.
     """
@@ -334,9 +340,11 @@ class ActivePackage:
         self.current = self._load(version)
         self._refused: tuple[str, str | None] | None = None
         self.challenge: Challenge | None = None
-
-        self._again = 0.0
+        self.canary: Canary | None = None
+        self._unable: tuple[str, str] | None = None
+        self._again = self._canary_again = 0.0
         observer.activated(self.current, None)
+        self._look_for_challenge()
 
     @property
     def champion(self) -> str:
@@ -364,9 +372,12 @@ class ActivePackage:
 
         A version that could not be loaded is tried again when it is activated again.
         """
+        self._look_for_activation()
+        self._look_for_challenge()
+
+    def _look_for_activation(self) -> None:
         try:
             wanted = _wanted(self._settings, self._audit, self._store)
-            self._see(challenges.in_force(self._audit, self._settings.portfolio))
         except CreditRiskError as error:
             # Readiness tells of the database; here it only means that nothing is known to be new.
             if not self._unread:
@@ -402,8 +413,16 @@ class ActivePackage:
         self._observer.activated(package, before)
         logger.info("%s decides from now on, %s no longer", package.version, before.version)
 
-    def _see(self, challenge: Challenge | None) -> None:
+    def _look_for_challenge(self) -> None:
         """Go by the challenge in force."""
+        try:
+            challenge = challenges.in_force(self._audit, self._settings.portfolio)
+        except RecordingFailed:
+            return  # as for activations, which tell of it
+        if challenge is None or not challenge.share or self._settings.model_version is not None:
+            self.canary = None
+        elif self.canary is None or self.canary.challenge != challenge:
+            self._load_canary(challenge)
         if challenge == self.challenge:
             return
         before, self.challenge = self.challenge, challenge
@@ -427,6 +446,31 @@ class ActivePackage:
                 raise
         self._fetch(version)
         return load_to_decide(self._settings, self._audit, self._store, version)
+
+    def _load_canary(self, challenge: Challenge) -> None:
+        """Have the challenger decide; what hinders it is told once, and tried again now and then.
+
+        A package that comes later, or is signed later, decides from then on.
+        """
+        version = challenge.version
+        told = self._unable is not None and self._unable[0] == challenge.id
+        if told and time.monotonic() < self._canary_again:
+            return
+        if self.canary is not None and self.canary.package.version == version:
+            self.canary = Canary(challenge, self.canary.package)
+            return
+        self.canary = None
+        try:
+            package = self._load(version)
+        except CreditRiskError as error:
+            self._canary_again = time.monotonic() + self._settings.registry_poll_seconds
+            if self._unable != (challenge.id, str(error)):
+                self._unable = (challenge.id, str(error))
+                self._observer.activation_failed(self._settings.portfolio)
+                logger.exception("challenger %s decides about nobody here", version)
+            return
+        self._observer.expect(package)
+        self.canary = Canary(challenge, package)
 
     def _follow(self) -> None:
         while not self._stop.wait(self._settings.activation_poll_seconds):

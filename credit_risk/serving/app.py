@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from credit_risk.canary import Canary
     from credit_risk.decisions import Desk, Keep, Problem
     from credit_risk.idempotency import Answers
     from credit_risk.package import ModelPackage
@@ -72,6 +73,8 @@ logger = logging.getLogger("credit_risk.serving")
 
 GOLDEN_AT_READINESS = 4
 PING_SECONDS = 2.0
+APPLICANT = b"applicant-key"
+"""Header with a pseudonym that stands for the applicant where a challenger decides about some."""
 SCORING = ("/predict", "/predict/batch", "/predict/explain", "/explain")
 """Routes that decide: what objectives are about."""
 _ALIVE = {"status": "alive"}
@@ -112,7 +115,8 @@ class Calls:
         async def operation(
             package: ModelPackage, body: bytes, call: Call, keep: Keep | None
         ) -> Answer:
-            return await self._desk.predict(package, body, call, keep=keep)
+            canary = self._canary(request)
+            return await self._desk.predict(package, body, call, keep=keep, canary=canary)
 
         return await self._decide(request, operation, self._settings.deadline_seconds)
 
@@ -122,7 +126,10 @@ class Calls:
         async def operation(
             package: ModelPackage, body: bytes, call: Call, keep: Keep | None
         ) -> Answer:
-            return await self._desk.predict(package, body, call, explain=True, keep=keep)
+            canary = self._canary(request)
+            return await self._desk.predict(
+                package, body, call, explain=True, keep=keep, canary=canary
+            )
 
         return await self._decide(request, operation, self._settings.deadline_seconds)
 
@@ -133,7 +140,10 @@ class Calls:
             package: ModelPackage, body: bytes, call: Call, keep: Keep | None
         ) -> Answer:
             rows_max = self._settings.batch_rows_max
-            return await self._desk.predict_batch(package, body, call, rows_max, keep=keep)
+            canary = self._active.canary
+            return await self._desk.predict_batch(
+                package, body, call, rows_max, keep=keep, canary=canary
+            )
 
         return await self._decide(request, operation, self._settings.batch_deadline_seconds)
 
@@ -212,6 +222,17 @@ class Calls:
         """GET /metrics."""
         text, media_type = await self._metrics_text()
         return Response(text, headers={"content-type": media_type})
+
+    def _canary(self, request: Request) -> Canary | None:
+        """What decides instead about some applicants, and who applies, as far as the header says.
+
+        The header is used to draw, and neither kept nor logged.
+        """
+        canary = self._active.canary
+        if canary is None:
+            return None
+        given = [value for name, value in request.scope["headers"] if name == APPLICANT]
+        return canary.of(b", ".join(given) or None)
 
     async def _decide(self, request: Request, operation: Operation, seconds: float) -> Response:
         """Run a scoring call, ``seconds`` long at most; with an idempotency key, once."""

@@ -241,7 +241,7 @@ def _scoring(  # noqa: PLR0917 - what a call is
     return {
         "summary": summary,
         "tags": ["Decisions"],
-        "parameters": [REQUEST_ID, _idempotency_key(settings)],
+        "parameters": [REQUEST_ID, _idempotency_key(settings), _APPLICANT_KEY],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": takes, "example": example}},
@@ -443,6 +443,19 @@ _DECISION_ID: Json = {
 _REPLAYED: Json = {
     "description": "This is the answer to an earlier request with the same Idempotency-Key",
     "schema": {"const": "true"},
+}
+
+
+_APPLICANT_KEY: Json = {
+    "name": "Applicant-Key",
+    "in": "header",
+    "required": False,
+    "description": "What stands for the applicant while a challenger decides about a share of "
+    "them: the same key is always on the same side. A pseudonym of your own; it is neither kept "
+    "nor logged. Without it, and for many applications at once, the application stands for its "
+    "applicant.",
+    "schema": {"type": "string"},
+    "example": "applicant-4711",
 }
 
 

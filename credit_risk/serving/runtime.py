@@ -88,9 +88,11 @@ class Runtime:
         self._audit.append([start_record(self._active.current)]).result()
         self._accounts.recorded("start", 1)
         self._batcher = Batcher(self._accounts, settings.waiting_limit)
+        self._canary_batcher = Batcher(self._accounts, settings.waiting_limit)
         desk = Desk(
             self._audit,
             self._batcher,
+            self._canary_batcher,
             self._accounts,
             settings.portfolio,
             problems.of,
@@ -171,6 +173,7 @@ class Runtime:
         if self._models is not None:
             self._models.close()
         self._batcher.close()
+        self._canary_batcher.close()
         self._signer.close()
         self._replays.close()
         self._analyst.close()

@@ -139,6 +139,7 @@ def challenge(server: Served) -> None:
     server.metrics.shadowed(CHALLENGE, {"same": 3, "milder": 1}, 7)
     server.metrics.shadow_ended(CHALLENGE, "hung")
     server.metrics.shadow_behind(toys.NAME, Behind(9, 0.5), given_up=True)
+    server.accounts.tried(server.active.current, 2, 1)
 
 
 def ask(server: Served) -> None:
@@ -248,6 +249,7 @@ SCENARIOS = {
     **dict.fromkeys(
         (
             *("credit_challenger_info", "credit_canary_share_ratio"),
+            "credit_canary_decisions_total",
             *("credit_shadow_decisions_total", "credit_shadow_skipped_records_total"),
             *("credit_shadow_process_failures_total", "credit_shadow_behind_records"),
             *("credit_shadow_lag_seconds", "credit_shadow_given_up"),

@@ -57,6 +57,7 @@ class Observer:
         self.switches: list[tuple[str | None, str]] = []
         self.failures: list[str] = []
         self.challenges: list[tuple[str | None, str | None]] = []
+        self.expected: list[str] = []
 
     def activated(self, package: ModelPackage, before: ModelPackage | None) -> None:
         """From which version to which."""
@@ -73,6 +74,10 @@ class Observer:
         assert portfolio == toys.NAME
         versions = (before.version if before else None, challenge.version if challenge else None)
         self.challenges.append(versions)
+
+    def expect(self, package: ModelPackage) -> None:
+        """Which version."""
+        self.expected.append(package.version)
 
 
 class Place:
@@ -578,6 +583,52 @@ def test_a_pinned_server_does_not_switch(place: Place) -> None:
 
     assert active.current.version == active.champion == place.b
     active.close()
+
+
+def test_a_challenger_with_a_share_is_loaded_and_decides(place: Place) -> None:
+    """From the first moment of a worker; with another share, without being loaded again."""
+    challenge(place.settings, place.log, place.store, place.c, share=0.1)
+    active = place.active()
+    assert active.canary is not None
+    assert (active.canary.package.version, active.canary.challenge.share) == (place.c, 0.1)
+    loaded = active.canary.package
+
+    challenge(place.settings, place.log, place.store, place.c, share=0.3)
+    active.refresh()
+    assert active.canary.package is loaded
+    assert active.canary.challenge.share == 0.3
+    assert place.observer.expected == [place.c]
+    end(place.settings, place.log)
+    active.refresh()
+    assert active.canary is None
+
+
+def test_a_challenger_that_cannot_decide_here_is_tried_until_it_can(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told once, and the champion decides about everybody meanwhile."""
+    challenge(place.settings, place.log, place.store, place.c, share=0.1)
+    mend = place.break_file(place.c)
+    place.settings = place.settings.model_copy(update={"registry_poll_seconds": 0.0})
+    active = place.active()
+    active.refresh()
+    assert (active.current.version, active.canary) == (place.a, None)
+    assert place.observer.failures == [toys.NAME]
+    assert caplog.text.count("decides about nobody here") == 1
+
+    mend()
+    active.refresh()
+    assert active.canary is not None
+
+
+def test_a_pinned_server_is_decided_by_no_challenger(place: Place) -> None:
+    """However it came to be on record."""
+    challenge(place.settings, place.log, place.store, place.c, share=0.1)
+
+    active = ActivePackage(place.pinned(place.a), place.log, place.store, place.observer)
+
+    assert active.canary is None
+    assert active.challenge is not None
 
 
 def test_who_challenges_is_followed_and_told(place: Place) -> None:
