@@ -58,6 +58,10 @@ class Observer:
     def activation_failed(self, portfolio: str) -> None:
         """It cannot be loaded."""
 
+    def expect(self, package: ModelPackage) -> None:
+        """No challenger decides here."""
+        raise AssertionError(package.version)
+
     def challenged(
         self, portfolio: str, challenge: Challenge | None, before: Challenge | None
     ) -> None:
