@@ -810,6 +810,9 @@ def _integrity(records: SqlRecords | None, found: Report | None) -> Topic:
         topic.findings.append(
             f"The records are not as they were written: {found.findings[0]}{more}."
         )
+    if found.clocks:
+        said += [f"Clocks: {told}." for told in found.clocks]
+        topic.findings.append(f"Times on record cannot be right: {found.clocks[0]}.")
     if found.misqueued:
         said += [f"Queue of reviews: {difference}." for difference in found.queue[:_CASES_NAMED]]
         topic.findings.append(

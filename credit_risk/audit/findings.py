@@ -92,6 +92,8 @@ class Report:
     """Decisions of whose outcomes the table says otherwise than the chain."""
     misrecorded: int | None = None
     """How many there are; None if nobody looked, for want of the keys."""
+    clocks: list[str] = field(default_factory=list)
+    """Times on record that cannot be right, though they are as they were written."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -144,5 +146,6 @@ class Report:
                 "differences": self.misrecorded,
                 "rows": [difference._asdict() for difference in self.outcomes],
             },
+            "clocks": self.clocks,
             "notes": self.notes,
         }

@@ -4,12 +4,13 @@ Of a record that is taken its place in the chain is left: sequence, id, kind and
 else is in the chain verifies as before. Each transaction that takes some puts on record which, in
 one of kind "retention", whose body is::
 
-    {"by": who, "months": 25, "before": time, "open_reviews": false, "held": 0,
-     "records": {kind: number, ...}, "sequences": [[first, last], ...],
+    {"by": who, "months": 25, "before": time, "open_reviews": false, "trust_clock": false,
+     "held": 0, "records": {kind: number, ...}, "sequences": [[first, last], ...],
      "held_sequences": [[first, last], ...]}
 
 ``months`` is the term, ``before`` the end of what is old enough by it, ``held`` how many records
 were to stay whatever their age; ``held_sequences`` are those of them that were passed over here.
+``trust_clock`` says that the clock was believed although the records gave it the lie, see `doubts`.
 Every row that has lost its body is within one of these ranges, both ends included, of a retention
 record behind it in the chain; and every row within one has lost it. A case is taken as a whole, a
 decision with all records about it, and only when the last of these is old enough: the law counts
@@ -21,17 +22,20 @@ retrain, is never taken, nor are erasures and retention's own records.
 from __future__ import annotations
 
 import calendar
+import re
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
+from pydantic_core import from_json
 
 from credit_risk import idempotency, shadowing, windows
-from credit_risk.audit.records import Record, RecordKind, instant
+from credit_risk.audit.records import Record, RecordKind, instant, moment, read
 from credit_risk.audit.tables import GROUPS, OUTCOMES, RECORDS, REVIEWS
 from credit_risk.decisions import new_id
 from credit_risk.errors import Conflict, DataInvalid, RecordNotFound
@@ -61,11 +65,17 @@ MONTHS = 25
 """How long records are kept where neither settings nor regime say."""
 AT_ONCE = 500
 """Cases taken in one transaction, which decisions wait for: on PostgreSQL tenths of a second."""
+IDLE = 7 * 86_400_000_000
+"""Microseconds for which nothing may have been recorded until now, for the clock to be believed."""
+PAUSE = 31 * 86_400_000_000
+"""The same of a pause between records."""
 TRIES = 10
 """How often to look anew, where somebody works on what is being taken."""
 HELD_MOST = 10_000
 """Records that can be held at a time."""
 _IDS_AT_ONCE = 500
+_STEP = 2**24 * 1_000
+"""Microseconds in what the first six digits of an id tell apart."""
 
 State = Literal["due", "open review", "reviewed since", "outcome since", "held"]
 _Place: TypeAlias = tuple[int, int]
@@ -86,7 +96,8 @@ class Terms:
     """What is to go: all before ``before``, microseconds since the epoch, ``months`` ago.
 
     ``held`` are ids of records that stay whatever their age, such as those of a lawsuit. With
-    ``open_reviews`` decisions go that still wait for a reviewer.
+    ``open_reviews`` decisions go that still wait for a reviewer. ``trust_clock`` is for the record:
+    that there were `doubts` of the clock, and whoever takes them believed it.
 
     Raises:
         DataInvalid: more are held than `HELD_MOST`.
@@ -96,6 +107,7 @@ class Terms:
     before: int
     held: tuple[str, ...] = ()
     open_reviews: bool = False
+    trust_clock: bool = False
 
     def __post_init__(self) -> None:
         if len(self.held) > HELD_MOST:
@@ -123,6 +135,42 @@ def months_before(moment: datetime, months: int) -> datetime:
     return moment.replace(year=year, month=month + 1, day=day)
 
 
+def doubts(records: SqlRecords, now: int, since: int) -> list[str]:
+    """Why the clock may be wrong: a clock that is ahead has records taken that are too young.
+
+    The records tell, by the times in their ids (UUIDv7), which stay when retention takes the rest.
+    A clock that went wrong before the last record shows as a long pause between two.
+
+    Args:
+        records: where.
+        now: what the clock says, microseconds since the epoch.
+        since: the time of the oldest record that is due: whether there were pauses before it makes
+            nothing older.
+
+    Raises:
+        RecordingFailed: the database fails.
+    """
+    # The first digits of an id, as text: steps of 2^24 ms, which is 4 hours and 40 minutes.
+    step = sa.func.substr(_C.id, 1, 6)
+    made = sa.select(step).where(sa.func.substr(_C.id, 15, 1) == "7").distinct()
+    with records.reading() as connection:
+        found = connection.execute(made).scalars().all()
+    made_at = (int(one, 16) * _STEP for one in found if re.fullmatch(r"[0-9a-f]{6}", one))
+    times = sorted(at for at in made_at if at <= now)
+    told = [
+        f"nothing is on record from {_day(one)} to {_day(other)}"
+        for one, other in pairwise(times)
+        if other > since and other - one > PAUSE
+    ]
+    if times and now - times[-1] > IDLE:
+        told.append(f"nothing is on record from {_day(times[-1])} until now, {_day(now)}")
+    return told
+
+
+def _day(at: int) -> str:
+    return moment(at)[:10]
+
+
 def held(records: SqlRecords, ids: Sequence[str]) -> tuple[str, ...]:
     """The ids of the records that are held by holding these: of a review, the decision it is about.
 
@@ -143,6 +191,39 @@ def held(records: SqlRecords, ids: Sequence[str]) -> tuple[str, ...]:
         more = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
         raise RecordNotFound(f"no record has the id {wanted[unknown[0]]}{more}: it cannot be held")
     return tuple(sorted(set(found.values())))
+
+
+def released(records: SqlRecords, terms: Terms) -> int:
+    """How many of what is due an earlier retention held: a hold is of that run alone.
+
+    Raises:
+        RecordingFailed: the database fails.
+        EvidenceInvalid: a retention does not say what it held.
+    """
+    number = 0
+    for portfolio in portfolios(records):
+        holding = sa.select(_C.id, _C.body).where(
+            *(_C.portfolio == portfolio, _C.kind == "retention"),
+            _C.body.like('%"held_sequences":[[%'),
+        )
+        with records.reading() as connection:
+            said = connection.execute(holding).all()
+        places: set[int] = set()
+        for record_id, body in said:
+            with read(record_id, "retention"):
+                for first, last in from_json(body)["held_sequences"]:
+                    places.update(range(first, last + 1))
+        were_held = ranges(sorted(places))
+        for start in range(0, len(were_held), _IDS_AT_ONCE):
+            some = were_held[start : start + _IDS_AT_ONCE]
+            due = sa.select(sa.func.count()).where(
+                *(_C.portfolio == portfolio, _C.kind.in_(CASES), _C.time < terms.before),
+                sa.or_(*(_C.sequence.between(first, last) for first, last in some)),
+                _state(terms) == "due",
+            )
+            with records.reading() as connection:
+                number += connection.execute(due).scalar_one()
+    return number
 
 
 def report(records: SqlRecords, terms: Terms) -> list[Row]:
@@ -307,6 +388,7 @@ def _record(  # noqa: PLR0917 - all of them are in it
             "before": before.replace("+00:00", "Z"),
             "open_reviews": terms.open_reviews,
             "held": len(terms.held),
+            "trust_clock": terms.trust_clock,
             "records": dict(number),
             "sequences": ranges(sequences),
             "held_sequences": ranges(held),

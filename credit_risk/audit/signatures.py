@@ -180,6 +180,10 @@ class Signed:
         told = f"the id of the log in it was changed: checkpoints {numbers} were signed for log "
         self._report.add(Finding("head", None, None, None, f"{told}{self.log}"))
 
+    def stamps(self) -> Iterator[Stamp]:
+        """Of the checkpoints that are sound, in their order."""
+        return map(Stamp, self._numbers, self._times)
+
     def before(self, sequence: int) -> Stamp | None:
         """The last checkpoint that was signed before the record of that place was written."""
         return self._stamp(bisect_left(self._lasts, sequence) - 1)

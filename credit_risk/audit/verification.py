@@ -10,6 +10,7 @@ The queue of reviews, a table beside the chain that proves nothing, is held agai
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 
 from credit_risk.audit import keys, rollback, sqlite
 from credit_risk.audit.chain import Content, Form, form
+from credit_risk.audit.clocks import Clocks
 from credit_risk.audit.continuity import Continuity, Row
 from credit_risk.audit.database import as_stored
 from credit_risk.audit.findings import Finding, Kind, Report
@@ -122,6 +124,7 @@ class _Verification:
         self._report = report
         self._chain = Continuity(report)
         self._withdrawn = Withdrawals(report, months)
+        self._clocks = Clocks(time.time_ns() // 1_000)
         self._signed = Signed(reading, trusted, report, {anchor.number for anchor in anchors})
         self._anchored = Anchored(anchors, trusted, report)
         self._sound_types: set[tuple[type, ...]] = set()
@@ -156,6 +159,7 @@ class _Verification:
         self._signed.end(self._chain.last)
         self._anchored.end(self._signed.log, self._signed)
         self._withdrawn.end(self._reading, self._signed)
+        self._report.clocks = self._clocks.told(self._signed.stamps())
         for difference in differences(self._reading):
             self._report.add_difference(difference)
         self._report.findings.sort(key=lambda finding: get_args(Kind).index(finding.kind))
@@ -186,6 +190,7 @@ class _Verification:
 
     def _check(self, rows: Sequence[Any]) -> None:
         chain, signed, sound, report = self._chain, self._signed, self._sound_types, self._report
+        latest = self._clocks.latest
         for row in rows:
             types = tuple(map(type, row))
             if types not in sound and are_sound(types):
@@ -210,6 +215,8 @@ class _Verification:
                     pass
                 chain.add(Row(sequence, record_id, previous, own, canonical), fits=fits)
                 self._look_inside(sequence, content, row[-3], fits=fits)
+                if content.time > latest:
+                    self._clocks.ahead(sequence, content.time)
             signed.add(sequence, own, content.time)
             self._anchored.add(sequence, own)
 

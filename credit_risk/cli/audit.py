@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from credit_risk.audit.records import instant, moment
-from credit_risk.cli.exits import MISQUEUED, OTHERWISE
+from credit_risk.cli.exits import MISQUEUED, OTHERWISE, UNTIMELY
 from credit_risk.cli.opening import settings_of, text_of
 from credit_risk.cli.options import AsJson, Done, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, print_progress, wide
@@ -66,8 +66,9 @@ def verify(
 
     The tables beside it, which are made of it, are held against it. Reads only, also while servers
     write. Exit code 5: something is not as it was written; 6: only the queue of reviews or the
-    table of outcomes is otherwise, see `credit-risk audit queue` and `outcomes`; 1: with --open,
-    what is as it was written could not all be opened, for want of the right keys.
+    table of outcomes is otherwise, see `credit-risk audit queue` and `outcomes`; 7: only times in
+    it cannot be right; 1: with --open, what is as it was written could not all be opened, for want
+    of the right keys.
     """
     settings = Settings()
     from credit_risk.audit import checkpoints
@@ -95,6 +96,8 @@ def verify(
         raise typer.Exit(OTHERWISE)
     if report.misqueued or report.misrecorded:
         raise typer.Exit(MISQUEUED)
+    if report.clocks:
+        raise typer.Exit(UNTIMELY)
     if sealing is not None and report.unopened:
         missing = ", ".join(
             f"{number:,} sealed under encryption key {name}"
@@ -139,6 +142,8 @@ def _print_report(report: Report) -> None:
             print_line(f"{told}: {number:,}")
     _print_queue(report.queue, report.misqueued)
     _print_outcomes(report.outcomes, report.misrecorded or 0)
+    for told in report.clocks:
+        print_line(f"clock: {told}")
     for note in report.notes:
         print_progress(f"note: {note}")
 

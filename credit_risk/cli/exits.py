@@ -20,6 +20,8 @@ OTHERWISE = 5
 """How a replay or a verification ends that did not show what it was to show."""
 MISQUEUED = 6
 """How a verification ends that found records whole, and a table beside them otherwise."""
+UNTIMELY = 7
+"""How a verification ends that found all of it whole, and times in it that cannot be right."""
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from credit_risk.cli.printing import (
     rows_done,
     wide,
 )
+from credit_risk.errors import Conflict
 from credit_risk.settings import Settings
 
 
@@ -33,6 +34,10 @@ def retention(
     open_reviews: Annotated[
         bool, typer.Option("--open-reviews", help="Also what still waits for a reviewer.")
     ] = False,
+    trust_clock: Annotated[
+        bool,
+        typer.Option("--trust-clock", help="Take them although records make the clock doubtful."),
+    ] = False,
     yes: Done = False,
     as_json: AsJson = False,
 ) -> None:
@@ -41,7 +46,8 @@ def retention(
     Decisions, refusals, failures and reviews lose what they say after 25 months, or as the regime
     or CREDIT_RISK_RETENTION_MONTHS has it; their places in the chain stay, so that it verifies.
     A decision is kept while its review is open or younger. Servers may run meanwhile. Stopped
-    halfway, it goes on from there when run again.
+    halfway, it goes on from there when run again. Exit code 1: nothing is taken, for by the records
+    the clock may be ahead.
     """
     settings = Settings()
     from credit_risk import environment
@@ -50,7 +56,8 @@ def retention(
     from credit_risk.audit.records import moment
 
     months = months_kept(settings)
-    before = keeping.months_before(datetime.now(UTC), months)
+    now = datetime.now(UTC)
+    before = keeping.months_before(now, months)
     taken: dict[str, int] = {}
     forgotten = False
     with contextlib.ExitStack() as opened:
@@ -60,8 +67,15 @@ def retention(
             microseconds(before),
             held=() if hold is None else keeping.held(records, ids_in(hold)),
             open_reviews=open_reviews,
+            trust_clock=trust_clock,
         )
         rows = keeping.report(records, terms)
+        oldest = min((row.oldest for row in rows if row.state == "due"), default=None)
+        doubts = [] if oldest is None else keeping.doubts(records, microseconds(now), oldest)
+        doubtful = f"by the records, the clock may be ahead: {'; '.join(doubts)}"
+        if doubts and delete and yes and not trust_clock:
+            raise Conflict(f"{doubtful}. Once it is known to be right, --trust-clock takes them")
+        released = keeping.released(records, terms)
         if delete and yes:
             log = opened.enter_context(contextlib.closing(open_log(settings)))
             progress = opened.enter_context(rows_done("taking", "records"))
@@ -74,6 +88,8 @@ def retention(
                 "before": moment(terms.before),
                 "deleted": delete and yes,
                 "files_overwritten": forgotten,
+                "clock": doubts,
+                "held_before": released,
                 "taken": taken,
                 "records": [
                     row._asdict() | {"oldest": moment(row.oldest), "newest": moment(row.newest)}
@@ -89,6 +105,13 @@ def retention(
         span = (moment(row.oldest), moment(row.newest))
         table.add_row(row.portfolio, row.kind, f"{row.number:,}", state, *span)
     wide.print(table, highlight=False)
+    if doubts:
+        print_progress(f"note: {doubtful}")
+    if released:
+        print_progress(
+            f"note: {released:,} of what is due was held by an earlier retention, "
+            "and is not in --hold"
+        )
     if delete and yes:
         print_line(f"records taken: {sum(taken.values()):,}")
         if not forgotten:

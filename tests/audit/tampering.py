@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,8 @@ from tests.audit.test_log import made
 from tests.sealing import SIGNING_KEY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from credit_risk.audit.records import Record
 
 Found = set[tuple[str, int | None, int | None]]
@@ -139,6 +143,21 @@ def filled(log: SqlAuditLog) -> Case:
             assert checkpoints.sign(log, KEY) is not None
     log.append(records[SIGNED:]).result()
     return Case(log, [record.id for record in records])
+
+
+def lie(path: str | Path, index: str, *statements: str) -> None:
+    """Have an index of SQLite hold what only the first of two statements has made of the table."""
+    before, after = statements
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        asked = "SELECT * FROM sqlite_master WHERE name = ?"
+        kept = file.execute(asked, (index,)).fetchone()
+        file.execute(before)
+        file.execute("PRAGMA writable_schema = ON")
+        file.execute("DELETE FROM sqlite_master WHERE name = ?", (index,))
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute(after)
+        file.execute("PRAGMA writable_schema = ON")
+        file.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", kept)
 
 
 def flipped(value: object) -> object:

@@ -10,11 +10,13 @@ import pytest
 import sqlalchemy as sa
 
 from credit_risk.audit import queue, retention
-from credit_risk.audit.log import SqlAuditLog
+from credit_risk.audit.log import SqlAuditLog, SqlRecords
 from credit_risk.audit.tables import RECORDS, REVIEWS
+from credit_risk.audit.verification import verify
 from credit_risk.errors import Conflict
 from credit_risk.reviews import Case, Proposal
 from tests import toys
+from tests.audit.tampering import lie
 from tests.audit.test_checkpoints import altered
 from tests.sealing import SEALING
 from tests.test_casework import Office
@@ -22,6 +24,7 @@ from tests.test_reviews import AT, case, decided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from credit_risk.audit.queue import Waiting, WaitingState
 
@@ -241,3 +244,23 @@ def test_a_case_that_somebody_works_on_meanwhile_is_no_difference(
     monkeypatch.setattr(queue, "_wanted", act)
     assert differing(office.log) == []
     assert left == []
+
+
+def test_what_a_lying_index_hides_from_the_queue_is_found_by_verification(tmp_path: Path) -> None:
+    """A case that was closed waits again, and whoever looks for its last step does not find it."""
+    path = tmp_path / "records.db"
+    with closing(SqlAuditLog(f"sqlite:///{path}", SEALING)) as log:
+        office = Office(log)
+        decision_id = office.decide()
+        (before,) = rows(log)
+        office.review(decision_id, "hal", "DECLINE")
+        altered(log, sa.insert(REVIEWS).values(**before))
+        assert differing(log) == [(decision_id, "extra")]
+    about = "UPDATE records SET about = {} WHERE sequence = 2"
+    lie(path, "records_by_about", about.format("'nothing'"), about.format(f"'{decision_id}'"))
+    with closing(SqlRecords(f"sqlite:///{path}", SEALING)) as records:
+        assert list(queue.differences(records.reading)) == []
+        report = verify(records.reading, [])
+
+    assert {finding.kind for finding in report.findings} == {"database"}
+    assert "records_by_about" in report.findings[0].detail

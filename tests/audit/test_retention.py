@@ -15,9 +15,20 @@ from hypothesis import strategies as st
 from credit_risk.audit import retention
 from credit_risk.audit.erasure import erase, find
 from credit_risk.audit.log import SqlAuditLog, SqlRecords
-from credit_risk.audit.retention import HELD_MOST, NEVER, Row, Terms, months_before, report, take
+from credit_risk.audit.retention import (
+    HELD_MOST,
+    NEVER,
+    Row,
+    Terms,
+    doubts,
+    months_before,
+    released,
+    report,
+    take,
+)
 from credit_risk.audit.tables import RECORDS, REVIEWS
 from credit_risk.errors import Conflict, DataInvalid, RecordExpired, RecordNotFound
+from tests.audit.tampering import id_of
 from tests.audit.test_log import NOON, made
 from tests.sealing import SEALING
 
@@ -131,6 +142,7 @@ def test_what_was_taken_is_on_record(log: SqlAuditLog) -> None:
         "before": "2027-01-15T08:00:00Z",
         "open_reviews": False,
         "held": 0,
+        "trust_clock": False,
         "records": {"decision": 3},
         "sequences": [[1, 2], [4, 4]],
         "held_sequences": [],
@@ -346,3 +358,51 @@ def test_a_hold_is_of_what_is_there(log: SqlAuditLog) -> None:
     with pytest.raises(RecordNotFound, match=r"id garbage here and 1 more: it cannot be held"):
         retention.held(log, ["garbage here", one.id, "nobody's"])
     assert retention.held(log, []) == ()
+
+
+def dated(day: int, **fields: object) -> Record:
+    """A record whose id is of that day, counted from `NOON`."""
+    return made(id=id_of(NOON + day * DAY), time=NOON + day * DAY, **fields)
+
+
+def test_a_clock_is_doubted_where_the_records_stop_before_it(log: SqlAuditLog) -> None:
+    """A week without any is none of them; what retention left of records counts."""
+    assert doubts(log, NOON, 0) == []
+    log.append([dated(day) for day in (-40, -20, 0)]).result()
+
+    assert doubts(log, NOON + 6 * DAY, 0) == []
+    (told,) = doubts(log, NOON + 9 * DAY, 0)
+    assert told == "nothing is on record from 2027-01-15 until now, 2027-01-24"
+    taken(log, Terms(25, NOON + DAY))
+    assert doubts(log, NOON + 9 * DAY, 0) == [told]
+
+
+def test_a_clock_that_went_ahead_before_records_is_doubted_by_the_pause(log: SqlAuditLog) -> None:
+    """As long as something is due from before it; records of the future are no pause."""
+    log.append([dated(day) for day in (-100, -80, -40, 0, 400)]).result()
+
+    assert doubts(log, NOON, NOON - 100 * DAY) == [
+        "nothing is on record from 2026-10-27 to 2026-12-06",
+        "nothing is on record from 2026-12-06 to 2027-01-15",
+    ]
+    assert doubts(log, NOON, NOON - 39 * DAY) == [
+        "nothing is on record from 2026-12-06 to 2027-01-15"
+    ]
+    assert doubts(log, NOON, NOON) == []
+
+
+def test_what_was_held_before_and_is_due_now_is_counted(log: SqlAuditLog) -> None:
+    """Once, however often it was held; and not what is held again, or was taken."""
+    records = [old(), old(), old(), old(days=-5)]
+    log.append(records).result()
+    ids = [record.id for record in records]
+    assert released(log, TERMS) == 0
+    taken(log, Terms(25, NOON, held=(ids[0], ids[1])))
+    log.append([old()]).result()
+    taken(log, Terms(25, NOON, held=(ids[0], ids[1])))
+
+    assert released(log, Terms(25, NOON, held=(ids[0], ids[1]))) == 0
+    assert released(log, Terms(25, NOON, held=(ids[0],))) == 1
+    assert released(log, TERMS) == 2
+    taken(log)
+    assert released(log, TERMS) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,17 @@ from credit_risk.audit.keys import Sealing
 from credit_risk.audit.log import SqlAuditLog, SqlRecords
 from credit_risk.audit.verification import verify
 from credit_risk.errors import RecordingFailed
-from tests.audit.tampering import INTRUDER, KEY, SIGNED, SIZE, Case, filled, flipped
+from tests.audit.tampering import (
+    INTRUDER,
+    KEY,
+    LONG_AGO,
+    SIGNED,
+    SIZE,
+    Case,
+    filled,
+    flipped,
+    lie,
+)
 from tests.audit.test_log import made
 from tests.sealing import SEALING
 
@@ -51,6 +62,7 @@ def test_a_whole_log_is_whole(case: Case) -> None:
         "findings": [],
         "queue": {"differences": 0, "cases": []},
         "outcomes": {"differences": None, "rows": []},
+        "clocks": [],
         "notes": [],
     }
     assert log == Statement.read(case.checkpoint(1).statement).log
@@ -226,20 +238,45 @@ def test_a_log_that_is_written_meanwhile_is_whole(case: Case) -> None:
     assert case.log.count() > before + 3
 
 
+def test_times_that_cannot_be_right_are_told_of_a_log_that_is_whole(
+    sqlite: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records of the future, each run of them; clocks that differ by less than an hour are none."""
+    then = LONG_AGO + SIZE * 1_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000 * then)
+    hour = 3_600_000_000
+    for at in (
+        then,
+        then + hour - 1,
+        then + 2 * hour,
+        then + 3 * hour,
+        then + hour,
+        then + 9 * hour,
+    ):
+        sqlite.log.append([made(time=at)]).result()
+
+    report = sqlite.report()
+
+    assert report.whole
+    here = "in the future of this clock, 2020-01-01T00:00:20.000000Z"
+    assert report.clocks == [
+        f"records 23 to 24 were made up to 2020-01-01T03:00:20.000000Z, {here}",
+        f"record 26 was made up to 2020-01-01T09:00:20.000000Z, {here}",
+    ]
+    monkeypatch.undo()
+    assert sqlite.report().clocks == []
+
+
 def test_an_index_that_lies_is_found(sqlite: Case) -> None:
     """What is looked up by it is not what the table holds, though every record is as written."""
     with sqlite.log.reading() as connection:
         path = connection.exec_driver_sql("PRAGMA database_list").one()[2]
-    with closing(sqlite3.connect(path, isolation_level=None)) as file:
-        asked = "SELECT * FROM sqlite_master WHERE name = 'records_by_kind'"
-        index = file.execute(asked).fetchone()
-        file.execute("UPDATE records SET kind = 'hidden' WHERE sequence = 3")
-        file.execute("PRAGMA writable_schema = ON")
-        file.execute("DELETE FROM sqlite_master WHERE name = 'records_by_kind'")
-    with closing(sqlite3.connect(path, isolation_level=None)) as file:
-        file.execute("UPDATE records SET kind = 'decision' WHERE sequence = 3")
-        file.execute("PRAGMA writable_schema = ON")
-        file.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", index)
+    lie(
+        path,
+        "records_by_kind",
+        "UPDATE records SET kind = 'hidden' WHERE sequence = 3",
+        "UPDATE records SET kind = 'decision' WHERE sequence = 3",
+    )
     with closing(SqlRecords(f"sqlite:///{path}", SEALING)) as records:
         found = verify(records.reading, [KEY.public_key()]).findings
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from credit_risk.audit.keys import Sealing
-from credit_risk.cli.exits import MISQUEUED, OTHERWISE
+from credit_risk.cli.exits import MISQUEUED, OTHERWISE, UNTIMELY
 from tests import toys
 from tests.commands import (
     Outcome,
@@ -187,6 +188,23 @@ def test_a_log_that_went_back_is_signed_again_once_it_is_acknowledged(
     assert run("audit", "acknowledge", "--reason", " ").code == 2
     note.write_bytes(b"x")
     assert "is not the checkpoint that was noted there" in run("audit", "verify").err
+
+
+def test_times_that_cannot_be_right_end_with_a_code_of_their_own(
+    run: Callable[..., Outcome],
+    place: Place,
+    trees_package: ModelPackage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The log is whole; as JSON too."""
+    decide(place, trees_package, toys.SAFE)
+    early = time.time_ns() - 7_200 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: early)
+    told = run("audit", "verify")
+    assert told.code == UNTIMELY
+    assert "1 records, 0 checkpoints; whole" in told.out
+    assert "clock: record 1 was made up to 20" in told.out
+    assert len(run("audit", "verify", "--json").json()["clocks"]) == 1
 
 
 def test_what_cannot_be_acknowledged_is_not(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pytest
 
 from credit_risk.audit.log import open_log
 from credit_risk.audit.records import Record
+from credit_risk.cli import retention as cli_retention
 from credit_risk.decisions import new_id
 from credit_risk.settings import Settings
 from tests import toys
@@ -24,8 +26,24 @@ from tests.commands import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import tzinfo
+    from typing import Self
 
     from credit_risk.package import ModelPackage
+
+
+OLD = Record(
+    id="",
+    kind="decision",
+    time=0,
+    portfolio=toys.NAME,
+    request_id="request",
+    model_version=None,
+    policy_version=None,
+    decision="APPROVE",
+    status=200,
+    body={},
+)
 
 
 def test_retention_reports_before_it_takes(
@@ -34,21 +52,7 @@ def test_retention_reports_before_it_takes(
     """By portfolio and kind; and takes only what is older than 25 months."""
     (young,) = decide(place, trees_package, toys.SAFE)
     long_ago = int((datetime.now(UTC) - timedelta(days=31 * 26)).timestamp() * 1e6)
-    aged = [
-        Record(
-            id=new_id(),
-            kind="decision",
-            time=long_ago + i,
-            portfolio=toys.NAME,
-            request_id="request",
-            model_version=None,
-            policy_version=None,
-            decision="APPROVE",
-            status=200,
-            body={},
-        )
-        for i in range(2)
-    ]
+    aged = [replace(OLD, id=new_id(), time=long_ago + i) for i in range(2)]
     with closing(open_log(Settings())) as log:
         log.append(aged).result()
     hold = place.folder / "hold"
@@ -70,6 +74,56 @@ def test_retention_reports_before_it_takes(
     last = run("retention", "--delete", "--yes")
     assert last.out.endswith("records taken: 1\n")
     assert listed(run) == [young]
+
+
+def test_a_clock_that_the_records_give_the_lie_takes_nothing(
+    run: Callable[..., Outcome],
+    place: Place,
+    trees_package: ModelPackage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Unless somebody says that it is right, which is put on record."""
+    (decision,) = decide(place, trees_package, toys.SAFE)
+    later = datetime.now(UTC) + timedelta(days=31 * 30)
+
+    class Ahead(datetime):
+        """A clock that is months ahead."""
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            """What it says."""
+            return cls.fromtimestamp(later.timestamp(), tz)
+
+    monkeypatch.setattr(cli_retention, "datetime", Ahead)
+
+    assert "note: by the records, the clock may be ahead: nothing is on" in run("retention").err
+    told = f"until now, {later:%Y-%m-%d}. Once it is known to be right, --trust-clock takes them"
+    refused(run("retention", "--delete", "--yes"), 1, "the clock may be ahead", told)
+    assert listed(run) == [decision]
+
+    done = run("retention", "--delete", "--yes", "--trust-clock", "--json").json()
+    assert (done["taken"], len(done["clock"])) == ({"decision": 1}, 1)
+    (record,) = run("decisions", "list", "--kind", "retention", "--json").json()
+    assert record["body"]["trust_clock"] is True
+
+
+def test_what_an_earlier_retention_held_is_told(
+    run: Callable[..., Outcome], place: Place, trees_package: ModelPackage
+) -> None:
+    """A hold is of one run: whoever leaves it out the next time has to know."""
+    decide(place, trees_package, toys.SAFE)
+    long_ago = int((datetime.now(UTC) - timedelta(days=31 * 26)).timestamp() * 1e6)
+    aged = [replace(OLD, id=new_id(), time=long_ago + i) for i in range(3)]
+    with closing(open_log(Settings())) as log:
+        log.append(aged).result()
+    hold = place.folder / "hold"
+    hold.write_text(f"{aged[0].id}\n{aged[1].id}\n", encoding="ascii")
+    held = run("retention", "--delete", "--yes", "--hold", str(hold), "--json").json()
+    assert (held["held_before"], held["taken"]) == (0, {"decision": 1})
+
+    hold.write_text(aged[0].id, encoding="ascii")
+    assert run("retention", "--hold", str(hold), "--json").json()["held_before"] == 1
+    assert "2 of what is due was held by an earlier retention" in run("retention").err
 
 
 def test_the_period_is_the_settings_or_the_regimes(
