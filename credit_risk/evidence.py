@@ -151,7 +151,7 @@ def pack(
         "reasons-method": _reasons(package),
         "fairness": _fairness(package, records),
         "policy": _policy(package),
-        "approvals": _approvals(),
+        "approvals": _approvals(package, records),
         "activation-history": _activations(package, records),
         "decisions": _decisions(package, records),
         "reviews": _reviews(package, records, findings.reviews),
@@ -437,14 +437,45 @@ def _policy(package: ModelPackage) -> Topic:
     return topic
 
 
-def _approvals() -> Topic:
-    return Topic(
-        missing="This version of the server asks for no approvals before a package is activated; "
-        "the activation history names who did."
-    )
-
-
 _UNRECORDED = "Nothing is on record yet."
+
+
+def _approvals(package: ModelPackage, records: SqlRecords | None) -> Topic:
+    """Who has signed the package, by the records of it; whose the keys are is not asked."""
+    if records is None:
+        return Topic(missing=_UNRECORDED)
+    mine: Filters = {
+        "portfolio": package.portfolio,
+        "model_version": package.version,
+        "kind": "approval",
+    }
+    there = list(chain.from_iterable(pages(records, **mine)))
+    names = ("approver", "key_id", "package_sha256")
+    found = [r for r in there if r.body.get("package_sha256") == package.digest]
+    topic = Topic(
+        findings=[
+            f"Record {record.id} of an approval: "
+            f"{record.altered or 'it does not say what a server writes there'}."
+            for record in there
+            if record.altered is not None or not record.body.keys() >= set(names)
+        ]
+    )
+    if not found:
+        topic.missing = (
+            "Nobody has approved the package; the activation history names who activated it."
+        )
+        return topic
+    hashes = _hashes(records, [record.id for record in found])
+    rows = [
+        [moment(r.time), r.body.get("approver"), r.body.get("key_id"), r.id, hashes[r.id].hex()]
+        for r in reversed(found)
+    ]
+    topic.tables.append((["time", "approver", "key", "record", "hash"], rows))
+    topic.say(
+        Rests("the records of these approvals, the newest first", _digest(hashes.values())),
+        f"Approvals of the package, each with its signature on record: {len(found)}.",
+    )
+    return topic
 
 
 def _activations(package: ModelPackage, records: SqlRecords | None) -> Topic:

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from credit_risk import casework, evidence, groups, outcomes, package, regimes
+from credit_risk import approvals, casework, evidence, groups, outcomes, package, regimes
 from credit_risk.audit.keys import KEY_BYTES, Sealing
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.audit.records import Record, moment
@@ -26,7 +26,7 @@ from credit_risk.errors import OutputRefused
 from credit_risk.groups import Member
 from credit_risk.retraining import Limit, Limits, MonitoringPolicy
 from monitoring import job
-from tests import toys
+from tests import signing, toys
 from tests.recorded import NOON, decided
 from tests.sealing import SEALING
 
@@ -102,6 +102,28 @@ def test_a_package_alone_shows_what_is_in_it(log: SqlAuditLog) -> None:
     assert first["sha256"] == of.digests["metrics.json"]
     assert len(topics["policy"]["tables"][0]["rows"]) == len(of.policy.bands)
     assert any("They came out" in s["text"] for s in topics["reasons-method"]["statements"])
+
+
+def test_approvals_are_named_with_their_records(made: ModelPackage, log: SqlAuditLog) -> None:
+    """The first one first, and one that was altered is a finding."""
+    assert "Nobody has approved" in pack(made, log)["topics"]["approvals"]["missing"]
+    records = [
+        approvals.record(log, made, signing.approval(key, name, made.digest), NOON)
+        for key, name in ((signing.ADA, "ada"), (signing.BEN, "ben"))
+    ]
+    log.append([replace(records[0], id=new_id(), body={"approver": "eve"})]).result()
+
+    found = pack(made, log)
+    topic = found["topics"]["approvals"]
+
+    (table,) = topic["tables"]
+    assert [row[1] for row in table["rows"]] == ["ada", "ben"]
+    assert [row[3] for row in table["rows"]] == [record.id for record in records]
+    (statement,) = topic["statements"]
+    assert statement["text"].endswith("each with its signature on record: 2.")
+    (finding,) = found["findings"]
+    assert finding["topic"] == "approvals"
+    assert finding["text"].endswith("it does not say what a server writes there.")
 
 
 def test_decisions_are_counted_and_their_hashes_digested(

@@ -26,6 +26,7 @@ from credit_risk.cli import (
     decisions,
     evidence,
     groups,
+    history,
     keys,
     models,
     outcomes,
@@ -64,6 +65,7 @@ app.command()(challenger.challenge)
 app.command()(approvals.approve)
 app.command()(promotion.promote)
 app.command()(models.rollback)
+app.command()(history.history)
 app.command()(score.score)
 app.command()(simulate.simulate)
 app.command(name="replay")(replay.replay_command)
