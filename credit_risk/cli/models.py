@@ -17,10 +17,12 @@ from credit_risk.cli.opening import (
 )
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, print_progress, wide
+from credit_risk.cli.registry import move_along
 from credit_risk.errors import PackageNotFound
 
 if TYPE_CHECKING:
     from credit_risk.audit.records import Record
+    from credit_risk.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Installed model packages, and which one decides.")
 
@@ -81,7 +83,8 @@ def activate(version: str, portfolio_name: PortfolioName = None, as_json: AsJson
     with log_and_store(settings) as (log, store):
         from credit_risk.serving import activation
 
-        _activated(activation.activate(settings, log, store, version), as_json=as_json)
+        record = activation.activate(settings, log, store, version)
+    _activated(settings, record, as_json=as_json)
 
 
 @app.command()
@@ -93,15 +96,17 @@ def rollback(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> N
     with log_and_store(settings) as (log, store):
         from credit_risk.serving import activation
 
-        _activated(activation.rollback(settings, log, store), as_json=as_json)
+        record = activation.rollback(settings, log, store)
+    _activated(settings, record, as_json=as_json)
 
 
-def _activated(record: Record, *, as_json: bool) -> None:
+def _activated(settings: Settings, record: Record, *, as_json: bool) -> None:
+    body = record.body
     if as_json:
         print_json(record.to_json())
-        return
-    body = record.body
-    print_line(
-        f"{record.portfolio}: {body['to']} decides from now on (before: {body['from']}); "
-        f"record {record.id}"
-    )
+    else:
+        print_line(
+            f"{record.portfolio}: {body['to']} decides from now on (before: {body['from']}); "
+            f"record {record.id}"
+        )
+    move_along(settings, body["to"])

@@ -10,6 +10,7 @@ from rich.table import Table
 from credit_risk.cli.opening import chosen_portfolio, log_and_store
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, wide
+from credit_risk.cli.registry import move_along
 
 if TYPE_CHECKING:
     from credit_risk.promotion import Criterion
@@ -53,6 +54,8 @@ def promote(
         print_json(told)
     else:
         _print(settings.portfolio, examined, told)
+    if activated is not None:
+        move_along(settings, examined.candidate)
     if examined.outcome != "PROMOTED":
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from credit_risk.cli.opening import chosen_portfolio, wanted_version
 from credit_risk.cli.options import AsJson, PortfolioName
-from credit_risk.cli.printing import print_json, print_line, wide
+from credit_risk.cli.printing import print_json, print_line, print_progress, wide
 from credit_risk.errors import PackageNotFound, RegistryUnavailable
 
 if TYPE_CHECKING:
@@ -81,6 +81,20 @@ def move(
         print_json({"portfolio": settings.portfolio, "alias": alias, "number": number})
     else:
         print_line(f"{settings.portfolio}: {alias} is {version} now, version {number} there")
+
+
+def move_along(settings: Settings, version: str) -> None:
+    """Have the champion's alias be what was activated; who decides does not depend on it."""
+    if settings.registry_uri is None:
+        return
+    from credit_risk.serving.registry import move_alias
+
+    try:
+        number = move_alias(settings, version)
+    except (PackageNotFound, RegistryUnavailable) as error:
+        print_progress(f"warning: alias champion of the registry was not moved: {error}")
+    else:
+        print_progress(f"alias champion of the registry is version {number} now")
 
 
 def _registry(settings: Settings) -> Registry:

@@ -63,3 +63,22 @@ def test_without_a_registry_there_is_none_to_ask(run: Callable[..., Outcome]) ->
     """It is said which setting names one."""
     for command in (("status",), ("move", "0" * 12)):
         refused(run("registry", *command), 1, "CREDIT_RISK_REGISTRY_URI is not set")
+
+
+def test_what_is_activated_or_rolled_back_here_is_champion_there(
+    run: Callable[..., Outcome], place: Place, mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the registry cannot be told, that is a warning: who decides does not depend on it."""
+    monkeypatch.setenv("CREDIT_RISK_REGISTRY_URI", registries.URL)
+    champion = toys.NAME, registry.CHAMPION
+
+    said = run("models", "activate", place.linear)
+    assert f"{place.linear} decides from now on" in said.out
+    assert said.err == "alias champion of the registry is version 1 now\n"
+    assert mlflow.aliases[champion] == "1"
+
+    mlflow.fault = registries.away
+    said = run("models", "rollback", "--json")
+    assert (said.code, said.json()["body"]["to"]) == (0, place.trees)
+    assert said.err.startswith("warning: alias champion of the registry was not moved: the reg")
+    assert mlflow.aliases[champion] == "1"
