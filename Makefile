@@ -21,7 +21,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve demo test test-spark install-drift test-drift install-network test-network lint types loadtest soak torture bench-peers bench-scorers dashboards image secrets packages retrain lock clean
+.PHONY: help install serve demo test test-spark install-drift test-drift install-network test-network install-tracking install-registry test-registry lint types loadtest soak torture bench-peers bench-scorers dashboards image secrets packages retrain lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,20 @@ test-network: install-network ## test training networks, and our reading of ONNX
 	PYTHONPATH=$(CURDIR)/.tools/network $(BIN)/pytest tests/test_onnx_format.py \
 		tests/training/test_network.py tests/training/test_pipeline.py \
 		tests/training/test_compilation.py tests/training/test_train.py -k "network or onnx or version"
+
+# Beside the environment and not in it: MLflow's client, which only runs that are told to it need.
+install-tracking: $(INSTALLED) ## fetch MLflow's client, for training with MLFLOW_TRACKING_URI
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .tools/tracking --no-deps \
+		--require-hashes -r requirements/tracking.txt
+
+# An environment of its own: MLflow's server wants other versions than the rest.
+install-registry: $(INSTALLED) ## fetch MLflow's server and SeaweedFS, the real registry of the tests
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .tools/registry
+	$(BIN)/uv pip sync --quiet --python .tools/registry/bin/python --only-binary :all: \
+		--require-hashes requirements/registry.txt
+
+test-registry: install-registry install-tracking ## test the real registry: needs PostgreSQL
+	$(BIN)/pytest tests/training/test_tracking.py tests/e2e/test_registry.py
 
 lint: $(INSTALLED) ## ruff: rules and format
 	$(BIN)/ruff check
@@ -132,6 +146,10 @@ lock: $(INSTALLED) ## renew requirements/*.txt; LOCK_FLAGS=--upgrade for newer v
 	$(COMPILE) --group drift -c requirements/dev.txt --override requirements/drift-overrides.txt \
 		$$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements/dev.txt) \
 		-o requirements/drift.txt
+	$(COMPILE) pyproject.toml --extra tracking -c requirements/dev.txt \
+		$$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements/dev.txt) \
+		-o requirements/tracking.txt
+	$(COMPILE) --group registry -o requirements/registry.txt
 	$(COMPILE) --group bootstrap -c requirements/dev.txt -o requirements/uv.txt
 	set -e; for peer in $(patsubst %/requirements.in,%,$(wildcard benchmarks/peers/*/requirements.in)); do \
 		grep -E '^(bentoml|joblib|numpy|pandas|scikit-learn|scipy|xgboost-cpu)==' requirements/dev.txt \

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 VERSION_DIGITS = 12
+VERSION_TAG = "package_version"
+"""By which tag a registry's version says which package it is; the next one is its digest."""
+DIGEST_TAG = "package_sha256"
+STATUS_TAG = "validation_status"
+"""What people or the gate found, for people to see."""
 
 
 class Manifest(Document):
@@ -39,6 +44,11 @@ class Manifest(Document):
     def version(self) -> str:
         """The package version: derived from the content."""
         return self.digest[:VERSION_DIGITS]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """By what a registry's version says which package it is."""
+        return {VERSION_TAG: self.version, DIGEST_TAG: self.digest}
 
 
 class _Versioned(BaseModel):

@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 import httpx
 
-from credit_risk.manifest import read_manifest
-from credit_risk.serving.registry import DIGEST_TAG, VERSION_TAG, Registry
+from credit_risk.manifest import VERSION_TAG, read_manifest
+from credit_risk.serving.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ class Mlflow:
             for file in folder.rglob("*")
             if file.is_file()
         }
-        known = {VERSION_TAG: manifest.version, DIGEST_TAG: manifest.digest, **tags}
+        known = {**manifest.tags, **tags}
         version = Version(manifest.portfolio, number, f"mlflow-artifacts:/{root}", known)
         versions.append(version)
         return number

@@ -14,7 +14,10 @@ import yaml
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".github" / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.yml"))
-COMMANDS = {"make lint types", "sudo --preserve-env=PATH .ci/run", "make image", "make retrain"}
+COMMANDS = {
+    *("make lint types", "make test-registry", "make image", "make retrain"),
+    "sudo --preserve-env=PATH .ci/run",
+}
 
 
 def read(path: Path) -> dict[str, Any]:

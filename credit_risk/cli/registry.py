@@ -26,8 +26,8 @@ app = typer.Typer(no_args_is_help=True, help="The model registry, an MLflow serv
 def status(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> None:
     """List the portfolio's versions in the registry, with their aliases, and which decides here."""
     settings, _ = chosen_portfolio(portfolio_name)
+    from credit_risk.manifest import STATUS_TAG, VERSION_TAG
     from credit_risk.serving.following import ALIASES
-    from credit_risk.serving.registry import STATUS_TAG, VERSION_TAG
     from credit_risk.serving.store import Store
 
     name = settings.portfolio

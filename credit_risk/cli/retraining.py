@@ -6,6 +6,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     from credit_risk.settings import Settings
     from credit_risk.training.retrain import Retrained
     from credit_risk.training.settings import Training
+    from credit_risk.training.tracking import Run
     from credit_risk.training.validation import Report, ValidationPolicy
 
+CHALLENGER = "challenger"
+"""The alias that a candidate gets in the registry, where it is registered."""
 RECENT = 2_000
 """Recorded decisions, the newest, that are asked what the candidate would have decided."""
 
@@ -110,12 +114,13 @@ def retrain(
     from credit_risk.serving.store import Store
     from credit_risk.training import retrain as retraining
     from credit_risk.training import settings as training_settings
-    from credit_risk.training import validation
+    from credit_risk.training import tracking, validation
 
     store = Store(settings)
     champion = store.load(settings.portfolio, wanted_version(settings, store))
     known = training_settings.load(chosen), validation.read(chosen)
     with contextlib.ExitStack() as opened:
+        run = opened.enter_context(tracking.begun(settings.portfolio, "retrain"))
         warn_only: frozenset[validation.Check] = frozenset()
         caveats: tuple[str, ...] = ()
         if data is None:
@@ -136,29 +141,48 @@ def retrain(
             )
         except retraining.DataRefused as refused:
             folder = _folder(report, settings, refused.report)
-            if as_json:
-                print_json(refused.report.model_dump(mode="json"))
-            else:
-                _print_report(refused.report)
-                print_line(f"nothing was trained; report: {folder}")
+            if run is not None:
+                run.report(folder)
+            _print_refused(refused.report, folder, as_json=as_json)
             raise typer.Exit(1) from None
         store.add(made.packaged.path)
         step("Replaying recorded decisions with the candidate")
         replayed = _replayed(settings, chosen, made.packaged.version)
-    folder = _folder(report, settings, made.validation)
-    told = _told(made, champion.version, replayed, folder)
-    (folder / "retraining.json").write_text(f"{json.dumps(told, indent=2)}\n", encoding="utf-8")
-    text = retraining.markdown(made, champion.version) + _on_record(replayed)
-    (folder / "report.md").write_text(text, encoding="utf-8")
+        folder = _folder(report, settings, made.validation)
+        told = _told(made, champion.version, replayed, folder)
+        text = retraining.markdown(made, champion.version) + _on_record(replayed)
+        (folder / "report.md").write_text(text, encoding="utf-8")
+        told["registered"] = None if run is None else _registered(run, made, folder)
+        (folder / "retraining.json").write_text(f"{json.dumps(told, indent=2)}\n", encoding="utf-8")
     if as_json:
         print_json(told)
-        return
+    else:
+        _print_made(told, text)
+
+
+def _registered(run: Run, made: Retrained, report: Path) -> dict[str, str]:
+    """Where a candidate is registered, as challenger, with its report."""
+    figures = {"comparison": made.comparison.model_dump(mode="json")}
+    registered = run.register(made.packaged.path, figures=figures, alias=CHALLENGER)
+    run.report(report)
+    return asdict(registered)
+
+
+def _print_made(told: dict[str, Any], text: str) -> None:
+    version, name = told["candidate"], told["portfolio"]
     print_line(text)
-    name = settings.portfolio
-    print_line(f"package {made.packaged.version} is installed; report: {folder}")
-    print_line(
-        f"to have it decide: credit-risk models activate {made.packaged.version} --portfolio {name}"
-    )
+    print_line(f"package {version} is installed; report: {told['report']}")
+    if told["registered"] is not None:
+        print_line(f"registered: version {told['registered']['number']}, alias {CHALLENGER}")
+    print_line(f"to have it decide: credit-risk models activate {version} --portfolio {name}")
+
+
+def _print_refused(report: Report, folder: Path, *, as_json: bool) -> None:
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        _print_report(report)
+        print_line(f"nothing was trained; report: {folder}")
 
 
 @contextlib.contextmanager

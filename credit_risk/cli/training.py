@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
@@ -47,7 +48,7 @@ def train(
     def make(chosen: Portfolio, training: Training, folder: Path, step: Step) -> Packaged:
         return training_run.train(chosen, training, data, folder, estimator=estimator, step=step)
 
-    _make_package(make, portfolio_name, ship=ship, as_json=as_json)
+    _make_package("train", make, portfolio_name, ship=ship, as_json=as_json)
 
 
 def compare(
@@ -131,7 +132,7 @@ def package_command(
             chosen, training, file, data, folder, run_pickle_code=run_pickle_code, step=step
         )
 
-    _make_package(make, portfolio_name, ship=False, as_json=as_json)
+    _make_package("package", make, portfolio_name, ship=False, as_json=as_json)
 
 
 def evaluate(
@@ -174,26 +175,30 @@ def evaluate(
 
 
 def _make_package(
+    command: str,
     make: Callable[[Portfolio, Training, Path, Step], Packaged],
     portfolio_name: str | None,
     *,
     ship: bool,
     as_json: bool,
 ) -> None:
-    """Make a package under a progress display, install the result and report it."""
+    """Make a package under a progress display, install, register and report the result."""
     settings, chosen = chosen_portfolio(portfolio_name)
     from credit_risk.serving.store import DEFAULT, Store
-    from credit_risk.training import evaluation
+    from credit_risk.training import evaluation, tracking
     from credit_risk.training import settings as training_settings
 
     name = settings.portfolio
     training = training_settings.load(chosen)
     folder = settings.packages_dir if ship else settings.state_dir / "packages"
-    with steps_done() as step:
-        made = make(chosen, training, folder, step)
-    Store(settings).add(made.path)
-    if ship:
-        (settings.packages_dir / name / DEFAULT).write_text(f"{made.version}\n", encoding="utf-8")
+    with tracking.begun(name, command) as run:
+        with steps_done() as step:
+            made = make(chosen, training, folder, step)
+        Store(settings).add(made.path)
+        if ship:
+            default = settings.packages_dir / name / DEFAULT
+            default.write_text(f"{made.version}\n", encoding="utf-8")
+        registered = None if run is None else run.register(made.path)
     for warning in made.warnings:
         print_progress(f"warning: {warning}")
     if as_json:
@@ -206,9 +211,12 @@ def _make_package(
                 "fidelity": made.fidelity,
                 "directions": {name: kept.model_dump() for name, kept in made.kept.items()},
                 "largest_difference_from_pipeline": made.largest_difference,
+                "registered": None if registered is None else asdict(registered),
             }
         )
         return
     out.print(evaluation.table(made.evaluation))
     print_line(f"package {made.version} is installed; its card: {made.path / 'card.md'}")
+    if registered is not None:
+        print_line(f"registered: version {registered.number} of {registered.name}")
     print_line(f"to serve it: credit-risk models activate {made.version} --portfolio {name}")

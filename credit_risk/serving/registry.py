@@ -27,7 +27,14 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from credit_risk.errors import PackageInvalid, PackageNotFound, RegistryUnavailable
-from credit_risk.manifest import MANIFEST, Manifest, read_manifest, verify
+from credit_risk.manifest import (
+    DIGEST_TAG,
+    MANIFEST,
+    VERSION_TAG,
+    Manifest,
+    read_manifest,
+    verify,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,9 +48,6 @@ CHAMPION = "champion"
 """The alias of the version that decides."""
 CHALLENGER = "challenger"
 """The alias of the one that is tried beside it."""
-VERSION_TAG = "package_version"
-DIGEST_TAG = "package_sha256"
-STATUS_TAG = "validation_status"
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0

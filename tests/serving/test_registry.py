@@ -12,7 +12,7 @@ import pytest
 
 from credit_risk import package
 from credit_risk.errors import PackageInvalid, PackageNotFound, RegistryUnavailable
-from credit_risk.manifest import MANIFEST, Manifest, read_manifest
+from credit_risk.manifest import MANIFEST, STATUS_TAG, Manifest, read_manifest
 from credit_risk.serving import registry
 from credit_risk.serving.registry import CHAMPION, Registered, Registry
 from credit_risk.serving.store import Store
@@ -108,9 +108,9 @@ def test_a_tag_is_set(place: Place) -> None:
     """As what people know of a version is kept."""
     place.mlflow.add(place.linear)
 
-    place.asked.tag(place.only(), registry.STATUS_TAG, "approved")
+    place.asked.tag(place.only(), STATUS_TAG, "approved")
 
-    assert place.only().tags[registry.STATUS_TAG] == "approved"
+    assert place.only().tags[STATUS_TAG] == "approved"
 
 
 def test_a_version_that_somebody_else_registered_is_none_of_ours(place: Place) -> None:
@@ -252,8 +252,7 @@ def retag(mlflow: Mlflow, root: str) -> None:
     """Have the tags say what the manifest is."""
     content = mlflow.files[f"{root}/{MANIFEST}"]
     manifest: Manifest = Manifest.model_validate_json(content)
-    tags = mlflow.models[toys.NAME][0].tags
-    tags[registry.VERSION_TAG], tags[registry.DIGEST_TAG] = manifest.version, manifest.digest
+    mlflow.models[toys.NAME][0].tags |= manifest.tags
 
 
 @pytest.mark.parametrize(
