@@ -54,6 +54,8 @@ NO_PERIOD = "give a period up to 9600h or 400d, such as 24h or 7d"
 
 APPLICANTS_MOST = 5_000
 """Applicants read to be looked at one by one."""
+_SPARE = 2
+"""How many times as many are read, for nearly half of what is on record may be outcomes."""
 _AT_ONCE = 500
 _CHUNK = 4_000
 """Records read at a time: about 16 MB."""
@@ -250,7 +252,7 @@ def total(reference: Reference, counted: Iterable[Hour]) -> Counts:
 
 
 def applicants(
-    records: SqlRecords, schema: Schema, portfolio: str, version: str, window: Window | None
+    records: SqlRecords, schema: Schema, portfolio: str, version: str, window: Window
 ) -> Floats:
     """Applicants of a package's decisions, for what cannot be told from counts.
 
@@ -259,33 +261,50 @@ def applicants(
         schema: the package's.
         portfolio: whose decisions.
         version: of the package.
-        window: of these hours, evenly chosen if there are more than `APPLICANTS_MOST`; None is the
-            first ones that the package decided about.
+        window: of these hours, evenly chosen if there are more than `APPLICANTS_MOST`.
 
     Returns:
         Shape (n, fields), see `Schema.vector`; those erased are left out.
     """
+    place = sa.func.row_number().over(order_by=(_C.time, _C.sequence)).label("place")
+    # The index has all that is asked here, whatever kind of record it is: those that are none of
+    # applicants are left out once they are few.
+    within = (
+        sa.select(_C.sequence, place)
+        .where(_C.portfolio == portfolio, _C.model_version == version)
+        .where(_C.time >= window.since, _C.time < window.until)
+    )
+    with records.reading() as connection:
+        number = connection.execute(
+            sa.select(sa.func.count()).select_from(within.subquery())
+        ).scalar_one()
+        step = max(number // (_SPARE * APPLICANTS_MOST), 1)
+        numbered = within.subquery().c
+        some = sa.select(numbered.sequence).where((numbered.place - 1) % step == 0)
+        found = list(connection.execute(some.order_by(numbered.place)).scalars())
+    return schema.matrix(_thinned(_read_at(records, found)))
+
+
+def first_applicants(
+    records: SqlRecords, schema: Schema, portfolio: str, version: str, before: int | None
+) -> Floats:
+    """The first applicants that a package decided about, at most `APPLICANTS_MOST`.
+
+    Args:
+        records: as for `applicants`, and so are the next three.
+        schema: see there.
+        portfolio: see there.
+        version: see there.
+        before: only those of before this time.
+    """
     of = (_C.portfolio == portfolio, _C.model_version == version, _C.kind == "decision")
     places = sa.select(_C.sequence).where(*of, _C.data_key.is_not(None))
-    if window is None:
-        places = places.limit(APPLICANTS_MOST)
-    else:
-        places = places.where(_C.time >= window.since, _C.time < window.until)
+    if before is not None:
+        places = places.where(_C.time < before)
+    places = places.order_by(_C.time, _C.sequence).limit(APPLICANTS_MOST)
     with records.reading() as connection:
-        found = list(connection.execute(places.order_by(_C.time, _C.sequence)).scalars())
-    if len(found) > APPLICANTS_MOST:
-        chosen = np.linspace(0, len(found) - 1, APPLICANTS_MOST).astype(np.intp)
-        found = [found[i] for i in chosen.tolist()]
-    read: list[dict[str, Any]] = []
-    for start in range(0, len(found), _AT_ONCE):
-        some = sa.select(_C.id, _C.sealed, _C.data_key).where(
-            _C.sequence.in_(found[start : start + _AT_ONCE])
-        )
-        with records.reading() as connection:
-            rows = connection.execute(some.order_by(_C.sequence)).all()
-        opened = (application_of(records, *row) for row in rows)
-        read += [application for application in opened if application is not None]
-    return schema.matrix(read)
+        found = list(connection.execute(places).scalars())
+    return schema.matrix(_read_at(records, found))
 
 
 def forget(portfolio: str) -> Alongside:
@@ -431,6 +450,27 @@ def _unsealed(records: SqlRecords, portfolio: str, hour: Hour) -> Hour:
         return hour._replace(counts=records.sealing.open_as_one(of, hour.counts))
     except EvidenceInvalid as error:
         raise EvidenceInvalid("stored counts of applicants cannot be opened") from error
+
+
+def _read_at(records: SqlRecords, places: Sequence[int]) -> list[dict[str, Any]]:
+    """The applications at these places, but for those that cannot be opened."""
+    read: list[dict[str, Any]] = []
+    for start in range(0, len(places), _AT_ONCE):
+        some = sa.select(_C.id, _C.sealed, _C.data_key).where(
+            _C.sequence.in_(places[start : start + _AT_ONCE]), _C.kind == "decision"
+        )
+        with records.reading() as connection:
+            rows = connection.execute(some.order_by(_C.time, _C.sequence)).all()
+        opened = (application_of(records, *row) for row in rows)
+        read += [application for application in opened if application is not None]
+    return read
+
+
+def _thinned(read: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most `APPLICANTS_MOST` of them, evenly chosen."""
+    if len(read) <= APPLICANTS_MOST:
+        return read
+    return [read[i] for i in np.linspace(0, len(read) - 1, APPLICANTS_MOST).astype(np.intp)]
 
 
 def _these(portfolio: str, keys: Sequence[tuple[str, int]]) -> list[sa.ColumnElement[bool]]:

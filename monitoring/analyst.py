@@ -291,7 +291,7 @@ class Clerk:
     def drift(self, packages: Packages, window: Window) -> dict[str, Any]:
         """Drift of the decisions of a window."""
         found = self._oversight(packages)
-        return {**found.drift(window), **self._together(packages, window)}
+        return {**found.drift(window), **self._together(found.package, window)}
 
     def drift_of(self, packages: Packages, body: bytes) -> dict[str, Any]:
         """Drift of the applicants in the body of a request, which is read here: it may be large."""
@@ -305,7 +305,7 @@ class Clerk:
         packages = packages._replace(version=version)
         found = self._oversight(packages)
         sample = oversight.sample(found.package.schema, rows)
-        return {**found.drift_of(sample), **self._together(packages, sample)}
+        return {**found.drift_of(sample), **self._together(found.package, sample)}
 
     def performance(self, packages: Packages, window: Window, now: int) -> dict[str, Any]:
         """How right PDs were."""
@@ -327,18 +327,11 @@ class Clerk:
         """Whether it is time to think of retraining."""
         return self._oversight(packages).retraining(self._policy(packages), now)
 
-    def _together(self, packages: Packages, now: Window | Floats) -> dict[str, Any]:
+    def _together(self, package: ModelPackage, now: Window | Floats) -> dict[str, Any]:
         """Drift of fields together: those of now beside the first that the package decided."""
-        from credit_risk import windows  # noqa: PLC0415
         from monitoring import multivariate  # noqa: PLC0415
 
-        schema = self._oversight(packages).package.schema
-        then = rows = schema.matrix([])
-        if multivariate.is_available():
-            of = (self._opened(), schema, packages.portfolio, packages.version)
-            then = windows.applicants(*of, None)
-            rows = windows.applicants(*of, now) if isinstance(now, windows.Window) else now
-        found = multivariate.compare(then, rows, schema.names)
+        found = multivariate.look(self._opened(), package, now)
         return {"multivariate": found.model_dump(mode="json")}
 
     def _opened(self) -> SqlRecords:

@@ -20,12 +20,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from credit_risk import windows
 from credit_risk.documents import Document
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
+
+    from credit_risk.audit.log import SqlRecords
+    from credit_risk.package import ModelPackage
+    from credit_risk.windows import Window
 
     Floats = npt.NDArray[np.float64]
 
@@ -82,6 +87,27 @@ class Multivariate(Document):
 def is_available() -> bool:
     """Whether alibi-detect is installed."""
     return find_spec("alibi_detect") is not None and find_spec("sklearn") is not None
+
+
+def look(records: SqlRecords, package: ModelPackage, now: Window | Floats) -> Multivariate:
+    """Hold applicants of now beside the first that the package decided about.
+
+    Args:
+        records: where they are read; with keys.
+        package: whose decisions.
+        now: the hours whose applicants are asked about, or themselves, shape (n, fields). Those of
+            a window are compared with the first of before it: nobody is among both.
+
+    Raises:
+        RecordingFailed: the database fails.
+    """
+    if not is_available():
+        return compare(package.schema.matrix([]), package.schema.matrix([]), package.schema.names)
+    of = (records, package.schema, package.portfolio, package.version)
+    if isinstance(now, windows.Window):
+        then = windows.first_applicants(*of, before=now.since)
+        return compare(then, windows.applicants(*of, now), package.schema.names)
+    return compare(windows.first_applicants(*of, before=None), now, package.schema.names)
 
 
 def compare(baseline: Floats, rows: Floats, names: Sequence[str], seed: int = 0) -> Multivariate:

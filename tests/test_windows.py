@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from credit_risk import windows
+from credit_risk import outcomes, windows
 from credit_risk.audit import erasure, retention
 from credit_risk.audit.keys import KEY_BYTES, Sealing
 from credit_risk.audit.log import SqlAuditLog, SqlRecords
 from credit_risk.audit.tables import POPULATIONS, RECORDS
-from credit_risk.decisions import new_id
+from credit_risk.decisions import Call, new_id
 from credit_risk.errors import Conflict, EvidenceInvalid
 from credit_risk.windows import HOUR, Day, Hour, Known, Window, between, last
 from tests import toys
@@ -369,8 +369,13 @@ def test_applicants_are_read_of_a_window_or_are_the_first(
         counting.log, counting.log, [records[0].id], by="c", reason="r", progress=lambda *_: None
     )
 
-    def read(window: Window | None) -> list[str]:
-        rows = windows.applicants(counting.log, schema, toys.NAME, version, window)
+    def read(window: Window | None, before: int | None = None) -> list[str]:
+        of = (counting.log, schema, toys.NAME, version)
+        rows = (
+            windows.first_applicants(*of, before)
+            if window is None
+            else windows.applicants(*of, window)
+        )
         return [str(row) for row in rows.tolist()]
 
     def given(some: Sequence[Record]) -> list[str]:
@@ -379,6 +384,12 @@ def test_applicants_are_read_of_a_window_or_are_the_first(
     assert read(WHOLE) == given(records[1:])
     assert read(Window(FIRST + 2 * HOUR, FIRST + 3 * HOUR)) == given(records[6:])
     assert read(Window(FIRST - HOUR, FIRST)) == []
+    assert read(None, before=NOON + HOUR) == given(records[1:6])
+    told = {"decision_id": records[1].id, "defaulted": False, "observed": "2023-11-15"}
+    call = Call("/outcomes", "r", at=NOON + 1)
+    outcomes.add(counting.log, toys.NAME, [told], call)
     monkeypatch.setattr(windows, "APPLICANTS_MOST", 4)
     assert read(None) == given(records[1:5])
     assert read(WHOLE) == given([records[i] for i in (1, 4, 7, 10)])
+    monkeypatch.setattr(windows, "_SPARE", 1)
+    assert 3 <= len(read(WHOLE)) <= 4

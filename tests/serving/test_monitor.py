@@ -174,7 +174,7 @@ def test_with_the_library_applicants_of_now_are_held_beside_the_first(
 
     assert window["multivariate"]["verdict"] == "stable"
     everybody = window["decisions"]
-    assert compared == [(everybody, everybody), (everybody, 3)]
+    assert compared == [(0, everybody), (everybody, 3)]
 
 
 LONG = {"applications": [toys.SAFE] * 100}
