@@ -26,7 +26,7 @@ from credit_risk.oversight import Oversight
 from credit_risk.performance import Performance
 from credit_risk.retraining import Check
 from credit_risk.windows import DAYS_MOST, HOUR, Window
-from monitoring import results
+from monitoring import multivariate, results
 from monitoring.charts import Day
 from monitoring.report import Monitored
 from monitoring.results import Result
@@ -162,6 +162,8 @@ def _look(
     recent = Window(shown.until - WINDOW_DAYS * DAY, shown.until)
     past = Window(shown.until - DAYS_MOST * DAY, shown.until)
     window = keep("drift", recent, _drift(oversight, recent))
+    together = multivariate.look(log, package, recent)
+    keep("multivariate", recent, together.model_dump(mode="json"))
     performance = keep(
         "performance", past, oversight.performance(past, now, portfolio.policy.outcome_months)
     )
@@ -182,6 +184,7 @@ def _look(
         days=days,
         window_days=WINDOW_DAYS,
         window=_read(Drift, window) if window["rows"] else None,
+        together=together,
         estimate=oversight.expected(recent),
         performance=_read(Performance, performance),
         fairness=[_read(Fairness, body) for body in fairness],

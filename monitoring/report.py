@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from credit_risk.performance import Figures, Performance
     from credit_risk.retraining import Check
     from monitoring.charts import Day
+    from monitoring.multivariate import Multivariate
 
 INDEX = "index.html"
 HEADLINES = {
@@ -37,8 +38,9 @@ class Monitored:
     """What monitoring knows of a package.
 
     ``days`` are those on which it decided, in order; ``window`` is the drift of the last ones,
-    together, which were ``window_days``. ``estimate`` is what its PDs let expect of the applicants
-    of that window. Names are for people: ``titles`` of fields.
+    together, which were ``window_days``, and ``together`` that of fields with each other.
+    ``estimate`` is what PDs let expect of the applicants of that window. Names are for people:
+    ``titles`` of fields.
     """
 
     portfolio: str
@@ -49,6 +51,7 @@ class Monitored:
     days: Sequence[Day]
     window_days: int
     window: Drift | None
+    together: Multivariate
     estimate: Figures | None
     performance: Performance | None
     fairness: Sequence[Fairness]

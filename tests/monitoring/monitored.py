@@ -13,6 +13,7 @@ from credit_risk import fairness, model, performance, retraining
 from credit_risk.drift import Counts, Reference
 from credit_risk.retraining import Evidence, Limit, Limits, MonitoringPolicy
 from monitoring.charts import Day
+from monitoring.multivariate import Multivariate, Separation
 from monitoring.report import Monitored
 from tests import toys
 
@@ -98,6 +99,16 @@ def everything() -> Monitored:
         days=days,
         window_days=7,
         window=drift,
+        together=Multivariate(
+            verdict="drifted",
+            baseline_rows=5_000,
+            rows=1_500,
+            area=0.712,
+            critical=0.55,
+            p_value=0.0,
+            distance=0.3,
+            fields=(Separation(field="income", area_lost=0.08),),
+        ),
         estimate=estimate,
         performance=outcomes(),
         fairness=[groups()],
@@ -113,6 +124,9 @@ def nothing() -> Monitored:
         decides=False,
         days=[Day(FIRST, 3, 0, None)],
         window=None,
+        together=Multivariate(
+            verdict="missing", reason="it is not installed", baseline_rows=0, rows=0
+        ),
         estimate=None,
         performance=None,
         fairness=[],

@@ -5,13 +5,19 @@ Most of it needs alibi-detect, which `make test-drift` installs beside the envir
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from credit_risk import package
+from credit_risk.windows import HOUR
 from monitoring import multivariate
+from monitoring.analyst import Analyst
+from tests import served, toys
+from tests.recorded import decided
 from tests.test_drift import (
     AGE,
     DEVELOPMENT,
@@ -26,6 +32,8 @@ from tests.test_drift import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
@@ -97,6 +105,33 @@ def test_fields_that_go_together_as_they_did_not_are_named() -> None:
     assert found.area > 0.7
     assert {f.field for f in found.fields} == {"income", "price"}
     assert REFERENCE.compare(REFERENCE.count(rows, pds)).verdict == "stable"
+
+
+@needs_alibi_detect
+def test_a_call_is_answered_by_it_from_the_process_beside_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A window is held beside decisions of before it: the first of all have none."""
+    made = package.load(toys.write_package(tmp_path / "packages", "trees"))
+    today = time.time_ns() // 1_000
+    richer = [{**row, "income": 3.0 * row["income"]} for row in toys.applications(600, seed=8)]
+    with served.serving(made, tmp_path / "state") as server:
+        beside = Analyst(server.settings)
+        monkeypatch.setattr(server.analyst, "ask", beside.ask)
+        for applications, days in ((toys.applications(700), 3), (richer, 1)):
+            start = today - days * 24 * HOUR
+            server.audit.append(decided(made, applications, start)).result()
+        try:
+            late = server.post("/monitor/drift", {"window": "36h"}).json()["multivariate"]
+            first = server.post("/monitor/drift", {"window": "7d"}).json()["multivariate"]
+            given = server.post("/monitor/drift", {"applications": richer}).json()["multivariate"]
+        finally:
+            beside.close()
+
+    assert (late["verdict"], late["baseline_rows"], late["rows"]) == ("drifted", 700, 600)
+    assert late["fields"][0]["field"] == "income"
+    assert (first["verdict"], first["baseline_rows"], first["rows"]) == ("too-few", 0, 1_300)
+    assert (given["baseline_rows"], given["rows"]) == (1_300, 600)
 
 
 @needs_alibi_detect

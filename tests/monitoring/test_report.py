@@ -92,6 +92,15 @@ def test_the_report_shows_every_field_by_its_title(page: Reader) -> None:
     assert page.tags.count("svg") == 1 + len(monitored.everything().titles) + 1 + 2 + 1 + 2
 
 
+def test_fields_together_are_told_with_those_that_the_classifier_went_by() -> None:
+    """Or why they were not compared."""
+    text = " ".join(read(report.page(monitored.everything())).words)
+    assert "Area under its curve 0.712; drift from 0.550 on." in text
+    assert "It went by" in text
+    nothing = " ".join(read(report.page(monitored.nothing())).words)
+    assert "Not compared: it is not installed." in nothing
+
+
 def test_the_tiles_count_the_last_days_and_not_the_last_with_decisions() -> None:
     """A package that has not decided for two weeks decided nothing in the last seven days."""
     known = monitored.everything()
