@@ -34,7 +34,7 @@ settings.load_profile("suite")
 alembic.command.upgrade = migrating.upgrade  # type: ignore[assignment]
 
 TESTS = Path(__file__).parent
-CORE = {TESTS, TESTS / "audit"}
+CORE = {TESTS, TESTS / "audit", TESTS / "evidence"}
 """Folders of the core's own tests."""
 
 

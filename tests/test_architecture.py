@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CORE = sorted(
     path
-    for pattern in ("*.py", "audit/*.py")
+    for pattern in ("*.py", "audit/*.py", "evidence/*.py")
     for path in (ROOT / "credit_risk").glob(pattern)
     if path.stem not in ("__init__", "__main__")
 )

@@ -53,8 +53,8 @@ def test_the_bento_has_what_answering_takes_and_nothing_else() -> None:
     }
     assert {path for path in found if "/" not in path} == {"service.py", "LICENSE"}
     assert "requirements/serve.txt" in found
-    assert "credit_risk/evidence.html.j2" in found
-    assert not [path for path in found if "/training/" in path or "test" in path]
+    assert "credit_risk/evidence/pack.html.j2" in found
+    assert not [path for path in found if "/training/" in path or "tests" in path.split("/")]
     for portfolio in ("personal-loans", "credit-cards"):
         version = (ROOT / "packages" / portfolio / "default").read_text(encoding="ascii").strip()
         assert f"packages/{portfolio}/{version}/manifest.json" in found

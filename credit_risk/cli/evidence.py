@@ -44,11 +44,12 @@ def evidence_command(
     Exit code 5: the pack is there, and says of what it found that it does not hold.
     """
     settings, chosen = chosen_portfolio(portfolio_name)
-    from credit_risk import evidence, regimes
+    from credit_risk import regimes
     from credit_risk.audit.log import open_records
+    from credit_risk.evidence import folders, packs
 
     folder = out or Path(f"evidence-{version}")
-    evidence.check_free(folder)
+    folders.check_free(folder)
     regime = regimes.load(settings.regimes_dir, settings.regime)
     regime_file = settings.regimes_dir / f"{settings.regime}.yaml"
     load, _ = deciding(settings, chosen, None, None)
@@ -58,18 +59,18 @@ def evidence_command(
             records = opened.enter_context(contextlib.closing(open_records(settings)))
         except RecordNotFound:
             records = None
-        findings = evidence.Findings()
+        findings = packs.Findings()
         if records is not None:
             progress = opened.enter_context(rows_done("replaying", "decisions"))
-            findings = evidence.Findings(
-                replayed=evidence.replayed(package, records, replays, progress),
+            findings = packs.Findings(
+                replayed=packs.replayed(package, records, replays, progress),
                 integrity=verified(settings, records) if verify_all else None,
                 reviews=_reviews(records, package),
             )
         made_at = time.time_ns() // 1_000
-        sums = evidence.sha256_of(regime_file)
-        pack = evidence.pack(package, regime, sums, records, findings, made_at=made_at)
-    evidence.write(pack, package, regime_file, folder)
+        sums = folders.sha256_of(regime_file)
+        pack = packs.pack(package, regime, sums, records, findings, made_at=made_at)
+    folders.write(pack, package, regime_file, folder)
     found, missing = pack["findings"], pack["missing"]
     if as_json:
         print_json({"folder": str(folder), "findings": found, "missing": missing})
