@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from credit_risk import challenges, documents, environment, portfolio, promotion, rivals
+from credit_risk import (
+    challenges,
+    contests,
+    documents,
+    environment,
+    portfolio,
+    promotion,
+    rivals,
+)
+from credit_risk.audit import keys
 from credit_risk.audit.records import Record
 from credit_risk.decisions import new_id
 from credit_risk.errors import ExplanationFailed, PackageInvalid, PackageNotFound
@@ -24,6 +33,7 @@ from credit_risk.promotion import Evidence, HoldOut
 from credit_risk.serving import activation
 
 if TYPE_CHECKING:
+    from credit_risk.audit.log import SqlAuditLog
     from credit_risk.audit.records import AuditLog
     from credit_risk.challenger import Contest
     from credit_risk.package import ModelPackage
@@ -90,29 +100,22 @@ class Examination:
         )
 
 
-def examine(
-    settings: Settings,
-    audit: AuditLog,
-    store: Store,
-    version: str,
-    *,
-    contest: Contest | None = None,
-) -> Examination:
+def examine(settings: Settings, audit: SqlAuditLog, store: Store, version: str) -> Examination:
     """Hold a candidate against the portfolio's promotion policy; nothing is recorded.
 
     Args:
         settings: whose portfolio.
-        audit: what is on record.
+        audit: what is on record, also of those whom both packages were asked about.
         store: where packages are.
         version: of the candidate.
-        contest: what became of those whom both it and the package that decides were asked about.
 
     Raises:
         PackageNotFound: it is not installed.
         PackageInvalid: it decides already; or the package that decides is broken.
         PortfolioInvalid: there is no promotion policy, or a wrong one.
-        KeysInvalid: the file of approvers is wrong.
+        KeysInvalid: the file of approvers is wrong, or keys of groups are.
         RecordingFailed: the record database cannot be read.
+        EvidenceInvalid: a group on record was altered.
     """
     name = settings.portfolio
     policy = promotion.read(portfolio.folder(settings.portfolios_dir, name), name)
@@ -132,6 +135,10 @@ def examine(
         evidence = Evidence(fault=str(error), first=champion is None)
     else:
         one = None if champion is None else store.load(name, champion)
+        contest = None
+        if one is not None:
+            opening = keys.groups_sealing(settings)
+            contest = contests.contest(audit, one, package, groups_sealing=opening)
         evidence = gathered(package, one, contest)
         approved = activation.signers(settings, audit, store, version, package.digest)
     return Examination(

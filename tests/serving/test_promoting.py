@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from credit_risk import challenges
+from credit_risk import challenges, shadowing
+from credit_risk.audit.beside import Beside
 from credit_risk.audit.keys import key_id
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.errors import Conflict, PackageInvalid, PackageNotFound, PortfolioInvalid
@@ -15,6 +16,7 @@ from credit_risk.serving.challenging import challenge
 from credit_risk.serving.promoting import examine, gathered, promote
 from credit_risk.serving.store import DEFAULT, Store
 from credit_risk.settings import Settings
+from credit_risk.shadowing import Made, Said
 from tests import toys
 from tests.sealing import SEALING
 from tests.signing import ADA, BEN, approval, write_approvers
@@ -203,6 +205,33 @@ def test_what_cannot_be_a_candidate_is_told(place: Place) -> None:
     with pytest.raises(PackageNotFound):
         examine(place.settings, place.log, place.store, "0123456789ab")
     assert place.log.count() == 0
+
+
+def test_what_both_were_asked_about_is_looked_at(place: Place) -> None:
+    """Whom one decided and the other was asked about; nobody was before."""
+    place.policy()
+    more = "  shadow_rows: {least: 1}\n  agreement: {least: 0.5}\n"
+    file = place.portfolio / "promotion.yaml"
+    file.write_text(file.read_text(encoding="utf-8") + more, encoding="utf-8")
+    before = examine(place.settings, place.log, place.store, place.linear).judgement
+    assert "Applicants both were asked about: 0, and at least 1 is asked for." in before.reasons
+
+    challenge(place.settings, place.log, place.store, place.linear)
+    said = Said(place.linear, 0.9, "DECLINE", "VERY_HIGH", "AMOUNT_REQUESTED", None, 0.002, 0.001)
+    made = Made(3, "1" * 36, 0, place.trees, "DECLINE", "VERY_HIGH", 0.8, None, b"", b"")
+    found = challenges.in_force(place.log, toys.NAME)
+    assert found is not None
+    beside = Beside(place.settings.audit_url)
+    with beside.writing() as connection:
+        state = shadowing.take(connection, found, "one", 0)
+        assert state is not None
+        shadowing.keep(connection, state, [(made, said)], 3, 0)
+    beside.close()
+    after = examine(place.settings, place.log, place.store, place.linear).judgement
+
+    shown = {c.measure: c.value for c in after.criteria}
+    assert (shown["shadow_rows"], shown["agreement"]) == (1, 1.0)
+    assert after.verdict == "PASSED"
 
 
 def test_what_packages_say_of_themselves_is_gathered() -> None:
