@@ -38,8 +38,7 @@ def at(records: Records, portfolio: str, time: int) -> Json:
         RecordingFailed: the record database cannot be read.
         EvidenceInvalid: a record that the answer rests on is not as it was written.
     """
-    activation = _last(records, portfolio, "activation", time)
-    origin = activation or _last(records, portfolio, "start", time)
+    origin = _activated(records, portfolio, time) or _last(records, portfolio, "start", time)
     decision = _last(records, portfolio, "decision", time)
     return {
         "portfolio": portfolio,
@@ -75,6 +74,21 @@ def _last(records: Records, portfolio: str, kind: RecordKind, time: int) -> Reco
     """The last record of that kind up to that time."""
     found = records.find(portfolio=portfolio, kind=kind, until=time + 1, limit=1)
     return next(sound(found), None)
+
+
+def _activated(records: Records, portfolio: str, time: int) -> Record | None:
+    """The activation by which the package decided that did then, None before any.
+
+    One that changed nothing, as when an alias of the registry is followed to what decides already,
+    is not where it came from.
+    """
+    found = None
+    for record in every(records, portfolio=portfolio, kind="activation", until=time + 1):
+        found = record
+        with read(record.id, record.kind):
+            if record.body["from"] != record.body["to"]:
+                break
+    return found
 
 
 def _decided(records: Records, origin: Record, time: int) -> Json:
@@ -143,6 +157,8 @@ def _event(record: Record) -> Json:
     body = record.body
     with read(record.id, record.kind):
         match record.kind:
+            case "activation" if body["from"] == body["to"]:
+                what, who = f"{body['action']}: decides already", body["by"]
             case "activation":
                 what, who = f"{body['action']}: decides instead of {body['from']}", body["by"]
             case "challenge" if body["to"] is None:

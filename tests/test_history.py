@@ -76,15 +76,15 @@ def test_what_decided_is_what_was_activated_last_by_then(log: Log) -> None:
 
     found = log.at(1.5)["decided"]
     assert found == {
-        "model_version": B,
+        "model_version": B,  # which an activation that changed nothing left as it was
         "policy_version": f"1.0.0+{B}",
         "package_sha256": B * 5,
-        "since": moment(NINE + HOUR),
+        "since": moment(NINE),
         "until": moment(NINE + 2 * HOUR),
-        "record": found["record"],
+        "record": first,
         "action": "activate",
         "by": "ops",
-        "from": B,
+        "from": A,
         "promotion": None,
         "signatures": None,
         "registry": None,
@@ -190,11 +190,13 @@ def test_events_are_listed_the_newest_first(log: Log) -> None:
     log.add("promotion", 3, B, outcome="PROMOTED", by="ops")
     log.add("challenge", 3.5, None, **challenge | {"from": B}, to=None, share=0.0)
     log.activate(4, B, A)
+    log.activate(4.5, B, B)
     log.add("decision", 5, B)
 
     found = history.events(log.log, toys.NAME, 10)
 
     assert [(event["what"], event["who"]) for event in found] == [
+        ("activate: decides already", "ops"),
         (f"activate: decides instead of {A}", "ops"),
         (f"challenge of {B} ends", "ops"),
         ("promotion: PROMOTED", "ops"),

@@ -22,7 +22,6 @@ from credit_risk.errors import PackageNotFound
 
 if TYPE_CHECKING:
     from credit_risk.audit.records import Record
-    from credit_risk.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Installed model packages, and which one decides.")
 
@@ -84,7 +83,8 @@ def activate(version: str, portfolio_name: PortfolioName = None, as_json: AsJson
         from credit_risk.serving import activation
 
         record = activation.activate(settings, log, store, version)
-    _activated(settings, record, as_json=as_json)
+        _activated(record, as_json=as_json)
+        move_along(settings, log, store, record)
 
 
 @app.command()
@@ -97,10 +97,11 @@ def rollback(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> N
         from credit_risk.serving import activation
 
         record = activation.rollback(settings, log, store)
-    _activated(settings, record, as_json=as_json)
+        _activated(record, as_json=as_json)
+        move_along(settings, log, store, record)
 
 
-def _activated(settings: Settings, record: Record, *, as_json: bool) -> None:
+def _activated(record: Record, *, as_json: bool) -> None:
     body = record.body
     if as_json:
         print_json(record.to_json())
@@ -109,4 +110,3 @@ def _activated(settings: Settings, record: Record, *, as_json: bool) -> None:
             f"{record.portfolio}: {body['to']} decides from now on (before: {body['from']}); "
             f"record {record.id}"
         )
-    move_along(settings, body["to"])

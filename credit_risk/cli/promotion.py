@@ -40,22 +40,22 @@ def promote(
         record = activated = None
         if not check:
             record, activated = promoting.promote(settings, log, store, examined)
-    told = {
-        "outcome": examined.outcome,
-        "candidate": examined.candidate,
-        "champion": examined.champion,
-        "judgement": examined.judgement.model_dump(mode="json"),
-        "approvals": {"required": examined.policy.approvals, "given": examined.approved},
-        "lacking": examined.lacking,
-        "record": None if record is None else record.id,
-        "activation": None if activated is None else activated.id,
-    }
-    if as_json:
-        print_json(told)
-    else:
-        _print(settings.portfolio, examined, told)
-    if activated is not None:
-        move_along(settings, examined.candidate)
+        told = {
+            "outcome": examined.outcome,
+            "candidate": examined.candidate,
+            "champion": examined.champion,
+            "judgement": examined.judgement.model_dump(mode="json"),
+            "approvals": {"required": examined.policy.approvals, "given": examined.approved},
+            "lacking": examined.lacking,
+            "record": None if record is None else record.id,
+            "activation": None if activated is None else activated.id,
+        }
+        if as_json:
+            print_json(told)
+        else:
+            _print(settings.portfolio, examined, told)
+        if activated is not None:
+            move_along(settings, log, store, activated)
     if examined.outcome != "PROMOTED":
         raise typer.Exit(1)
 

@@ -14,7 +14,10 @@ from credit_risk.cli.printing import print_json, print_line, print_progress, wid
 from credit_risk.errors import PackageNotFound, RegistryUnavailable
 
 if TYPE_CHECKING:
+    from credit_risk.audit.log import SqlAuditLog
+    from credit_risk.audit.records import Record
     from credit_risk.serving.registry import Registry
+    from credit_risk.serving.store import Store
     from credit_risk.settings import Settings
 
 NONE = "there is no registry: CREDIT_RISK_REGISTRY_URI is not set"
@@ -83,14 +86,24 @@ def move(
         print_line(f"{settings.portfolio}: {alias} is {version} now, version {number} there")
 
 
-def move_along(settings: Settings, version: str) -> None:
-    """Have the champion's alias be what was activated; who decides does not depend on it."""
+def move_along(settings: Settings, log: SqlAuditLog, store: Store, record: Record) -> None:
+    """Have the champion's alias be what was activated; who decides does not depend on it.
+
+    The package's signatures go there with it.
+    """
     if settings.registry_uri is None:
         return
-    from credit_risk.serving.registry import move_alias
+    from credit_risk import approvals
+    from credit_risk.serving import activation
+    from credit_risk.serving.registry import CHAMPION, move_alias
 
+    name, version = settings.portfolio, record.body["to"]
+    signatures = [*store.signatures(name, version), *approvals.recorded(log, name, version)]
     try:
-        number = move_alias(settings, version)
+        number = move_alias(settings, version, signatures=dict.fromkeys(signatures))
+        if number is not None:
+            where = {"name": name, "version": number, "alias": CHAMPION}
+            activation.note_followed(log, record, where)
     except (PackageNotFound, RegistryUnavailable) as error:
         print_progress(f"warning: alias champion of the registry was not moved: {error}")
     else:

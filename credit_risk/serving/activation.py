@@ -11,7 +11,9 @@ import logging
 import math
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy as sa
@@ -254,6 +256,35 @@ def nothing_since(portfolio: str, seen: str | None, connection: sa.Connection) -
     before = connection.execute(newest).scalars().all()[1:]
     if before != ([] if seen is None else [seen]):
         raise Conflict("another activation was recorded meanwhile")
+
+
+def note_followed(audit: AuditLog, record: Record, registry: Mapping[str, Any]) -> None:
+    """Put on record that the registry's alias stands by now for what an activation has decide.
+
+    So a server that follows the alias knows that it has. Else it would follow it a while later,
+    also where something else was activated meanwhile, as in an outage of the registry.
+
+    Args:
+        audit: where.
+        record: the activation; if another came since, nothing is recorded.
+        registry: the version in the registry, as in the body of an activation that followed it.
+
+    Raises:
+        RecordingFailed: it could not be recorded.
+    """
+    body = {"by": record.body["by"], "from": record.body["to"], "to": record.body["to"]}
+    about = {"package_sha256": record.body["package_sha256"], "registry": dict(registry)}
+    noted = replace(
+        record,
+        id=new_id(),
+        time=time.time_ns() // 1_000,
+        request_id=new_id(),
+        body={"action": "follow", **body, **about},
+    )
+    with suppress(Conflict):
+        audit.append(
+            [noted], alongside=partial(nothing_since, record.portfolio, record.id)
+        ).result()
 
 
 def rollback(settings: Settings, audit: AuditLog, store: Store) -> Record:

@@ -26,6 +26,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from credit_risk.approvals import Signature
 from credit_risk.errors import PackageInvalid, PackageNotFound, RegistryUnavailable
 from credit_risk.manifest import (
     DIGEST_TAG,
@@ -37,7 +38,7 @@ from credit_risk.manifest import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from credit_risk.serving.store import Store
     from credit_risk.settings import Settings
@@ -48,6 +49,8 @@ CHAMPION = "champion"
 """The alias of the version that decides."""
 CHALLENGER = "challenger"
 """The alias of the one that is tried beside it."""
+SIGNATURE_TAG = "signature."
+"""What the tags begin with that hold a package's signatures; the key's id is the rest."""
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
@@ -328,11 +331,17 @@ def connect(settings: Settings) -> Registry | None:
     )
 
 
-def move_alias(settings: Settings, package_version: str, alias: str = CHAMPION) -> str | None:
+def move_alias(
+    settings: Settings,
+    package_version: str,
+    alias: str = CHAMPION,
+    signatures: Iterable[Signature] = (),
+) -> str | None:
     """Have an alias of the portfolio stand for a package; returns the registry's number of it.
 
     None where the settings name no registry. A server that finds the alias moved to the package
-    that decides already changes nothing, so this comes after the activation.
+    that decides already changes nothing, so this comes after the activation. The package's
+    ``signatures`` become tags of it first: a server that follows may ask for them.
 
     Raises:
         PackageNotFound: the package is not in the registry.
@@ -343,12 +352,25 @@ def move_alias(settings: Settings, package_version: str, alias: str = CHAMPION) 
         return None
     with contextlib.closing(registry):
         registered = registry.find(settings.portfolio, package_version)
+        for signature in signatures:
+            key = f"{SIGNATURE_TAG}{signature.key_id}"
+            registry.tag(registered, key, signature.model_dump_json())
         registry.move(settings.portfolio, alias, registered.number)
     return registered.number
 
 
+def signatures_of(registered: Registered) -> list[Signature]:
+    """The signatures in a version's tags; nobody has looked whether they hold."""
+    found = []
+    for key, value in registered.tags.items():
+        if key.startswith(SIGNATURE_TAG):
+            with contextlib.suppress(ValidationError):  # somebody else's tag is no signature
+                found.append(Signature.model_validate_json(value))
+    return found
+
+
 def fetch(registry: Registry, registered: Registered, store: Store, state_dir: Path) -> None:
-    """Put a version's package into the store, unless it is there.
+    """Put a version's package into the store, unless it is there, and its signatures beside it.
 
     Raises:
         PackageInvalid: it is not the package that was registered.
@@ -358,12 +380,14 @@ def fetch(registry: Registry, registered: Registered, store: Store, state_dir: P
     # Workers start together on a new machine; one of them fetches, and the others find it here.
     with (state_dir / "fetching.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with contextlib.suppress(PackageNotFound):
+        try:
             store.path(registered.name, registered.package_version)
-            return
-        with tempfile.TemporaryDirectory(prefix="fetching-", dir=state_dir) as folder:
-            store.add(registry.download(registered, Path(folder)))
-    logger.info("package %s was fetched: %s", registered.package_version, registered)
+        except PackageNotFound:
+            with tempfile.TemporaryDirectory(prefix="fetching-", dir=state_dir) as folder:
+                store.add(registry.download(registered, Path(folder)))
+            logger.info("package %s was fetched: %s", registered.package_version, registered)
+    for signature in signatures_of(registered):
+        store.sign(registered.name, registered.package_version, signature)
 
 
 def fetch_version(registry: Registry, store: Store, settings: Settings, version: str) -> None:

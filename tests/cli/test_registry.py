@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from credit_risk.audit.keys import key_id
 from credit_risk.serving import registry
+from credit_risk.serving.store import Store
+from credit_risk.settings import Settings
 from tests import registries, toys
 from tests.commands import Outcome, Place, refused
 from tests.registries import Mlflow
+from tests.signing import ADA, write_approvers, write_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+POLICY = "portfolio: bicycle-leases\nversion: 1.0.0\napprovals: 1\ncriteria: {}\n"
 
 
 @pytest.fixture
@@ -82,3 +90,44 @@ def test_what_is_activated_or_rolled_back_here_is_champion_there(
     assert (said.code, said.json()["body"]["to"]) == (0, place.trees)
     assert said.err.startswith("warning: alias champion of the registry was not moved: the reg")
     assert mlflow.aliases[champion] == "1"
+
+    # That the alias was moved is on record, so that no server follows it once more.
+    actions = [r["body"]["action"] for r in activations(run)]
+    assert actions == ["rollback", "follow", "activate"]
+    assert activations(run)[1]["body"]["registry"] == {
+        "name": toys.NAME,
+        "version": "1",
+        "alias": registry.CHAMPION,
+    }
+    refused(run("rollback"), 3, "there is no version to go back to")
+
+
+def activations(run: Callable[..., Outcome]) -> list[Any]:
+    """Those on record, the newest first."""
+    rows = run("decisions", "list", "--kind", "activation", "--json").json()
+    return [run("decisions", "show", row["id"], "--json").json() for row in rows]
+
+
+def test_signatures_go_to_the_registry_with_what_is_promoted(
+    run: Callable[..., Outcome], place: Place, mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And from there to a server that follows it and asks for them."""
+    monkeypatch.setenv("CREDIT_RISK_REGISTRY_URI", registries.URL)
+    monkeypatch.setenv("CREDIT_RISK_APPROVERS_FILE", str(write_approvers(place.folder)))
+    policy = place.folder / "portfolios" / toys.NAME / "promotion.yaml"
+    policy.write_text(POLICY, encoding="utf-8")
+    run("approve", place.linear, "--key", str(write_key(place.folder, ADA)))
+
+    assert run("promote", place.linear).code == 0
+
+    (version,) = [v for v in mlflow.models[toys.NAME] if v.number == "1"]
+    (key,) = [key for key in version.tags if key.startswith(registry.SIGNATURE_TAG)]
+    assert key == f"{registry.SIGNATURE_TAG}{key_id(ADA.public_key())}"
+    version.tags[f"{registry.SIGNATURE_TAG}x"] = "somebody else's"
+    settings = Settings(state_dir=place.folder / "elsewhere", packages_dir=place.folder / "none")
+    store = Store(settings)
+    with contextlib.closing(mlflow.client()) as asked:
+        found = asked.find(toys.NAME, place.linear)
+        registry.fetch(asked, found, store, settings.state_dir)
+    (signature,) = store.signatures(toys.NAME, place.linear)
+    assert signature.key_id == key_id(ADA.public_key())
