@@ -350,7 +350,7 @@ def test_every_call_answers_as_the_document_says(
     config = SchemathesisConfig.from_dict(
         {
             "seed": 1,
-            "generation": {"max-examples": 50, "deterministic": True, "database": "none"},
+            "generation": {"max-examples": 20, "deterministic": True, "database": "none"},
             "cache": {"enabled": False},
             # Calls follow from each other only where links say so; there are none.
             "phases": {"stateful": {"enabled": False}},

@@ -288,6 +288,7 @@ def test_the_card_lists_every_field_as_the_schema_has_it(text: str, schema: Sche
     ]
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_a_field_that_follows_from_others_has_its_formula() -> None:
     """A share that the applicant states is shown with what it is computed from."""
     document = toys.schema().model_dump()
@@ -356,6 +357,7 @@ def test_the_card_puts_the_policys_rules_in_words(text: str) -> None:
     ]
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_the_card_writes_a_quantity_as_a_formula() -> None:
     """What is divided or subtracted, and a quantity within another in brackets."""
     rule = {
@@ -399,6 +401,7 @@ def test_the_card_gives_the_reasons_their_group_and_how_true_they_are(
 NASTY = r"a | b \| c \ *d* `e` [f](g) <h> &amp; {i}"
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_what_means_something_in_markdown_is_shown_as_it_is() -> None:
     """Pipes, backslashes, stars and the like in the facts break no table and mark up nothing."""
     document = toys.schema().model_dump()
@@ -434,6 +437,7 @@ def test_what_means_something_in_markdown_is_shown_as_it_is() -> None:
     assert MarkdownIt().render(text).count("<h2>") == 9
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_the_card_warns_of_pds_that_are_not_true() -> None:
     """Where the figures are, at the top; the card of a true model says nothing of the kind."""
     labels, pds = _hold_out(40_000)
@@ -454,6 +458,7 @@ def test_no_rows_pd_is_in_the_card(text: str) -> None:
     assert not re.search(r"\b(19|20)\d\d-\d\d-\d\d\b", text)
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_a_card_without_rules_derived_numbers_or_dropped_rows_says_so() -> None:
     """What there is none of is said, or left out; no empty table stands there."""
     facts = _facts()
@@ -486,6 +491,7 @@ def test_a_poor_or_tiny_model_gets_its_card_too(labels: list[int], pds: list[flo
     assert all(files[name].startswith(PNG_SIGNATURE) for name in PLOTS)
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_what_no_row_is_predicted_or_banded_to_has_no_figure() -> None:
     """Precision of no predictions and rates of empty bands are marked as absent."""
     text = render(_facts_of(np.array([0, 1]), np.array([0.01, 0.15])))["card.md"].decode()
