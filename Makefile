@@ -21,7 +21,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve demo test test-spark install-drift test-drift install-network test-network install-tracking install-registry test-registry lint types loadtest soak torture bench-peers bench-scorers dashboards image secrets packages retrain lock clean
+.PHONY: help install serve demo test test-long test-spark install-drift test-drift install-network test-network install-tracking install-registry test-registry lint types loadtest soak torture bench-peers bench-scorers dashboards image secrets packages retrain lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ demo: $(INSTALLED) ## two minutes that show it: drift, a review, a replay, a pro
 # has the order of the files.
 test: lint types ## lint, type-check and run the whole suite
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov
+
+test-long: $(INSTALLED) ## kill servers under load more often than `make test`: KILLS=20
+	KILLS=$(KILLS) $(BIN)/pytest tests/e2e/test_idempotency.py tests/e2e/test_torture.py
 
 # Beside the environment and not in it: pyspark has no wheel, and 450 MB are not for everybody.
 test-spark: $(INSTALLED) ## test scoring on Spark; needs Java 17, fetches pyspark

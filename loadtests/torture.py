@@ -56,6 +56,8 @@ BATCH_EVERY = 10
 """One request in so many is a batch."""
 PATIENCE_SECONDS = 30.0
 OUTAGE_SECONDS = 4.0
+PAUSE_SECONDS = 0.0
+"""Between an answer and the next request of a client."""
 RETRY_SECONDS = 0.05
 POLL_SECONDS = 0.02
 KILL_AFTER = (0.2, 2.0)
@@ -217,6 +219,7 @@ class Load:
                         rows = [chosen.randrange(APPLICANTS) for _ in range(BATCH_ROWS)]
                         rows = rows[: 1 if sent % BATCH_EVERY else BATCH_ROWS]
                         self._ask(client, rows, f"{number}-{sent}")
+                        self._stop.wait(PAUSE_SECONDS)
             except httpx.TransportError:
                 self.tally.cut += 1
                 time.sleep(RETRY_SECONDS)

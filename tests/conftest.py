@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from credit_risk.reasons import ReasonDictionary
     from credit_risk.schema import Schema
 
-# Before SciPy, scikit-learn or XGBoost is imported. Each process that runs tests has a core: threads
-# of theirs would wait for each other, spinning, on cores that others use as well, and take several
-# times as long.
+# Before SciPy, scikit-learn or XGBoost is imported. Each process that runs tests has a core, and
+# threads of theirs would wait for each other, spinning, on cores that others use as well, and take
+# several times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".github" / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.yml"))
 COMMANDS = {
-    *("make lint types", "make test-registry", "make image", "make retrain"),
+    *("make lint types", "make test-registry", "make test-long", "make image", "make retrain"),
     "sudo --preserve-env=PATH .ci/run",
 }
 
@@ -42,7 +42,7 @@ def linted(folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_actionlint_has_nothing_to_say() -> None:
     """Of any of them."""
-    assert {path.name for path in WORKFLOWS} == {"retrain.yml", "test.yml"}
+    assert {path.name for path in WORKFLOWS} == {"nightly.yml", "retrain.yml", "test.yml"}
     found = linted(FOLDER)
     assert (found.returncode, found.stdout) == (0, "")
 

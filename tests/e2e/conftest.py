@@ -93,6 +93,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of one worker, for tests that leave it serving."""
+    """A server of one worker, for tests that leave it serving; it waits a second for a request."""
     with starting_in(tmp_path_factory.mktemp("shared")) as starting:
-        yield starting(workers=1)
+        yield starting(workers=1, request_seconds="1")

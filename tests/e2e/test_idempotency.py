@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import threading
 import time
@@ -36,7 +37,10 @@ pytestmark = pytest.mark.e2e
 
 CLIENTS = 50
 SENDERS = 8
-KILLS = 3
+KILLS = int(os.environ.get("KILLS", "1"))
+"""How often, on each database; see `make test-long`."""
+PAUSE_SECONDS = 0.02
+"""Between requests of a client: servers need some of the machine to start again on."""
 DEADLINE_SECONDS = 2.0
 """Short, so that the claims of the killed soon run out."""
 HEADERS = {"content-type": "application/json"}
@@ -103,7 +107,7 @@ def test_fifty_clients_with_one_key_get_one_decision_also_after_a_restart(
     """All at once, at every worker: each is answered that decision, or told to come again.
 
     The restart is of a server whose main process was killed: its workers end by themselves, and
-    leave port and state directory to the next.
+    leave port and state directory to the next. Another one goes on meanwhile.
     """
     urls = [replica.url for replica in replicas]
     (body,) = bodies_of(replicas, 1)
@@ -117,9 +121,8 @@ def test_fifty_clients_with_one_key_get_one_decision_also_after_a_restart(
     with ThreadPoolExecutor(CLIENTS) as pool:
         first = list(pool.map(at_once, range(CLIENTS)))
         again = list(pool.map(at_once, range(CLIENTS)))
-    for replica in replicas:
-        replica.orphan()
-        replica.start()
+    replicas[0].orphan()
+    replicas[0].start()
     with ThreadPoolExecutor(CLIENTS) as pool:
         restarted = list(pool.map(at_once, range(CLIENTS)))
 
@@ -149,6 +152,7 @@ def test_servers_killed_at_any_moment_decide_each_request_once(replicas: list[Re
             sent += 1
             key = f"{number}-{sent}"
             answered[key] = insisting(urls, key, bodies[sent % len(bodies)])
+            leave.wait(PAUSE_SECONDS)
 
     chosen = random.Random(1)  # noqa: S311 - no secret
     with ThreadPoolExecutor(SENDERS) as pool:
@@ -158,11 +162,14 @@ def test_servers_killed_at_any_moment_decide_each_request_once(replicas: list[Re
             victim = chosen.choice(replicas)
             victim.kill()
             victim.start()
+            seen = len(answered)
+            while len(answered) < seen + 100 and not any(one.done() for one in sending):
+                time.sleep(0.01)
         leave.set()
         for one in sending:
             one.result()
 
-    assert len(answered) > 100
+    assert len(answered) >= 100
     found = decisions(replicas[0]) - before
     assert found == Counter(one["decision_id"] for one in answered.values())
     for key, told in list(answered.items())[:: len(answered) // 20]:

@@ -26,7 +26,7 @@ LAX = {"p50": 30_000, "p95": 30_000, "p99": 30_000, "error_rate": 0, "throughput
 def loadtest(
     folder: Path, server: RunningServer, scenario: str, targets: dict[str, float]
 ) -> tuple[int, dict[str, Any]]:
-    """Run one scenario for two seconds against these targets; exit code and JSON."""
+    """Run one scenario for a second against these targets; exit code and JSON."""
     document = objectives.read().model_dump(mode="json")
     document["scenarios"] = {scenario: document["scenarios"][scenario] | {"targets": targets}}
     document["soak"]["scenario"] = scenario
@@ -36,7 +36,7 @@ def loadtest(
         [
             *(sys.executable, "-m", "loadtests", "--url", server.url, "--json"),
             *("--objectives", str(path), "--out", str(folder / "out")),
-            *("--users", "2", "--duration", "2"),
+            *("--users", "2", "--duration", "1"),
         ],
         cwd=ROOT,
         env=server.environment,
@@ -70,7 +70,7 @@ def test_strict_objectives_exit_1_and_lax_ones_0(
     for document in (first, second):
         (one,) = document["runs"]
         assert one["measured"]["requests"] > 0
-        assert one["measured"]["seconds"] > 1.8, "asked for were 2"
+        assert one["measured"]["seconds"] > 0.8, "asked for was 1"
         assert all(check["agrees"] for check in one["cross_check"])
     assert {c["route"] for c in second["runs"][0]["cross_check"]} >= {"/predict", "/explain"}
     assert len(list((tmp_path / "out").glob("*/report.html"))) == 2

@@ -26,7 +26,7 @@ def test_an_applicants_data_are_in_sealed_records_alone_until_they_are_erased(
     start: Callable[..., RunningServer],
 ) -> None:
     """Nothing of them is in plain words anywhere, and their keys are in no file afterwards."""
-    server = start(log_level="DEBUG")
+    server = start(workers=1, log_level="DEBUG")
     applicant = {**_applicants("personal-loans", 1)[0], "person_income": INCOME}
     wrong = {**applicant, "person_age": "sentinel-value", "sentinel-name": "sentinel-value"}
     with httpx.Client(base_url=server.url) as client:

@@ -52,7 +52,7 @@ def root() -> Iterator[Path]:
         for entry in SHIPPED:
             source = ROOT / entry
             if source.is_dir():
-                ignored = shutil.ignore_patterns("__pycache__")
+                ignored = shutil.ignore_patterns("*.nbc", "*.nbi")
                 shutil.copytree(source, folder / entry, ignore=ignored)
             else:
                 shutil.copy(source, folder)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,18 +24,20 @@ import pytest
 
 from credit_risk import package, profile
 from credit_risk.audit.log import SqlAuditLog, open_log
+from credit_risk.errors import RecordNotFound
 from credit_risk.serving.store import Store
 from credit_risk.settings import Settings
 from loadtests import machine
-from loadtests.server import TLS
-from tests.e2e.conftest import ROOT, STOP_SECONDS, RunningServer
+from loadtests.server import TLS, free_port
+from tests.e2e.conftest import ROOT, STOP_SECONDS, RunningServer, starting_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.e2e
 
 CLIENTS = 8
+PORTFOLIOS = ("personal-loans", "credit-cards")
 
 
 def _shipped(portfolio: str) -> package.ModelPackage:
@@ -87,12 +90,22 @@ def _settled(server: RunningServer, requests: int) -> dict[str, float]:
     return samples
 
 
-@pytest.mark.parametrize("portfolio", ["personal-loans", "credit-cards"])
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RunningServer]]:
+    """Two servers of two workers beside each other, each of its portfolio and state directory."""
+    with starting_in(tmp_path_factory.mktemp("pair")) as starting:
+        yield {name: starting(portfolio=name) for name in PORTFOLIOS}
+
+
+@pytest.mark.parametrize("portfolio", PORTFOLIOS)
 def test_every_answered_decision_is_recorded_and_counted_by_two_workers(  # noqa: PLR0915 - one story
-    start: Callable[..., RunningServer], portfolio: str
+    pair: dict[str, RunningServer], portfolio: str
 ) -> None:
-    """Answers, records and metrics agree to the last one, over both workers and all calls."""
-    server = start(portfolio=portfolio)
+    """Answers, records and metrics agree to the last one, over both workers and all calls.
+
+    So those of the other server beside it are none of them, and it knows none of these.
+    """
+    server, (stranger,) = pair[portfolio], [pair[p] for p in PORTFOLIOS if p != portfolio]
     applicants = _applicants(portfolio, 400)
     bad = {**applicants[0], "no_such_field": 1}
 
@@ -154,9 +167,13 @@ def test_every_answered_decision_is_recorded_and_counted_by_two_workers(  # noqa
         assert environments == {log.get(decided[0]["decision_id"]).body["environment_sha256"]}
     finally:
         log.close()
+    shown = server.command("decisions", "show", decided[0]["decision_id"], "--json")
+    assert json.loads(shown.stdout)["personal"]["input"] == applicants[0]
+    with closing(_log(stranger)) as other, pytest.raises(RecordNotFound):
+        other.get(decided[0]["decision_id"])
 
 
-def test_switching_models_under_load_fails_no_request(  # noqa: PLR0915 - one story
+def test_switching_models_under_load_fails_no_request(
     start: Callable[..., RunningServer], tmp_path: Path
 ) -> None:
     """Activate and roll back while clients send; each answer names what made it, and it did."""
@@ -181,18 +198,17 @@ def test_switching_models_under_load_fails_no_request(  # noqa: PLR0915 - one st
                 assert answer.status_code == 200, answer.text
                 answers.append(answer.json())
                 sent += 1
+                time.sleep(0.01)
         return sent
 
     def until_all_answer(version: str) -> None:
         """Wait until the latest answers, of both workers, all name the version."""
         for _ in range(600):
-            seen = len(answers)
-            httpx.get(f"{server.url}/livez")
             latest = answers[-200:]
             if len(latest) == 200 and {a["model_version"] for a in latest} == {version}:
                 return
-            while len(answers) < seen + 50:
-                assert not any(f.done() for f in futures)
+            time.sleep(0.1)
+            assert not any(f.done() for f in futures)
         pytest.fail(f"{version} never came to decide")
 
     with ThreadPoolExecutor(4) as pool:
@@ -202,8 +218,8 @@ def test_switching_models_under_load_fails_no_request(  # noqa: PLR0915 - one st
             switched = server.command("models", "activate", other.name, "--json")
             assert switched.returncode == 0, switched.stderr
             until_all_answer(other.name)
-            back = server.command("models", "rollback")
-            assert back.returncode == 0, back.stderr
+            undone = server.command("models", "rollback")
+            assert undone.returncode == 0, undone.stderr
             until_all_answer(shipped.version)
         finally:
             stop = True
@@ -214,50 +230,28 @@ def test_switching_models_under_load_fails_no_request(  # noqa: PLR0915 - one st
         (shipped.version, shipped.policy.version),
         (other.name, f"9.{shipped.policy.version}"),
     }
-    listed = json.loads(server.command("models", "list", "--json").stdout)
-    assert {m["version"]: m["active"] for m in listed} == {shipped.version: True, other.name: False}
-    activations = json.loads(
-        server.command("decisions", "list", "--kind", "activation", "--json").stdout
-    )
-    assert [(a["body"]["action"], a["model_version"]) for a in activations] == [
-        ("rollback", shipped.version),
-        ("activate", other.name),
-    ]
-    assert activations[1]["id"] == json.loads(switched.stdout)["id"]
+    with closing(_log(server)) as log:
+        back, there = log.find(kind="activation")
+    assert (back.body["action"], back.model_version) == ("rollback", shipped.version)
+    assert (there.body["action"], there.model_version) == ("activate", other.name)
+    assert there.id == json.loads(switched.stdout)["id"]
 
 
 def test_an_altered_package_stops_the_server_from_starting(
-    start: Callable[..., RunningServer],
+    shared: RunningServer, tmp_path: Path
 ) -> None:
     """One line says which file of which package was altered; no worker keeps dying."""
-    server = start(workers=1)
-    assert server.stop() == 0
-    listed = json.loads(server.command("models", "list", "--json").stdout)
-    policy = Path(listed[0]["path"]) / "policy.yaml"
+    version = _shipped("personal-loans").version
+    store = Store(Settings(state_dir=tmp_path, workers=1))
+    store.add_shipped("personal-loans")
+    policy = store.path("personal-loans", version) / "policy.yaml"
     policy.write_bytes(policy.read_bytes().replace(b"cut_off: 0.5", b"cut_off: 0.9"))
+    environment = {**shared.environment, "STATE_DIR": str(tmp_path), "PORT": str(free_port())}
 
-    refused = server.command("serve")
+    refused = replace(shared, environment=environment).command("serve")
 
     assert refused.returncode == 1
-    assert f"package {listed[0]['version']}: policy.yaml was altered" in refused.stderr
-
-
-def test_two_servers_with_two_state_directories_never_meet(
-    start: Callable[..., RunningServer],
-) -> None:
-    """Records, metrics and store of one are not those of the other."""
-    one, other = start(workers=1), start(portfolio="credit-cards", workers=1)
-    applicants = _applicants("personal-loans", 3)
-    answers = [httpx.post(f"{one.url}/predict", json=a).json() for a in applicants]
-    assert httpx.post(f"{other.url}/predict", json=applicants[0]).status_code == 422
-
-    for server, decided, refused in ((one, 3, 0), (other, 0, 1)):
-        samples = _samples(httpx.get(f"{server.url}/metrics").text)
-        assert _total(samples, "credit_records_written_total", kind="decision") == decided
-        assert _total(samples, "credit_records_written_total", kind="refusal") == refused
-    shown = one.command("decisions", "show", answers[0]["decision_id"], "--json")
-    assert json.loads(shown.stdout)["personal"]["input"] == applicants[0]
-    assert other.command("decisions", "show", answers[0]["decision_id"]).returncode == 3
+    assert f"package {version}: policy.yaml was altered" in refused.stderr
 
 
 def test_a_second_server_in_one_state_directory_is_refused_and_harms_nothing(
@@ -374,12 +368,11 @@ HALF_A_BODY = (
 )
 
 
-def test_requests_that_never_end_are_ended(start: Callable[..., RunningServer]) -> None:
+def test_requests_that_never_end_are_ended(shared: RunningServer) -> None:
     """In the head, in the body, or by their size; a body's refusal is on record."""
-    server = start(workers=1, request_seconds="0.2")
-
-    in_head = _read(_connected(server, b"GET /livez HTTP/1.1\r\nHos"))
-    in_body = _read(_connected(server, HALF_A_BODY))
+    server = shared
+    waiting = [_connected(server, data) for data in (b"GET /livez HTTP/1.1\r\nHos", HALF_A_BODY)]
+    in_head, in_body = map(_read, waiting)
     too_large = _read(_connected(server, b"GET /livez HTTP/1.1\r\nX: " + b"x" * 20_000))
     no_http = _read(_connected(server, b"?\r\n\r\n"))
 
@@ -398,23 +391,14 @@ def test_requests_that_never_end_are_ended(start: Callable[..., RunningServer]) 
     assert [record["status"] for record in json.loads(listed.stdout)] == [408]
 
 
-def test_connections_that_stay_open_do_not_hold_up_the_stop(
-    start: Callable[..., RunningServer],
-) -> None:
-    """Idle ones are closed, and what is still on its way has a set time."""
-    server = start(workers=1, request_seconds="3600", shutdown_seconds="1")
-    waiting = [_connected(server, data) for data in (b"", b"GET / HTT", HALF_A_BODY)]
-    assert httpx.get(f"{server.url}/livez").status_code == 200
-
-    assert server.stop() == 0
-
-    for connection in waiting:
-        connection.close()
-
-
 def test_a_server_that_drains_loses_no_request(start: Callable[..., RunningServer]) -> None:
-    """Clients that heed /readyz, as a load balancer does, meet no error at all."""
-    server = start(drain_seconds="5")
+    """Clients that heed /readyz, as a load balancer does, meet no error at all.
+
+    Connections that stay open hold up nothing: idle ones are closed, and what is still on its way
+    has a set time.
+    """
+    server = start(drain_seconds="5", request_seconds="3600", shutdown_seconds="1")
+    waiting = [_connected(server, data) for data in (b"", b"GET / HTT", HALF_A_BODY)]
     applicants = _applicants("personal-loans", 50)
     leave = threading.Event()
 
@@ -440,6 +424,8 @@ def test_a_server_that_drains_loses_no_request(start: Callable[..., RunningServe
         answered = sum(future.result() for future in futures)
 
     assert server.process.wait(STOP_SECONDS) == 0
+    for connection in waiting:
+        connection.close()
     log = _log(server)
     try:
         assert log.count(kind="decision") == answered > 0
