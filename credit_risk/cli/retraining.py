@@ -174,7 +174,8 @@ def _print_made(told: dict[str, Any], text: str) -> None:
     print_line(f"package {version} is installed; report: {told['report']}")
     if told["registered"] is not None:
         print_line(f"registered: version {told['registered']['number']}, alias {CHALLENGER}")
-    print_line(f"to have it decide: credit-risk models activate {version} --portfolio {name}")
+    print_line(f"to ask it beside who decides: credit-risk challenge {version} --portfolio {name}")
+    print_line(f"to have it decide: credit-risk promote {version} --portfolio {name}")
 
 
 def _print_refused(report: Report, folder: Path, *, as_json: bool) -> None:
