@@ -91,7 +91,7 @@ class ScoreBin(Document):
     challenger: int
 
 
-class Step(Document):
+class Apart(Document):
     """So many applications whose PD differs by that much; a bound that is None is open."""
 
     lower: float | None
@@ -115,7 +115,7 @@ class Scores(Document):
     p95: float
     rank_correlation: float | None
     bins: tuple[ScoreBin, ...]
-    differences: tuple[Step, ...]
+    differences: tuple[Apart, ...]
 
 
 class Spread(Document):
@@ -430,7 +430,7 @@ def _scores(one: Floats, other: Floats) -> Scores:
             )
         ),
         differences=tuple(
-            Step(lower=lower, upper=upper, rows=rows)
+            Apart(lower=lower, upper=upper, rows=rows)
             for lower, upper, rows in zip(
                 (None, *STEPS), (*STEPS, None), steps.tolist(), strict=True
             )

@@ -14,6 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from credit_risk import challenger, groups, shadowing
+from credit_risk.audit.records import moment
 from credit_risk.audit.tables import GROUPS, OUTCOMES, SHADOW
 from credit_risk.challenger import Contest, CutOffs, Grouped, Known, Pairs, Side
 from credit_risk.policy import BAND_ORDER, SEVERITY
@@ -80,6 +81,24 @@ def contest(
         grouped=[*_grouped(records, asked, columns, other.version, groups_sealing)],
         seed=seed,
     )
+
+
+def told(
+    records: SqlRecords,
+    champion: ModelPackage,
+    other: ModelPackage,
+    *,
+    window: Window | None = None,
+    groups_sealing: Sealing | None = None,
+) -> dict[str, Any]:
+    """The same as JSON, with what it is of: see `contest`."""
+    found = contest(records, champion, other, window=window, groups_sealing=groups_sealing)
+    return {
+        "portfolio": champion.portfolio,
+        "from": None if window is None else moment(window.since),
+        "to": None if window is None else moment(window.until),
+        **found.model_dump(mode="json"),
+    }
 
 
 def _asked(champion: ModelPackage, other: ModelPackage, window: Window | None) -> sa.Select[Any]:

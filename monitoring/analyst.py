@@ -323,6 +323,17 @@ class Clerk:
             raise KeysInvalid("no key of groups is set, and none was made by supplying groups")
         return self._oversight(packages).fairness(window, sealing, attribute, reference)
 
+    def challenger(
+        self, packages: Packages, champion: str, window: Window | None
+    ) -> dict[str, Any]:
+        """A challenger, which is the package asked about, beside the one that decides."""
+        from credit_risk import contests  # noqa: PLC0415
+        from credit_risk.audit import keys  # noqa: PLC0415
+
+        sides = (self._installed(packages, champion), self._installed(packages, packages.version))
+        sealing = keys.groups_sealing(self._settings)
+        return contests.told(self._opened(), *sides, window=window, groups_sealing=sealing)
+
     def retraining(self, packages: Packages, now: int) -> dict[str, Any]:
         """Whether it is time to think of retraining."""
         return self._oversight(packages).retraining(self._policy(packages), now)
@@ -344,10 +355,13 @@ class Clerk:
     def _oversight(self, packages: Packages) -> Oversight:
         from credit_risk.oversight import Oversight  # noqa: PLC0415
 
-        folder = packages.folders.get(packages.version)
+        return Oversight(self._opened(), self._installed(packages, packages.version))
+
+    def _installed(self, packages: Packages, version: str) -> ModelPackage:
+        folder = packages.folders.get(version)
         if folder is None:
             raise PackageNotFound("no package of that version is installed")
-        return Oversight(self._opened(), self._package(folder, packages.version))
+        return self._package(folder, version)
 
     def _policy(self, packages: Packages) -> MonitoringPolicy:
         from credit_risk import portfolio, retraining  # noqa: PLC0415

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from credit_risk.audit.records import Alongside, AuditLog, Record
     from credit_risk.canary import Canary
+    from credit_risk.challenges import Challenge
     from credit_risk.errors import CreditRiskError
     from credit_risk.package import ModelPackage, Wordings
     from credit_risk.serving.activation import ActivePackage
@@ -74,6 +75,7 @@ class Active:
     current: ModelPackage
     fault: str | None = None
     canary: Canary | None = None
+    challenge: Challenge | None = None
 
 
 class Full(SqlAuditLog):
@@ -152,8 +154,11 @@ class NearClerk(Clerk):
 
     def _load(self, folder: str, version: str) -> ModelPackage:
         assert folder
-        assert version == self._active.current.version
-        return self._active.current
+        loaded = [self._active.current]
+        if self._active.canary is not None:
+            loaded.append(self._active.canary.package)
+        (found,) = [one for one in loaded if one.version == version]
+        return found
 
 
 @dataclass
@@ -219,8 +224,7 @@ class Served:
         )
         cases = Cases(self.settings, desk_of_people, regime, self.replays, self.signer)
         self.analyst = Near(self.settings, self.active)
-        # No other package is installed, so there are no folders of any.
-        monitor = Monitor(self.settings, audit, active, self.analyst, dict, self.accounts)
+        monitor = Monitor(self.settings, audit, active, self.analyst, self._folders, self.accounts)
         self.calls = Calls(
             self.settings,
             active,
@@ -248,6 +252,11 @@ class Served:
             self.accounts.flush()
 
         return flushing
+
+    def _folders(self) -> dict[str, str]:
+        """No other package is installed than what decides."""
+        canary = self.active.canary
+        return {} if canary is None else {canary.package.version: str(canary.package.path)}
 
     def _wordings(self, version: str) -> Wordings:
         """The words of the package that decides; no other is installed."""

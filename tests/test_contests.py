@@ -166,6 +166,20 @@ def test_outcomes_and_groups_are_those_of_the_pairs(place: Place) -> None:
     assert region.worst is not None
 
 
+def test_what_is_told_says_what_it_is_of(place: Place) -> None:
+    """Portfolio and window; the rest is the contest."""
+    window = Window(NOON // HOUR * HOUR, NOON // HOUR * HOUR + HOUR)
+
+    told = contests.told(place.log, place.trees, place.linear, window=window)
+
+    found = contests.contest(place.log, place.trees, place.linear, window=window)
+    about = {"portfolio": toys.NAME, "from": "2023-11-14T22:00:00.000000Z"}
+    about["to"] = "2023-11-14T23:00:00.000000Z"
+    assert told == about | found.model_dump(mode="json")
+    everything = contests.told(place.log, place.trees, place.linear)
+    assert (everything["from"], everything["to"]) == (None, None)
+
+
 def test_a_window_is_of_when_was_decided(place: Place) -> None:
     """Before the canary, there was none."""
     first = Window(NOON // HOUR * HOUR, NOON // HOUR * HOUR + HOUR)

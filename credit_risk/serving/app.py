@@ -347,6 +347,7 @@ def routes(calls: Calls) -> list[Route]:
         Route("/monitor/drift", calls.monitor.drift, methods=["POST"]),
         Route("/monitor/performance", calls.monitor.performance),
         Route("/monitor/fairness", calls.monitor.fairness),
+        Route("/monitor/challenger", calls.monitor.challenger),
         Route("/monitor/retraining-check", calls.monitor.check, methods=["POST"]),
         Route("/monitor/retraining-check/{id}", calls.monitor.checked),
         Route("/monitor/retraining-check/{id}/decision", calls.monitor.judge, methods=["POST"]),

@@ -190,6 +190,24 @@ class Monitor:
 
         return await self._worked_out(request, work())
 
+    async def challenger(self, request: Request) -> Response:
+        """GET /monitor/challenger: the challenger beside the package that decides."""
+
+        async def work() -> Answer:
+            asked = query(WindowQuery, request)
+            given = (asked.window, asked.begin, asked.end) != (None, None, None)
+            window = asked.hours(call_of(request).at) if given else None
+            challenge = self._active.challenge
+            version = asked.model_version
+            if version is None and challenge is not None:
+                version = challenge.version
+            if version is None:
+                raise PackageNotFound("no challenge is in force: name a package by model_version")
+            packages = self._packages(version)
+            return await self._ask("challenger", packages, self._active.current.version, window)
+
+        return await self._worked_out(request, work())
+
     async def check(self, request: Request) -> Response:
         """POST /monitor/retraining-check: whether it is time to think of it, on record."""
 

@@ -67,6 +67,7 @@ _NAMES = {
     "/monitor/drift": "drift",
     "/monitor/performance": "performance",
     "/monitor/fairness": "fairness",
+    "/monitor/challenger": "challenger",
     "/monitor/retraining-check": "retraining_check",
     "/monitor/retraining-check/{id}": "retraining_check_shown",
     "/monitor/retraining-check/{id}/decision": "retraining_decision",

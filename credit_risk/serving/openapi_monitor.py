@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from credit_risk import drift, fairness, outcomes, oversight, performance, profile, retraining
+from credit_risk import (
+    challenger,
+    drift,
+    fairness,
+    outcomes,
+    oversight,
+    performance,
+    profile,
+    retraining,
+)
+from credit_risk.challenger import Contest, CutOffs, Pairs, Side
 from credit_risk.drift import Drift
 from credit_risk.fairness import Fairness
 from credit_risk.performance import Performance
@@ -134,6 +144,15 @@ def paths(package: ModelPackage) -> Json:
                 parameters=query_parameters(FairnessQuery),
             )
         },
+        "/monitor/challenger": {
+            "get": _call(
+                "A challenger beside the package that decides, on the applications of both",
+                ref("ChallengerAnswer"),
+                _challenger(package),
+                *_WORK_PROBLEMS,
+                parameters=query_parameters(WindowQuery),
+            )
+        },
         "/monitor/retraining-check": {
             "post": _call(
                 "Whether it is time to think of retraining; it starts nothing, and is on record",
@@ -186,6 +205,7 @@ def components() -> Json:
     drifted |= {"multivariate": ref("Multivariate")}
     drifted["other_versions"] = {"type": "object", "additionalProperties": COUNT}
     expected = {"anyOf": [ref("Figures"), {"type": "null"}]}
+    contest = _parts("Contest", Contest)
     return {
         "Outcome": outcome | {"properties": outcome["properties"] | {"observed": _DAY}},
         "Outcomes": object_of(
@@ -234,6 +254,11 @@ def components() -> Json:
             {"expected_of_all": expected, "development_auc": {"type": ["number", "null"]}},
         ),
         **_answers("FairnessAnswer", Fairness, {"decisions": COUNT}),
+        **contest,
+        "ChallengerAnswer": object_of(
+            {"portfolio": TEXT, "from": _NOTHING_OR_TIME, "to": _NOTHING_OR_TIME}
+            | contest["Contest"]["properties"]
+        ),
         **_answers(
             "RetrainingCheck",
             Check,
@@ -335,6 +360,18 @@ def _fairness(package: ModelPackage) -> Json:
         attribute="sex",
     )
     return {"decisions": 0, **found.model_dump(mode="json")}
+
+
+def _challenger(package: ModelPackage) -> Json:
+    nobody = np.empty(0)
+    side = Side(
+        nobody, nobody.astype(np.int64), nobody.astype(np.int64), nobody.astype(np.str_), nobody
+    )
+    cut_offs = CutOffs(package.policy.cut_off, package.policy.cut_off)
+    pairs = Pairs(side, side, nobody.astype(np.bool_))
+    found = challenger.compare(package.version, "0123456789ab", pairs, cut_offs)
+    about = {"portfolio": package.portfolio, "from": None, "to": None}
+    return {**about, **found.model_dump(mode="json")}
 
 
 def _checked(package: ModelPackage, about: Json) -> Json:

@@ -12,6 +12,8 @@ import pytest
 from credit_risk import groups, outcomes, windows
 from credit_risk.audit import keys
 from credit_risk.audit.log import SqlAuditLog
+from credit_risk.canary import Canary
+from credit_risk.challenges import Challenge
 from credit_risk.errors import Conflict, MonitoringFailed, Overloaded
 from credit_risk.serving import monitor
 from monitoring import multivariate
@@ -321,6 +323,31 @@ def test_fairness_needs_a_key_and_then_reports(trees_package: ModelPackage, tmp_
         assert document["errors"] == [{"pointer": "/reference", "detail": told}]
         problem(server.get("/monitor/fairness"), 422, "invalid-request")
         problem(server.get("/monitor/fairness?attribute=The+sex"), 422, "invalid-request")
+
+
+# The challenger
+
+
+def test_the_challenger_is_compared_with_the_package_that_decides(
+    server: Served, linear_package: ModelPackage
+) -> None:
+    """That in force, or the one that is named; nothing was asked yet here."""
+    path = "/monitor/challenger"
+    document = problem(server.get(path), 409, "package-missing")
+    assert document["detail"]
+    challenge = Challenge(NOWHERE, toys.NAME, linear_package.version, 0.0, NOWHERE, 0)
+    server.active.challenge = challenge
+    server.active.canary = Canary(challenge, linear_package)
+
+    answer = server.get(path).json()
+    champion = server.active.current.version
+    assert (answer["champion"], answer["challenger"]) == (champion, linear_package.version)
+    assert (answer["portfolio"], answer["from"], answer["rows"]) == (toys.NAME, None, 0)
+    of = f"model_version={linear_package.version}&window=24h"
+    named = server.get(f"{path}?{of}").json()
+    assert named["to"]
+    problem(server.get(f"{path}?model_version=0123456789ab"), 409, "package-missing")
+    problem(server.get(f"{path}?window=1y"), 422, "invalid-request")
 
 
 # Retraining

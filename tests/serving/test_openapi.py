@@ -289,8 +289,8 @@ def test_the_examples_have_the_form_that_is_promised(document: Json) -> None:
                     validator(document, described["schema"]).validate(described["example"])
                     checked += 1
     # Of four calls what is answered, of three steps what is sent too, of the queue two; of the
-    # model in use seven answers, and what is sent to three.
-    assert checked == 2 * len(SCORING) + 7 + 5 + 2 * 3 + 2 + 7 + 3
+    # model in use eight answers, and what is sent to three.
+    assert checked == 2 * len(SCORING) + 7 + 5 + 2 * 3 + 2 + 8 + 3
 
 
 def test_the_documents_words_name_who_decides(server: Served, document: Json) -> None:
@@ -371,7 +371,7 @@ def test_every_call_answers_as_the_document_says(
                     }
                     for path in (
                         *(f"/monitor/{name}" for name in ("drift", "performance", "fairness")),
-                        "/reviews/summary",
+                        *("/monitor/challenger", "/reviews/summary"),
                     )
                 ),
             ],
