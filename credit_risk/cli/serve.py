@@ -16,15 +16,6 @@ from credit_risk.cli.printing import print_progress
 from credit_risk.errors import CannotServe
 from credit_risk.settings import PREFIX, Settings
 
-_FILES = (
-    "approvers_file",
-    "database_url_file",
-    "encryption_keys_file",
-    "signing_key_file",
-    "groups_keys_file",
-)
-"""Settings that name a file."""
-
 
 def serve() -> None:
     """Serve the portfolio in the foreground until interrupted.
@@ -63,8 +54,8 @@ def serve() -> None:
             f"{PREFIX}DATABASE_URL": settings.audit_url.render_as_string(hide_password=False),
             **{
                 f"{PREFIX}{name.upper()}": str(path.absolute())
-                for name in _FILES
-                if (path := getattr(settings, name)) is not None
+                for name in Settings.model_fields
+                if name.endswith("_file") and (path := getattr(settings, name)) is not None
             },
             # Workers' metrics files and BentoML's own files: one folder for each state directory.
             "BENTOML_HOME": str(settings.state_dir.absolute() / "bentoml"),

@@ -19,6 +19,7 @@ from tests.commands import (
     Place,
     refused,
 )
+from tests.signing import ADA, write_approvers, write_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +79,27 @@ def test_serving_hands_over_to_bentoml(
     assert Path(environment["CREDIT_RISK_REGIMES_DIR"]).is_absolute()
     assert environment["CREDIT_RISK_PORTFOLIOS_DIR"] == str(place.folder / "portfolios")
     assert environment["CREDIT_RISK_DATABASE_URL"] == f"sqlite:///{place.folder}/my.db"
+
+
+def test_a_package_that_too_few_have_signed_is_one_line_and_not_a_server(
+    run: Callable[..., Outcome],
+    place: Place,
+    executed: list[tuple[list[str], dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once it is signed, workers are told where the file of approvers is: they run elsewhere."""
+    monkeypatch.chdir(place.folder)
+    write_approvers(place.folder)
+    monkeypatch.setenv("CREDIT_RISK_APPROVERS_FILE", "approvers.yaml")
+    monkeypatch.setenv("CREDIT_RISK_REQUIRED_SIGNATURES", "1")
+    refused(run("serve"), 1, f"package {place.trees} is signed by 0 approvers (nobody)")
+    assert executed == []
+
+    run("approve", place.trees, "--key", str(write_key(place.folder, ADA)))
+    assert run("serve").err.startswith(f"serving {toys.NAME} {place.trees}")
+
+    ((_, environment),) = executed
+    assert environment["CREDIT_RISK_APPROVERS_FILE"] == str(place.folder / "approvers.yaml")
 
 
 def test_a_regime_that_cannot_be_gone_by_is_one_line_and_not_a_server(
