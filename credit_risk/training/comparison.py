@@ -105,7 +105,7 @@ class Comparison(Document):
         """The rule in words, with what came of it."""
         figure = TITLES[self.rule.figure]
         best = min(self.behind, key=lambda name: self.behind[name])
-        allowed = f"{self.rule.standard_errors:g} standard errors of the difference"
+        allowed = f"{self.rule.margin} of the difference"
         if self.chosen == best:
             why = f"no simpler one comes within {allowed}"
             if next(n for n in self.rule.simplest_first if n in self.behind) == best:

@@ -79,8 +79,7 @@ def page(result: Comparison) -> str:
         (
             f"**Chosen: {result.chosen}**: {result.because}. The rule, `choice` in "
             f"`training.yaml`: the first of {', '.join(rule.simplest_first)} whose mean "
-            f"{TITLES[rule.figure]} is within {rule.standard_errors:g} standard errors of its "
-            "difference to the best."
+            f"{TITLES[rule.figure]} is within {rule.margin} of its difference to the best."
         ),
         "![Each figure with its interval, by estimator](figures.png)",
         "![Observed default rate by tenth of PD, by estimator](calibration.png)",

@@ -75,6 +75,11 @@ class Choice(Document):
         "neural-network",
     )
 
+    @property
+    def margin(self) -> str:
+        """How much worse a simpler one may be, in words."""
+        return f"{self.standard_errors:g} standard error{'' if self.standard_errors == 1 else 's'}"
+
     @model_validator(mode="after")
     def _names_each_once(self) -> Choice:
         if sorted(self.simplest_first) != sorted(get_args(EstimatorName)):

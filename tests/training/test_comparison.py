@@ -112,7 +112,7 @@ def test_the_comparison_names_its_rule_and_what_came_of_it(compared: Compared) -
     assert "Brier score" in result.because
     for chosen, told in (
         (best, "it has the best mean Brier score"),
-        (other, f"within 1 standard errors of the difference of that of {best}, the best"),
+        (other, f"within 1 standard error of the difference of that of {best}, the best"),
     ):
         assert told in result.model_copy(update={"chosen": chosen}).because
 
