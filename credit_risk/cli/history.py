@@ -19,6 +19,13 @@ _FORMATS = ["%Y-%m-%d", *(f"%Y-%m-%dT{clock}{zone}" for clock in _CLOCK for zone
 """Times as people write them, and as records have them."""
 
 
+_BYPASSED = {
+    "activate": "it was activated by hand",
+    "follow": "an alias of the registry was followed",
+}
+"""How a package came to decide that the gate was not asked about, by the action on record."""
+
+
 def history(
     at: Annotated[
         datetime | None,
@@ -74,8 +81,8 @@ def _print_answer(found: dict[str, Any]) -> None:
     if promotion is not None:
         verdict, policy = promotion["judgement"]["verdict"], promotion["policy"]["version"]
         print_line(f"  promotion {promotion['record']}: {verdict} by promotion policy {policy}")
-    elif "action" in decided:
-        print_line("  no promotion: it was activated by hand, or followed")
+    elif decided.get("action") in {"activate", "follow"}:
+        print_line(f"  no promotion: {_BYPASSED[decided['action']]}")
     for approval in decided["approvals"]:
         print_line(
             f"  approved by {approval['approver']} (key {approval['key_id']}), "

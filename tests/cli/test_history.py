@@ -52,6 +52,10 @@ def test_the_whole_of_a_promotion_is_found_again(run: Callable[..., Outcome], pl
     assert lines[1].endswith(f"instead of {place.trees}; record {promoted['activation']}")
     assert promoted["record"] in lines[3]
     assert f"approved by ada (key {key_id(ADA.public_key())})" in lines[4]
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    back = run("history", "--at", now).out
+    assert f"rollback by {found['decided']['by']}, instead of {place.linear}" in back
+    assert "no promotion" not in back
 
 
 def test_what_decided_without_a_promotion_is_told_apart(
@@ -68,7 +72,7 @@ def test_what_decided_without_a_promotion_is_told_apart(
     run("challenge", place.trees)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     lines = run("history", "--at", now).out.splitlines()
-    assert lines[3].endswith("no promotion: it was activated by hand, or followed")
+    assert lines[3] == "  no promotion: it was activated by hand"
     assert f"challenged by {place.trees}, in shadow" in lines[4]
     assert lines[5].startswith(f"  last decision: {decision}, ")
 
