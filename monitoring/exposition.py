@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 
 if TYPE_CHECKING:
@@ -53,15 +54,41 @@ class _Workers(MultiProcessCollector):
 
     def collect(self) -> Iterable[Metric]:
         """The metrics of all workers."""
-        files = [str(path) for path in Path(self._path).glob("*.db") if _is_begun(path)]
-        merged: Iterable[Metric] = self.merge(files)  # type: ignore[no-untyped-call]
-        return merged
+        while True:
+            files = [str(path) for path in Path(self._path).glob("*.db") if _is_begun(path)]
+            try:
+                merged: Iterable[Metric] = self.merge(files)  # type: ignore[no-untyped-call]
+            except FileNotFoundError:  # another worker has just forgotten who wrote one
+                continue
+            return merged
+
+
+def forget_dead(folder: Path) -> None:
+    """Remove what workers that no longer run said of their present state.
+
+    And files in which nothing was counted: a worker that cannot start is tried again and again, and
+    each try leaves some. One that stopped in good order has removed its state itself: of any other
+    the log tells.
+    """
+    dead = set()
+    for path in folder.glob("*.db"):
+        process = int(path.stem.rpartition("_")[2])
+        if _runs(process):
+            continue
+        with suppress(FileNotFoundError):  # another worker may be at it as well
+            if path.name.startswith("gauge_live"):
+                path.unlink()
+                dead.add(process)
+            elif not _is_begun(path) or _counts_nothing(path):
+                path.unlink()
+    for process in sorted(dead):
+        logger.warning("a worker has died", extra={"pid": process})
 
 
 def _is_begun(path: Path) -> bool:
     """Whether there is anything in a file: the library makes it first, and then gives it its size.
 
-    One whose worker was killed in between stays empty for as long as the server runs.
+    One whose worker was killed in between stays empty.
     """
     try:
         return path.stat().st_size > 0
@@ -69,20 +96,10 @@ def _is_begun(path: Path) -> bool:
         return False
 
 
-def forget_dead(folder: Path) -> None:
-    """Remove what workers that no longer run said of their present state.
-
-    One that stopped in good order has removed it itself: of any other the log tells.
-    """
-    dead = set()
-    for path in folder.glob("gauge_live*_*.db"):
-        process = int(path.stem.rpartition("_")[2])
-        if not _runs(process):
-            with suppress(FileNotFoundError):  # another worker may be at it as well
-                path.unlink()
-                dead.add(process)
-    for process in sorted(dead):
-        logger.warning("a worker has died", extra={"pid": process})
+def _counts_nothing(path: Path) -> bool:
+    values: Iterable[tuple[str, float, float, int]]
+    values = MmapedDict.read_all_values_from_file(path)  # type: ignore[no-untyped-call]
+    return not any(value for _, value, _, _ in values)
 
 
 def leave() -> None:

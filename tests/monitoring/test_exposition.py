@@ -130,18 +130,45 @@ def test_a_worker_that_stops_in_order_is_forgotten_and_not_mourned(workers: Work
     assert said == b""
 
 
+def written(path: Path, **values: float) -> None:
+    """A file of counters, as the library makes them."""
+    with closing(MmapedDict(str(path))) as file:  # type: ignore[no-untyped-call]
+        for name, value in values.items():
+            key = mmap_key(name, f"{name}_total", [], [], "What is counted.")
+            file.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
+
+
 def test_a_file_that_a_worker_has_only_begun_spoils_no_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is empty for a moment, and for ever if its worker is killed in that moment."""
     monkeypatch.setenv(FOLDER, str(tmp_path))
-    own = str(tmp_path / f"counter_{os.getpid()}.db")
-    with closing(MmapedDict(own)) as counted:  # type: ignore[no-untyped-call]
-        key = mmap_key("one", "one_total", [], [], "One.")
-        counted.write_value(key, 2.0, 0.0)  # type: ignore[no-untyped-call]
-    (tmp_path / "counter_1.db").touch()
+    written(tmp_path / f"counter_{os.getpid()}.db", one=2.0)
+    (tmp_path / f"counter_{os.getppid()}.db").touch()
 
     assert b"one_total 2.0" in exposition.text(CollectorRegistry())
+
+
+def test_tries_to_start_leave_nothing_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of workers that died before they counted anything; what was counted stays."""
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    own, other = os.getpid(), os.getppid()
+    written(tmp_path / f"counter_{own}.db", one=0.0)
+    written(tmp_path / f"counter_{other}.db", one=0.0)
+    written(tmp_path / f"counter_{ended.pid}.db", one=3.0, two=0.0)
+    written(tmp_path / f"gauge_max_{ended.pid}.db", three=0.0)
+    (tmp_path / f"histogram_{ended.pid}.db").touch()
+
+    text = exposition.text(CollectorRegistry())
+
+    assert b"one_total 3.0" in text
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"counter_{process}.db" for process in (own, other, ended.pid)
+    }
 
 
 @pytest.mark.parametrize("made_again", [False, True])
