@@ -115,7 +115,9 @@ class Follower:
     def _tried(self, alias: str, follow: Follow) -> tuple[Outcome, str | None]:
         """What a look comes to, and what stood in the way, if something did."""
         try:
-            return self._followed(alias, follow), None
+            outcome = self._followed(alias, follow)
+            if alias == CHALLENGER:
+                self._have_challenger()
         except Conflict:
             return "unmoved", None  # of two servers that saw it the other was first
         except RegistryUnavailable as error:
@@ -124,6 +126,7 @@ class Follower:
             return "unrecorded", str(error)
         except CreditRiskError as error:
             return "refused", str(error)
+        return outcome, None
 
     def _followed(self, alias: str, follow: Follow) -> Outcome:
         named = self._registry.aliased(self._settings.portfolio, alias)
@@ -183,6 +186,15 @@ class Follower:
         except (PackageInvalid, ExplanationFailed):
             self._refused[CHALLENGER] = named
             raise
+
+    def _have_challenger(self) -> None:
+        """Fetch who challenges, if that was said on another server and there is no copy here.
+
+        Of who decides the worker sees to that, see `ActivePackage`; a challenger has nobody else.
+        """
+        now = challenges.in_force(self._audit, self._settings.portfolio)
+        if now is not None and now.version not in self._store.folders(self._settings.portfolio):
+            registry.fetch_version(self._registry, self._store, self._settings, now.version)
 
     def _number_followed_last(self, alias: str) -> str | None:
         """The registry's number of the version that was followed last, None before any."""

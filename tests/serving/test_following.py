@@ -285,6 +285,18 @@ def test_a_challenger_that_decides_meanwhile_is_none(place: Place) -> None:
     assert place.log.count(kind="challenge") == 0
 
 
+def test_a_challenger_of_another_server_is_fetched(place: Place) -> None:
+    """So that it can be asked, or decide about its share, on whatever server."""
+    place.move(place.b, CHALLENGER)
+    place.follower().look()
+    new = place.node("new")
+    assert place.b not in Store(new).folders(toys.NAME)
+
+    assert place.look(place.follower(new), CHALLENGER) == "unmoved"
+
+    assert place.b in Store(new).folders(toys.NAME)
+
+
 # What stands in the way
 
 
