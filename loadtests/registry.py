@@ -55,7 +55,7 @@ class Program:
         self._command = ["setpriv", "--pdeathsig", "KILL", *map(str, command)]
         self._ready = ready
         self._folder = folder
-        self._environment = {**os.environ, **environment}
+        self._environment = {**os.environ, "TMPDIR": str(folder), **environment}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -127,11 +127,14 @@ class Stack:
         files = folder / "seaweedfs"
         files.mkdir()
         ports = dict(zip(("master", "volume", "filer", "s3", "mlflow"), _ports(5), strict=True))
+        self._ports = [*ports.values(), *(port + _GRPC for port in ports.values())]
         s3 = f"http://127.0.0.1:{ports['s3']}"
         self.s3 = Program(
             "seaweedfs",
             [
-                *(PROGRAMS / "weed", "server", "-s3", "-filer", f"-dir={files}"),
+                *(PROGRAMS / "weed", "-logtostderr=true", "server", "-s3", "-filer"),
+                *(f"-dir={files}", f"-s3.localSocket={folder / 's3.sock'}"),
+                f"-filer.localSocket={folder / 'filer.sock'}",
                 *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"),
                 *("-master.volumeSizeLimitMB=64", "-volume.max=8", f"-s3.config={config}"),
                 *("-s3.port.iceberg=0", "-s3.port.lance=0"),
@@ -177,6 +180,10 @@ class Stack:
         """Stop both."""
         self.mlflow.stop()
         self.s3.stop()
+        # Some of its sockets are there whatever it is told.
+        for port in self._ports:
+            for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - its own place
+                path.unlink()
 
 
 @contextlib.contextmanager

@@ -30,13 +30,12 @@ def serve() -> None:
     with _claimed(settings), _uncollected():
         with log_and_store(settings) as (log, store):
             from credit_risk.audit import keys
-            from credit_risk.serving import activation
+            from credit_risk.serving.following import package_to_serve
 
             keys.signing_key(settings, make=True)
             # A chain that nothing can be added to would have every worker die.
             log.ping().result()
-            version = activation.wanted_version(settings, log, store)
-            package = activation.load_to_decide(settings, log, store, version)
+            package = package_to_serve(settings, log, store)
         print_progress(
             f"serving {package.portfolio} {package.version} on "
             f"http://{settings.host}:{settings.port} "

@@ -120,6 +120,27 @@ def load_to_decide(
     )
 
 
+def load_or_fetch(
+    settings: Settings,
+    records: Records | None,
+    store: Store,
+    version: str,
+    fetch: Callable[[str], None] | None,
+) -> ModelPackage:
+    """`load_to_decide`, but what is not in the store is put there by ``fetch``, if that is given.
+
+    Raises:
+        RegistryUnavailable: it could not be fetched now.
+    """
+    try:
+        return load_to_decide(settings, records, store, version)
+    except PackageNotFound:
+        if fetch is None:
+            raise
+    fetch(version)
+    return load_to_decide(settings, records, store, version)
+
+
 def signers(
     settings: Settings, records: Records | None, store: Store, version: str, package_sha256: str
 ) -> dict[str, str]:
@@ -368,7 +389,7 @@ class ActivePackage:
         self.fault: str | None = None
         self._unread = False
         version = wanted_version(settings, audit, store)
-        self.current = self._load(version)
+        self.current = load_or_fetch(settings, audit, store, version, fetch)
         self._refused: tuple[str, str | None] | None = None
         self.challenge: Challenge | None = None
         self.canary: Canary | None = None
@@ -425,7 +446,7 @@ class ActivePackage:
         if wanted == self._refused and time.monotonic() < self._again:
             return
         try:
-            package = self._load(version)
+            package = load_or_fetch(self._settings, self._audit, self._store, version, self._fetch)
         except Exception as error:
             # Whatever loading or trying it came to, the one before goes on deciding, and the
             # thread that looks goes on looking.
@@ -468,16 +489,6 @@ class ActivePackage:
                 challenge.share,
             )
 
-    def _load(self, version: str) -> ModelPackage:
-        """A package, checked; fetched first where it is not here and may be elsewhere."""
-        try:
-            return load_to_decide(self._settings, self._audit, self._store, version)
-        except PackageNotFound:
-            if self._fetch is None:
-                raise
-        self._fetch(version)
-        return load_to_decide(self._settings, self._audit, self._store, version)
-
     def _load_canary(self, challenge: Challenge) -> None:
         """Have the challenger decide; what hinders it is told once, and tried again now and then.
 
@@ -492,7 +503,7 @@ class ActivePackage:
             return
         self.canary = None
         try:
-            package = self._load(version)
+            package = load_or_fetch(self._settings, self._audit, self._store, version, self._fetch)
         except CreditRiskError as error:
             self._canary_again = time.monotonic() + self._settings.registry_poll_seconds
             if self._unable != (challenge.id, str(error)):

@@ -13,6 +13,7 @@ undone when it is back, and neither is anything else: what was said last holds, 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import threading
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from credit_risk.audit.records import AuditLog, Record, RecordKind
+    from credit_risk.package import ModelPackage
     from credit_risk.serving.registry import Registered, Registry
     from credit_risk.serving.store import Store
     from credit_risk.settings import Settings
@@ -69,7 +71,7 @@ class Follower:
         audit: AuditLog,
         store: Store,
         asked: Registry,
-        observer: FollowerObserver,
+        observer: FollowerObserver | None = None,
     ) -> None:
         self._settings = settings
         self._audit = audit
@@ -81,11 +83,6 @@ class Follower:
         self._lock: TextIO | None = None
         self._refused: dict[str, Registered] = {}
         self._told: dict[str, str] = {}
-
-    def begin(self) -> None:
-        """Look once, before it is asked which package decides; unless another process does."""
-        if self._leads():
-            self.look()
 
     def start(self) -> None:
         """Look again and again until `close`, in a thread."""
@@ -110,7 +107,8 @@ class Follower:
                 self._told[alias] = fault
             elif fault is None and self._told.pop(alias, None) is not None:
                 logger.info("alias %s is followed again", alias)
-            self._observer.registry_asked(self._settings.portfolio, alias, outcome)
+            if self._observer is not None:
+                self._observer.registry_asked(self._settings.portfolio, alias, outcome)
 
     def _tried(self, alias: str, follow: Follow) -> tuple[Outcome, str | None]:
         """What a look comes to, and what stood in the way, if something did."""
@@ -226,6 +224,26 @@ class Follower:
             except Exception:
                 # What nobody foresaw is no reason not to look again.
                 logger.exception("the registry could not be followed")
+
+
+def package_to_serve(settings: Settings, audit: AuditLog, store: Store) -> ModelPackage:
+    """What a server is to decide with that starts now, after a look at the registry if it has one.
+
+    Raises:
+        PackageNotFound, PackageInvalid, ExplanationFailed, KeysInvalid, RecordingFailed: see
+            `activation.wanted_version` and `activation.load_to_decide`.
+        RegistryUnavailable: its package is not here, and the registry does not answer.
+    """
+    with contextlib.ExitStack() as opened:
+        asked = registry.connect(settings)
+        fetch = None
+        if asked is not None:
+            opened.callback(asked.close)
+            fetch = partial(registry.fetch_version, asked, store, settings)
+            if settings.model_version is None:
+                Follower(settings, audit, store, asked).look()
+        version = activation.wanted_version(settings, audit, store)
+        return activation.load_or_fetch(settings, audit, store, version, fetch)
 
 
 def _where(named: Registered, alias: str) -> dict[str, str]:

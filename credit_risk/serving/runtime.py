@@ -82,7 +82,6 @@ class Runtime:
             if settings.model_version is None:
                 self._follower = Follower(settings, self._audit, store, models, metrics)
                 metrics.registry_expected(settings.portfolio, ALIASES, get_args(Outcome))
-                self._follower.begin()
         self._active = ActivePackage(settings, self._audit, store, metrics, fetch)
         # Before anything is decided: decisions name the environment whose listing it holds.
         self._audit.append([start_record(self._active.current)]).result()

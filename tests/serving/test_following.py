@@ -15,7 +15,7 @@ from credit_risk.errors import PackageInvalid, PackageNotFound, RegistryUnavaila
 from credit_risk.manifest import read_manifest
 from credit_risk.serving import activation, challenging, registry
 from credit_risk.serving.activation import ActivePackage, activate, rollback, wanted_version
-from credit_risk.serving.following import ALIASES, Follower, Outcome
+from credit_risk.serving.following import ALIASES, Follower, Outcome, package_to_serve
 from credit_risk.serving.registry import CHALLENGER, CHAMPION
 from credit_risk.serving.store import DEFAULT, Store
 from credit_risk.settings import Settings
@@ -386,13 +386,13 @@ def test_one_process_of_a_server_looks_and_another_takes_over(place: Place) -> N
     """When the first is gone, without anybody telling it."""
     leading, waiting = place.follower(), place.follower()
     place.move(place.b)
-    leading.begin()
-    assert place.observer.of(CHAMPION) == ["followed"]
-    waiting.begin()
+    leading.start()
+    until(lambda: "followed" in place.observer.of(CHAMPION))
     waiting.start()
     leading.close()
+    looks = len(place.observer.outcomes)
 
-    until(lambda: len(place.observer.of(CHAMPION)) > 1)
+    until(lambda: len(place.observer.outcomes) > looks)
 
     waiting.close()
     assert "registry" not in [thread.name for thread in threading.enumerate()]
@@ -418,6 +418,42 @@ def test_whatever_happens_it_goes_on_looking(
     follower.close()
 
     assert "the registry could not be followed" in caplog.text
+
+
+# What a server starts with
+
+
+def test_a_server_starts_with_the_registrys_champion(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is followed before it is asked what decides; a pinned version is only fetched."""
+    monkeypatch.setattr(registry, "connect", lambda _: place.mlflow.client())
+    place.move(place.b)
+
+    assert package_to_serve(place.settings, place.log, place.store).version == place.b
+    assert place.last()["registry"]["version"] == "2"
+
+    pinned = place.node("pinned").model_copy(update={"model_version": place.c})
+    assert package_to_serve(pinned, place.log, Store(pinned)).version == place.c
+    assert place.log.count(kind="activation") == 1
+
+
+def test_a_server_starts_without_the_registry(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what is on record and its copy; before that, with the shipped default."""
+    monkeypatch.setattr(registry, "connect", lambda _: place.mlflow.client())
+    place.move(place.b)
+    place.mlflow.fault = registries.failing
+    assert package_to_serve(place.settings, place.log, place.store).version == place.a
+    place.mlflow.fault = None
+    place.follower().look()
+
+    place.mlflow.fault = registries.failing
+    assert package_to_serve(place.settings, place.log, place.store).version == place.b
+    fresh = place.node("fresh")
+    with pytest.raises(RegistryUnavailable, match=f"package {place.b} is not installed here, and"):
+        package_to_serve(fresh, place.log, Store(fresh))
 
 
 # What a server does that lacks a package
