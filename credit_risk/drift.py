@@ -32,7 +32,7 @@ import numpy as np
 
 from credit_risk import significance, stability
 from credit_risk.documents import Document
-from credit_risk.errors import EvidenceInvalid
+from credit_risk.errors import CountsOutdated, EvidenceInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -283,7 +283,10 @@ class Reference:
         except (zlib.error, ValueError) as error:
             raise EvidenceInvalid("stored counts of applicants cannot be read") from error
         if content[:_DIGEST_BYTES] != self.grid or len(cells) != self._size:
-            raise EvidenceInvalid("stored counts of applicants are not of this model's profile")
+            raise CountsOutdated(
+                "stored counts of applicants are not on the grid of this model's profile: "
+                "`python -m monitoring run --recount` counts them anew"
+            )
         return Counts(self.grid, cells.astype(np.int64))
 
     def scores(self, counts: Counts) -> tuple[Floats, Ints]:

@@ -195,6 +195,10 @@ class RecordNotFound(NotFound):
     """No record has the id asked for, or nothing was recorded yet."""
 
 
+class CountsOutdated(EvidenceInvalid):
+    """Applicants were counted by another program, or against another profile: count them anew."""
+
+
 class CheckNotFound(RecordNotFound):
     """The portfolio has no such check of whether to retrain."""
 

@@ -171,7 +171,7 @@ def test_counts_of_another_profile_are_neither_added_nor_read() -> None:
         REFERENCE.empty + other.empty
     with pytest.raises(ValueError, match="different references"):
         REFERENCE.compare(other.empty)
-    with pytest.raises(EvidenceInvalid, match="not of this model's"):
+    with pytest.raises(EvidenceInvalid, match="not on the grid of this model's"):
         REFERENCE.read(stored)
 
 
@@ -186,7 +186,7 @@ def test_counts_of_another_number_of_cells_are_refused() -> None:
     """Even where its first bytes are right."""
     short = Counts(REFERENCE.grid, REFERENCE.empty.cells[:-1])
 
-    with pytest.raises(EvidenceInvalid, match="not of this model's"):
+    with pytest.raises(EvidenceInvalid, match="not on the grid of this model's"):
         REFERENCE.read(short.to_bytes())
 
 

@@ -14,7 +14,7 @@ from credit_risk.audit import keys
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.canary import Canary
 from credit_risk.challenges import Challenge
-from credit_risk.errors import Conflict, MonitoringFailed, Overloaded
+from credit_risk.errors import Conflict, CountsOutdated, MonitoringFailed, Overloaded
 from credit_risk.serving import monitor
 from monitoring import multivariate
 from monitoring.multivariate import Multivariate
@@ -266,6 +266,16 @@ def test_an_analyst_that_gives_no_answer_is_to_be_asked_again(
 
     problem(response, 503, slug)
     assert response.headers["retry-after"]
+
+
+def test_counts_of_another_program_are_no_broken_evidence(server: Served) -> None:
+    """They are to be counted anew, by who runs it; nobody is told that records were altered."""
+    server.analyst.fault = CountsOutdated("counted by another")
+    try:
+        document = problem(server.post("/monitor/drift", {"window": "7d"}), 503, "not-worked-out")
+    finally:
+        server.analyst.fault = None
+    assert "counted anew" in document["detail"]
 
 
 # Performance
