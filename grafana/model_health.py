@@ -242,6 +242,7 @@ def _challenger() -> list[panels.Visual]:
             colours={"same": panels.GOOD, "failed": panels.BAD},
             width=12,
         ),
+        *_contest(),
         lines(
             "Decided by the challenger",
             "Applications a second that the challenger was to decide about: those it did, and "
@@ -268,6 +269,95 @@ def _challenger() -> list[panels.Visual]:
             query(
                 increase("credit_shadow_process_failures_total{@portfolio}", "cause"), "{{cause}}"
             ),
+            width=12,
+        ),
+    ]
+
+
+def _contest() -> list[panels.Visual]:
+    """What the monitoring job says of both, on all that they were asked about."""
+
+    def of(figure: str, bound: str) -> str:
+        selected = f'figure="{figure}",bound="{bound}"'
+        return f"max(credit_monitor_challenger{{@watched,{selected}}})"
+
+    def one(title: str, about: str, unit: str, figure_name: str, decimals: int) -> panels.Visual:
+        found = query(of(figure_name, "value"), "now")
+        return figure(title, about, unit, found, decimals=decimals)
+
+    return [
+        one(
+            "Compared",
+            "Applications that both packages answered, as the monitoring job last found.",
+            "short",
+            "rows",
+            0,
+        ),
+        one("Same decision", "Share that both decide the same.", "percentunit", "agreement", 1),
+        one(
+            "Newly approved",
+            "Share that the challenger alone would approve.",
+            "percentunit",
+            "newly_approved",
+            2,
+        ),
+        one(
+            "No longer approved",
+            "Share that the champion alone approves.",
+            "percentunit",
+            "no_longer_approved",
+            2,
+        ),
+        one(
+            "Same first reason",
+            "Share with the same first reason, where both give reasons.",
+            "percentunit",
+            "same_first_reason",
+            1,
+        ),
+        one(
+            "Could not answer",
+            "Share of applications that the challenger failed to answer.",
+            "percentunit",
+            "failure_ratio",
+            2,
+        ),
+        one(
+            "PSI against the champion",
+            "Population stability index of the challenger's PDs in tenths of the champion's.",
+            "none",
+            "psi",
+            3,
+        ),
+        one(
+            "Processor time",
+            "Of an application, how many times the champion's, both timed on the same rows.",
+            "none",
+            "processor_time_ratio",
+            2,
+        ),
+        one(
+            "Approval ratios",
+            "How many times the champion's the challenger's approval-rate ratio is, of the group "
+            "and attribute where it is least.",
+            "none",
+            "approval_ratio_change",
+            2,
+        ),
+        listing(
+            "Challenger's figures less the champion's",
+            "Held against the same outcomes, with the bounds of the interval at 95 %; one that "
+            "holds 0 may be chance. Of the Brier score less is better.",
+            query('credit_monitor_challenger{@watched,figure=~".+_difference",bound="value"}', ""),
+            query('credit_monitor_challenger{@watched,figure=~".+_difference",bound="low"}', ""),
+            query('credit_monitor_challenger{@watched,figure=~".+_difference",bound="high"}', ""),
+            columns={
+                "figure": "figure",
+                "Value #A": "difference",
+                "Value #B": "low",
+                "Value #C": "high",
+            },
+            by="figure",
             width=12,
         ),
     ]

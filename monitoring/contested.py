@@ -52,8 +52,8 @@ def page(portfolio: str, found: Contest, made: datetime, window: str = "") -> st
     }
     judged = found.outcomes
     figures = [
-        (title, *(getattr(part, name) for part in parts))
-        for name, title in FIGURES.items()
+        (title, *(getattr(part, figure) for part in parts))
+        for figure, title in FIGURES.items()
         if None not in (parts := (judged.champion, judged.challenger, judged.differences))
     ]
     return (
@@ -77,11 +77,16 @@ def page(portfolio: str, found: Contest, made: datetime, window: str = "") -> st
 def write(folder: Path, portfolio: str, found: Contest, made: datetime, window: str = "") -> Path:
     """Write the report into a folder, replacing one that is there whole; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{portfolio}-{found.challenger}-beside-{found.champion}.html"
+    path = folder / name(portfolio, found)
     part = path.with_name(f".{path.name}.part")
     part.write_text(page(portfolio, found, made, window), encoding="utf-8")
     part.replace(path)
     return path
+
+
+def name(portfolio: str, found: Contest) -> str:
+    """The page's file."""
+    return f"{portfolio}-{found.challenger}-beside-{found.champion}.html"
 
 
 def tiles(found: Contest) -> list[tuple[str, str]]:

@@ -17,7 +17,9 @@ from monitoring.charts import FIGURES, compared
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from credit_risk.performance import Figures
+    from credit_risk.challenger import Contest
+    from credit_risk.fairness import Interval
+    from credit_risk.performance import Figure, Figures
     from monitoring.report import Monitored
 
 RETRAINING = {"NOT_NEEDED": 0, "WATCH": 1, "RECOMMENDED": 2}
@@ -127,6 +129,19 @@ class PerformanceMetrics:
         )
 
 
+class ContestMetrics:
+    """The challenger beside the package that decides."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.figure = Gauge(
+            "credit_monitor_challenger",
+            "What is known of the challenger beside the package that decides: a figure with the "
+            "bounds of its interval, if it has one (bound: value, low, high).",
+            [*_OF_PACKAGE, "figure", "bound"],
+            registry=registry,
+        )
+
+
 class JobMetrics:
     """The job's metrics, on the registry given (a fresh one in each test)."""
 
@@ -134,6 +149,7 @@ class JobMetrics:
         self.run = RunMetrics(registry)
         self.drift = DriftMetrics(registry)
         self.performance = PerformanceMetrics(registry)
+        self.contest = ContestMetrics(registry)
 
 
 class Told:
@@ -200,12 +216,25 @@ class Told:
             expected = None if outcomes.figures is None else outcomes.expected
             values += self._figures(package, "expected", expected)
         values += self._figures(package, "estimate", known.estimate)
+        values += self._contest(known.portfolio, known.contest)
         for fairness in known.fairness:
             ratios = [group.ratio.value for group in fairness.groups if group.ratio is not None]
             if ratios:
                 labels = (*package, fairness.attribute)
                 values.append(((performance.least_ratio, labels), min(ratios)))
         return values
+
+    def _contest(
+        self, portfolio: str, found: Contest | None
+    ) -> list[tuple[tuple[Gauge, tuple[str, ...]], float]]:
+        if found is None:
+            return []
+        gauge, package = self._metrics.contest.figure, (portfolio, found.challenger)
+        return [
+            ((gauge, (*package, name, bound)), value)
+            for name, bounds in contest_figures(found).items()
+            for bound, value in bounds.items()
+        ]
 
     def _figures(
         self, package: tuple[str, str], source: str, figures: Figures | None
@@ -218,3 +247,30 @@ class Told:
             for name in FIGURES
             for bound in ("value", "low", "high")
         ]
+
+
+def contest_figures(found: Contest) -> dict[str, dict[str, float]]:
+    """What there is to tell of a challenger: figures with the bounds that they have."""
+    told: dict[str, dict[str, float]] = {"rows": {"value": found.rows}}
+    differences = found.outcomes.differences
+    moved = ("newly_approved", "no_longer_approved", "newly_declined", "no_longer_declined")
+    worst = [one.worst for one in found.fairness if one.worst is not None]
+    with_bounds: dict[str, Interval | Figure | None] = {
+        "agreement": found.agreement,
+        **{name: None if (one := getattr(found, name)) is None else one.share for name in moved},
+        "same_first_reason": None if found.first_reasons is None else found.first_reasons.same,
+        "failure_ratio": found.challenger_failures.rate,
+        "approval_ratio_change": min(worst, key=lambda one: one.value, default=None),
+        **{
+            f"{name}_difference": None if differences is None else getattr(differences, name)
+            for name in ("auc", "ks", "brier", "calibration")
+        },
+    }
+    for name, one in with_bounds.items():
+        if one is not None:
+            told[name] = {bound: getattr(one, bound) for bound in ("value", "low", "high")}
+    if found.scores is not None:
+        told["psi"] = {"value": found.scores.psi}
+    if found.latency is not None:
+        told["processor_time_ratio"] = {"value": found.latency.ratio}
+    return told

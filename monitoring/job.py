@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
-from credit_risk import stability, windows
+from credit_risk import challenges, contests, stability, windows
 from credit_risk.audit.records import instant
 from credit_risk.audit.tables import GROUPS, HEAD
 from credit_risk.drift import LEAST_ROWS, Drift
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from credit_risk.audit.keys import Sealing
     from credit_risk.audit.log import SqlAuditLog, SqlRecords
+    from credit_risk.challenger import Contest
     from credit_risk.documents import Document
     from credit_risk.package import ModelPackage
     from credit_risk.retraining import MonitoringPolicy
@@ -173,6 +174,9 @@ def _look(
         keep(f"fairness:{attribute}", past, body)
         for attribute, body in _groups(log, oversight, portfolio.groups, past)
     ]
+    contest = _contest(log, portfolio, package, past)
+    if contest is not None:
+        keep("challenger", past, contest.model_dump(mode="json"))
     log.append((), alongside=results.keep(found)).result()
     titles = {spec.name: spec.title for spec in package.schema.fields}
     return Monitored(
@@ -189,7 +193,22 @@ def _look(
         performance=_read(Performance, performance),
         fairness=[_read(Fairness, body) for body in fairness],
         check=_read(Check, checked),
+        contest=contest,
     )
+
+
+def _contest(
+    log: SqlRecords, portfolio: Portfolio, package: ModelPackage, window: Window
+) -> Contest | None:
+    """The challenger in force beside the package that decides, if anything is known of both."""
+    if package.version != portfolio.deciding:
+        return None
+    challenge = challenges.in_force(log, portfolio.name)
+    other = None if challenge is None else portfolio.look(challenge.version)
+    if other is None or other.version == package.version:
+        return None
+    found = contests.contest(log, package, other, window=window, groups_sealing=portfolio.groups)
+    return found if found.rows or found.challenger_failures.failed else None
 
 
 def _days(

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from monitoring import charts
+from monitoring import charts, contested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from credit_risk.challenger import Contest
     from credit_risk.drift import Drift
     from credit_risk.fairness import Fairness
     from credit_risk.performance import Figures, Performance
@@ -39,6 +40,7 @@ class Monitored:
 
     ``days`` are those on which it decided, in order; ``window`` is the drift of the last ones,
     together, which were ``window_days``, and ``together`` that of fields with each other.
+    ``contest`` is the challenger beside it, if there is one.
     ``estimate`` is what PDs let expect of the applicants of that window. Names are for people:
     ``titles`` of fields.
     """
@@ -56,6 +58,7 @@ class Monitored:
     performance: Performance | None
     fairness: Sequence[Fairness]
     check: Check
+    contest: Contest | None = None
 
     @property
     def name(self) -> str:
@@ -88,8 +91,14 @@ def write(folder: Path, pages: Sequence[Monitored]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for known in pages:
         _replace(folder / known.name, page(known))
+        if known.contest is not None:
+            contested.write(folder, known.portfolio, known.contest, known.made)
     template = _environment().get_template("reports.html.j2")
-    _replace(folder / INDEX, template.render(pages=pages, headlines=HEADLINES))
+    rows = [
+        (known, None if known.contest is None else contested.name(known.portfolio, known.contest))
+        for known in pages
+    ]
+    _replace(folder / INDEX, template.render(rows=rows, headlines=HEADLINES))
     return folder / INDEX
 
 

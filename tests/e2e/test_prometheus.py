@@ -211,7 +211,7 @@ def challenged(serving: RunningServer, folder: Path) -> None:
     files["card.md"] += b"\n"
     made = package.write(folder / "challenger", PORTFOLIO, files)
     version = Store(Settings(state_dir=Path(serving.environment["STATE_DIR"]))).add(made)
-    told = serving.command("challenge", version, "--share", "0.1")
+    told = serving.command("challenge", version, "--share", "0.05")
     assert told.returncode == 0, told.stderr
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from credit_risk import fairness, model, performance, retraining
+from credit_risk import challenger, fairness, model, performance, retraining
+from credit_risk.challenger import CutOffs, Grouped, Known, Pairs, Side
 from credit_risk.drift import Counts, Reference
 from credit_risk.retraining import Evidence, Limit, Limits, MonitoringPolicy
 from monitoring.charts import Day
@@ -18,6 +19,7 @@ from monitoring.report import Monitored
 from tests import toys
 
 if TYPE_CHECKING:
+    from credit_risk.challenger import Contest
     from credit_risk.fairness import Fairness
     from credit_risk.performance import Performance
 
@@ -134,3 +136,32 @@ def nothing() -> Monitored:
             MonitoringPolicy(portfolio=toys.NAME, version="1", limits=Limits()), Evidence()
         ),
     )
+
+
+def side(pds: np.ndarray, seconds: float) -> Side:
+    """A side with reasons for whom it does not approve."""
+    decisions = np.searchsorted([0.2, 0.4], pds, side="right")
+    return Side(
+        pds=pds,
+        decisions=decisions.astype(np.int64),
+        bands=np.searchsorted([0.1, 0.2, 0.4], pds, side="right").astype(np.int64),
+        reasons=np.where(decisions == 0, "", np.where(pds > 0.3, "INCOME_LEVEL", "AGE")),
+        seconds=np.full(len(pds), seconds),
+    )
+
+
+@cache
+def contest() -> Contest:
+    """A challenger of which everything is known."""
+    rows = 1_000
+    generator = np.random.default_rng(2)
+    one = generator.beta(1, 3, rows)
+    other = np.clip(one + generator.normal(0, 0.05, rows), 0.001, 0.999)
+    canary = np.arange(rows) < 100
+    errors = {"ExplanationFailed": 3}
+    pairs = Pairs(side(one, 0.001), side(other, 0.002), canary, {}, errors, 1_234)
+    known = Known(pairs, (generator.random(rows) < one).astype(np.int64))
+    codes = generator.integers(0, 2, rows).astype(np.int64)
+    grouped = [Grouped("region", pairs, codes, ["<north>", "south"])]
+    cut_offs = CutOffs(0.4, 0.4)
+    return challenger.compare("a" * 12, "b" * 12, pairs, cut_offs, known=known, grouped=grouped)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from credit_risk import challenger
-from credit_risk.challenger import CutOffs, Grouped, Known, Pairs, Side
+from credit_risk.challenger import CutOffs, Pairs
 from monitoring import contested
+from tests.monitoring import monitored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,41 +20,18 @@ if TYPE_CHECKING:
     from credit_risk.challenger import Contest
 
 MADE = datetime(2026, 11, 22, 14, 30, tzinfo=UTC)
-ROWS = 1_000
-
-
-def side(pds: np.ndarray, seconds: float) -> Side:
-    """A side with reasons for whom it does not approve."""
-    decisions = np.searchsorted([0.2, 0.4], pds, side="right")
-    return Side(
-        pds=pds,
-        decisions=decisions.astype(np.int64),
-        bands=np.searchsorted([0.1, 0.2, 0.4], pds, side="right").astype(np.int64),
-        reasons=np.where(decisions == 0, "", np.where(pds > 0.3, "INCOME_LEVEL", "AGE")),
-        seconds=np.full(len(pds), seconds),
-    )
 
 
 @pytest.fixture(scope="module")
 def found() -> Contest:
     """Everything that there may be to say."""
-    generator = np.random.default_rng(2)
-    one = generator.beta(1, 3, ROWS)
-    other = np.clip(one + generator.normal(0, 0.05, ROWS), 0.001, 0.999)
-    canary = np.arange(ROWS) < 100
-    errors = {"ExplanationFailed": 3}
-    pairs = Pairs(side(one, 0.001), side(other, 0.002), canary, {}, errors, 1_234)
-    known = Known(pairs, (generator.random(ROWS) < one).astype(np.int64))
-    codes = generator.integers(0, 2, ROWS).astype(np.int64)
-    grouped = [Grouped("region", pairs, codes, ["<north>", "south"])]
-    cut_offs = CutOffs(0.4, 0.4)
-    return challenger.compare("a" * 12, "b" * 12, pairs, cut_offs, known=known, grouped=grouped)
+    return monitored.contest()
 
 
 @pytest.fixture(scope="module")
 def empty() -> Contest:
     """Nothing was asked yet."""
-    nobody = side(np.empty(0), 0.0)
+    nobody = monitored.side(np.empty(0), 0.0)
     pairs = Pairs(nobody, nobody, np.zeros(0, dtype=np.bool_))
     return challenger.compare("a" * 12, "b" * 12, pairs, CutOffs(0.4, 0.4))
 

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from monitoring.charts import FIGURES
-from monitoring.gauges import RETRAINING, JobMetrics, Told
+from monitoring.gauges import RETRAINING, JobMetrics, Told, contest_figures
 from tests.monitoring import monitored
 
 NAME = monitored.everything().portfolio
@@ -72,6 +72,29 @@ def test_what_was_found_is_told(registry: CollectorRegistry, told: Told) -> None
     assert values(registry, "credit_monitor_run_seconds") == {(): 1.5}
     (done,) = values(registry, "credit_monitor_done_timestamp_seconds").values()
     assert time.time() - done >= 0
+
+
+def test_what_is_known_of_a_challenger_is_told_by_its_version(
+    registry: CollectorRegistry, told: Told
+) -> None:
+    """Figures with the bounds that they have; of none that was not asked, how many it was."""
+    known, found = monitored.everything(), monitored.contest()
+    told.done(NAME, [replace(known, contest=found)], 1.0)
+
+    values_of = values(registry, "credit_monitor_challenger")
+    assert values_of["rows", "value"] == found.rows
+    assert found.agreement is not None
+    assert values_of["agreement", "low"] == found.agreement.low
+    assert found.outcomes.differences is not None
+    assert values_of["auc_difference", "high"] == found.outcomes.differences.auc.high
+    assert ("psi", "value") in values_of
+    assert ("psi", "low") not in values_of
+    assert {name for name, _ in values_of} >= {"processor_time_ratio", "approval_ratio_change"}
+    nothing = found.model_copy(update={"rows": 0})
+    for name in ("agreement", "scores", "latency", "first_reasons"):
+        nothing = nothing.model_copy(update={name: None})
+    assert contest_figures(nothing)["rows"] == {"value": 0}
+    assert "psi" not in contest_figures(nothing)
 
 
 def test_what_is_not_known_is_not_told(registry: CollectorRegistry, told: Told) -> None:

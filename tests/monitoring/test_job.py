@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from credit_risk import groups, outcomes, windows
+from credit_risk import groups, outcomes, shadowing, windows
 from credit_risk.audit.keys import KEY_BYTES, Sealing
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.audit.records import instant
 from credit_risk.audit.tables import MONITORING_RESULTS
+from credit_risk.challenges import challenge_record, in_force
 from credit_risk.decisions import Call, new_id
 from credit_risk.groups import Member
 from credit_risk.oversight import Oversight
 from credit_risk.retraining import Limit, Limits, MonitoringPolicy
+from credit_risk.shadowing import Said
 from credit_risk.windows import HOUR, Batch, Window
-from monitoring import job, report, results
+from monitoring import contested, job, report, results
 from monitoring.job import DAY, Portfolio
 from tests import toys
 from tests.recorded import NOON, decided
@@ -268,6 +270,41 @@ def test_the_package_that_decides_is_first_and_one_that_is_gone_is_left_out(
     present = sorted({watched.package.version, last})
     assert names(last, both.get) == sorted(present, key=lambda name: name != last)
     assert names(None, both.get) == present
+
+
+def test_the_challenger_in_force_is_compared_with_the_package_that_decides(
+    watched: Watched, linear_package: ModelPackage, tmp_path: Path
+) -> None:
+    """Once it was asked about something; on record, and on a page of its own."""
+    both = {p.version: p for p in (watched.package, linear_package)}
+    watched.portfolio = replace(watched.portfolio, look=both.get)
+    watched.log.append([challenge_record(toys.NAME, linear_package, None, 0.0)]).result()
+    challenge = in_force(watched.log, toys.NAME)
+    assert challenge is not None
+    watched.decide(1)
+    (known,) = watched.run()
+    assert known.contest is None
+
+    def shadow(connection: sa.Connection) -> None:
+        state = shadowing.take(connection, challenge, "one", NOW)
+        assert state is not None
+        chunk = shadowing.read(watched.log, toys.NAME, state.sequence)
+        said = [
+            (made, Said(linear_package.version, 0.3, "REVIEW", "HIGH")) for made in chunk.decisions
+        ]
+        shadowing.keep(connection, state, said, chunk.upto, NOW)
+
+    watched.log.append((), alongside=shadow).result()
+    (known,) = watched.run()
+    assert known.contest is not None
+    assert (known.contest.rows, known.contest.challenger) == (ROWS, linear_package.version)
+    assert known.contest.from_to["APPROVE"]["REVIEW"] > 0
+    (body,) = [row["body"] for row in watched.results() if row["kind"] == "challenger"]
+    assert json.loads(body)["rows"] == ROWS
+    index = report.write(tmp_path / "pages", [known]).read_text(encoding="utf-8")
+    page = contested.name(toys.NAME, known.contest)
+    assert f'href="{page}"' in index
+    assert (tmp_path / "pages" / page).is_file()
 
 
 def test_of_a_package_that_could_not_be_counted_by_nothing_is_compared(watched: Watched) -> None:
