@@ -55,6 +55,7 @@ def test_every_setting_is_shown_with_a_variable_that_sets_it(
         "signing_key": "made-up",
         "signing_key_file": "/srv/signing-key",
         "approvers_file": "/srv/approvers.yaml",
+        "registry_uri": "http://registry.example:5000",
     }
     assert set(before) == set(other) == set(Settings.model_fields)
     for name, value in other.items():
