@@ -101,6 +101,10 @@ def test_what_is_signed_says_all_that_it_is_about() -> None:
             id="no base64",
         ),
         pytest.param(
+            lambda: approval(ADA, "ada", SHA256).model_copy(update={"signature": "é" * 88}),
+            id="no ASCII",
+        ),
+        pytest.param(
             lambda: approval(ADA, "ada", SHA256).model_copy(update={"statement": "{}"}),
             id="no statement",
         ),
