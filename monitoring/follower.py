@@ -98,7 +98,10 @@ class Idle(NamedTuple):
 
 def main(descriptor: int) -> None:
     """Do what comes through an open socket, until it is closed; of the process itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; whoever started this has the say
+    # A terminal's, or a service manager's to all of a server: whoever started this has the say, and
+    # is not to take for the challenger's crash that the server stops.
+    for told in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(told, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     with Connection(descriptor) as line, ThreadPoolExecutor(1) as database:
         database.submit(int).result()  # begins the thread, before this one gives way

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -156,6 +157,12 @@ def test_a_real_process_asks_the_challenger_and_gives_way(place: Place) -> None:
         assert connection.execute(sa.select(sa.func.count()).select_from(SHADOW)).scalar() == 30
     place.look()
     assert place.observer.behind == Behind(0, 0.0)
+
+    # As a service manager tells all of a server to stop: that is no crash of the challenger.
+    os.kill(process, signal.SIGTERM)
+    place.log.append(decided(place.trees, toys.applications(1))).result()
+    place.until(lambda: sum(place.observer.numbers.values()) == 31)
+    assert (place.shadow.process, place.observer.ends) == (process, [])
 
     place.champion = place.linear.version
     place.look()
