@@ -25,6 +25,7 @@ from credit_risk.canary import Canary
 from credit_risk.errors import (
     Conflict,
     CreditRiskError,
+    EvidenceInvalid,
     PackageInvalid,
     PackageNotFound,
     RecordingFailed,
@@ -188,6 +189,8 @@ def activate(
 ) -> Record:
     """Check a package and make it the one that decides; returns the durable record of it.
 
+    If it was the challenger, its challenge ends with that.
+
     Args:
         settings: whose portfolio it is.
         audit: where it is recorded.
@@ -209,8 +212,22 @@ def activate(
     package = load_to_decide(settings, audit, store, version)
     body = {**_signatures(package.signed_by), **(besides or {})}
     record = _activation(settings, audit, store, package, action, body)
-    audit.append([*together, record], alongside=alongside).result()
+    ended = _challenge_ended(audit, settings.portfolio, version)
+    audit.append([*together, *ended, record], alongside=alongside).result()
     return record
+
+
+def _challenge_ended(audit: AuditLog, portfolio: str, version: str) -> list[Record]:
+    """The end of the challenge by a package that is going to decide, if it is the challenger.
+
+    Else whoever rolls back from it would have it decide about its share of applicants again.
+    """
+    challenge = None
+    with suppress(EvidenceInvalid):  # verification names it; it keeps nobody from rolling back
+        challenge = challenges.in_force(audit, portfolio)
+    if challenge is None or challenge.version != version:
+        return []
+    return [challenges.challenge_record(portfolio, None, challenge, 0.0)]
 
 
 def _check_unpinned(settings: Settings) -> None:
@@ -322,12 +339,14 @@ def rollback(settings: Settings, audit: AuditLog, store: Store) -> Record:
             ``MODEL_VERSION`` pins a version.
         KeysInvalid: the file of approvers is wrong.
         RecordingFailed: it could not be recorded, so it did not happen.
+        EvidenceInvalid: an activation is not as it was written.
     """
     _check_unpinned(settings)
     package = store.verified(settings.portfolio, previous_version(settings, audit))
     by = check_signed(settings, audit, store, package.version, package.digest)
     record = _activation(settings, audit, store, package, "rollback", _signatures(by))
-    audit.append([record]).result()
+    ended = _challenge_ended(audit, settings.portfolio, package.version)
+    audit.append([*ended, record]).result()
     return record
 
 

@@ -17,7 +17,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from credit_risk import (
-    challenges,
     contests,
     documents,
     environment,
@@ -173,8 +172,6 @@ def promote(
 ) -> tuple[Record, Record | None]:
     """Have a candidate decide that passed and was approved; put on record what it came to.
 
-    If it was the challenger, its challenge ends with that.
-
     Returns:
         The record of the promotion, and that of the activation if it came to one.
 
@@ -188,10 +185,6 @@ def promote(
     if examined.outcome != "PROMOTED":
         audit.append([record]).result()
         return record, None
-    together = [record]
-    challenge = challenges.in_force(audit, name)
-    if challenge is not None and challenge.version == examined.candidate:
-        together.append(challenges.challenge_record(name, None, challenge, 0.0))
     activated = activation.activate(
         settings,
         audit,
@@ -199,7 +192,7 @@ def promote(
         examined.candidate,
         action="promote",
         besides={"promotion": record.id},
-        together=together,
+        together=[record],
         alongside=partial(activation.nothing_since, name, examined.seen),
     )
     return record, activated

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from credit_risk import approvals, scoring
+from credit_risk import approvals, challenges, scoring
 from credit_risk.audit.keys import key_id
 from credit_risk.audit.log import SqlAuditLog
+from credit_risk.challenges import challenge_record
 from credit_risk.decisions import new_id
 from credit_risk.errors import EvidenceInvalid, PackageInvalid, PackageNotFound, RecordingFailed
 from credit_risk.serving import activation
@@ -447,6 +448,29 @@ def test_two_rollbacks_go_back_two_versions(place: Place) -> None:
     with pytest.raises(PackageNotFound, match="there is no version to go back to"):
         place.rollback()
     assert place.wanted() == place.a
+
+
+def test_who_was_activated_challenges_no_longer_also_after_a_rollback(place: Place) -> None:
+    """In the same moment; nor does who is rolled back to. Another's challenge goes on."""
+    challenge(place.settings, place.log, place.store, place.b, share=0.1)
+    challenge(place.settings, place.log, place.store, place.c, share=0.1)
+    place.activate(place.b)
+    assert challenges.in_force(place.log, toys.NAME) is not None
+    place.activate(place.c)
+    assert challenges.in_force(place.log, toys.NAME) is None
+
+    challenge(place.settings, place.log, place.store, place.b, share=0.1)
+    place.rollback()
+    assert challenges.in_force(place.log, toys.NAME) is None
+    assert place.active().canary is None
+
+
+def test_a_challenge_that_does_not_say_whose_keeps_nobody_from_rolling_back(place: Place) -> None:
+    """Verification names such a record."""
+    place.activate(place.b)
+    place.log.append([replace(challenge_record(toys.NAME, None, None, 0.0), body={})]).result()
+
+    assert place.rollback() == place.a
 
 
 def test_an_activation_that_changed_nothing_is_not_gone_back_from(place: Place) -> None:
