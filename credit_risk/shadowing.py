@@ -11,6 +11,7 @@ Nothing here touches the chain, so that no decision waits for it but for SQLite'
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pydantic_core
@@ -30,8 +31,9 @@ LEASE = 15_000_000
 """Microseconds that others leave a challenger alone which nobody has heard of."""
 FAILURES_MOST = 10
 """So often the process of one challenge may end by itself; then it is given up."""
-AT_ONCE = 512
-"""Decisions read and written at a time, whose places may be `_PLACES` apart."""
+AT_ONCE = 256
+"""Decisions read and written at a time, whose places may be `_PLACES` apart: others wait for
+SQLite's lock meanwhile."""
 _PLACES = 4_096
 
 Cause = Literal["crashed", "hung", "memory", "package"]
@@ -231,7 +233,7 @@ def keep(
         erased = set(connection.execute(_ERASED, within).scalars())
         rows = [_row(before.portfolio, made, one) for made, one in said if made.id not in erased]
         if rows:
-            connection.execute(sa.insert(SHADOW), rows)
+            connection.exec_driver_sql(_insert(connection.dialect), rows)
     after = before._replace(sequence=upto, skipped=before.skipped + skipped, until=now + LEASE)
     # What ended the process before was lost within these places, and they are behind.
     if after.lost_last is not None and after.lost_last <= upto:
@@ -308,6 +310,13 @@ def _state(connection: sa.Connection, portfolio: str, *, lock: bool = False) -> 
     return None if row is None else State(*row)
 
 
+@cache
+def _insert(dialect: sa.Dialect) -> str:
+    """The statement in the driver's own words: others wait for SQLite's lock meanwhile."""
+    columns = [column.name for column in SHADOW.columns]
+    return str(sa.insert(SHADOW).compile(dialect=dialect, column_keys=columns))
+
+
 def _names(challenge: Challenge) -> tuple[str, str, str]:
     return challenge.portfolio, challenge.id, challenge.version
 
@@ -324,15 +333,8 @@ def _made(row: Any) -> Made | None:  # noqa: ANN401 - a row
     return Made(*made, row.sealed, row.data_key)
 
 
-def _row(portfolio: str, made: Made, said: Said) -> dict[str, Any]:
-    return {
-        "decision_id": made.id,
-        "portfolio": portfolio,
-        "decided_by": made.model_version,
-        "decided": made.time,
-        "made_pd": made.pd,
-        "made_decision": made.decision,
-        "made_band": made.band,
-        "made_reason": made.reason,
-        **said._asdict(),
-    }
+def _row(portfolio: str, made: Made, said: Said) -> tuple[str | int | float | None, ...]:
+    """A row of the table, in the order of its columns."""
+    by, *answer = said
+    decided = (made.model_version, made.time, made.pd, made.decision, made.band, made.reason)
+    return (made.id, by, portfolio, *decided, *answer)

@@ -181,9 +181,12 @@ class Shadow:
             self._look_again = min(self._look_again, self._not_before)
         elif self._running is None:
             theirs = found is not None and found.holder != self._holder and found.until > micros
-            if not theirs:
-                folders = self._contested.folders()
+            folders = {} if theirs else self._contested.folders()
+            if challenge.version in folders:
                 self._begin(Task(self._settings, challenge, champion, folders, self._holder), now)
+            elif not theirs:
+                # No fault of the challenger's: a server that has it may ask.
+                self._say(challenge, "its package is not installed here")
 
     def _run(self) -> None:
         failing = False

@@ -211,6 +211,25 @@ def test_another_worker_leaves_it_alone_while_somebody_is_at_it(
     assert place.shadow.process is not None
 
 
+def test_a_server_without_the_package_leaves_it_to_one_that_has_it(
+    place: Place,
+    fake: Callable[[str], None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That is no failure of the challenger's; once it is here, it is asked."""
+    fake("line.poll(None)")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(place, "folders", lambda: {place.trees.version: "here"})
+        place.look()
+        place.look()
+        assert place.shadow.process is None
+        assert caplog.text.count("not installed here") == 1
+        assert shadowing.state(place.log, toys.NAME) is None
+    place.look()
+    assert place.shadow.process is not None
+
+
 def release(log: SqlAuditLog) -> None:
     """Nobody was heard of for long."""
 
