@@ -15,6 +15,7 @@ from credit_risk.audit.log import SqlAuditLog
 from credit_risk.audit.tables import SHADOW
 from credit_risk.challenges import challenge_record, in_force
 from credit_risk.errors import Conflict, PackageInvalid, RecordingFailed
+from credit_risk.schema import Schema
 from credit_risk.shadowing import End
 from monitoring import follower
 from monitoring.follower import At, Follower, Idle, Kept, Packages, Task
@@ -177,14 +178,12 @@ def test_an_application_that_the_challenger_cannot_answer_spoils_no_other(place:
 def test_a_challenger_of_another_schema_is_asked_what_it_can_take(place: Place) -> None:
     """Of the others it is said that it cannot."""
     place.decide(place.trees, 12)
-    narrow = toys.schema().model_copy(
-        update={
-            "fields": tuple(
-                spec.model_copy(update={"maximum": 60}) if spec.name == "age" else spec
-                for spec in toys.schema().fields
-            )
-        }
-    )
+    # Parsed anew: a copy would keep what the toys' schema has made of itself.
+    document = toys.schema().model_dump()
+    for spec in document["fields"]:
+        if spec["name"] == "age":
+            spec["maximum"] = 60
+    narrow = Schema.model_validate(document)
 
     place.follower(schema=narrow).step()
 

@@ -113,7 +113,11 @@ def test_the_runbook_speaks_of_problems_settings_and_loggers_that_there_are() ->
     slugs = {slug for row in problems_named for slug in re.findall(r"`(.*?)`", row)}
     settings_named = re.findall(r"`CREDIT_RISK_(\w+)`", RUNBOOK)
     loggers = re.findall(r'logger="(.*?)"', RUNBOOK)
-    sources = [path.read_text("utf-8") for path in (ROOT / "credit_risk").rglob("*.py")]
+    sources = [
+        path.read_text("utf-8")
+        for package in ("credit_risk", "monitoring")
+        for path in (ROOT / package).rglob("*.py")
+    ]
 
     assert slugs
     assert slugs <= set(problems.KINDS)
