@@ -162,7 +162,7 @@ def _event(record: Record) -> Json:
             case "activation":
                 what, who = f"{body['action']}: decides instead of {body['from']}", body["by"]
             case "challenge" if body["to"] is None:
-                what, who = f"challenge of {body['from']} ends", body["by"]
+                what, who = f"challenge of {body['from'] or 'whoever it was'} ends", body["by"]
             case "challenge":
                 share = f"for {body['share']:.4g} of applicants" if body["share"] else "in shadow"
                 what, who = f"challenges, {share}", body["by"]

@@ -188,7 +188,7 @@ def _told(record: Record) -> str:
     body = record.body
     before = f" (before: {body['from']})" if body["from"] else ""
     if body["to"] is None:
-        said = f"{body['from']} challenges no longer"
+        said = f"{body['from'] or 'whoever it was'} challenges no longer"
     elif body["share"]:
         said = f"{body['to']} decides about {body['share']:.4g} of applicants{before}"
     else:

@@ -413,6 +413,7 @@ class ActivePackage:
         self.challenge: Challenge | None = None
         self.canary: Canary | None = None
         self._unable: tuple[str, str] | None = None
+        self._altered: str | None = None
         self._again = self._canary_again = 0.0
         observer.activated(self.current, None)
         self._look_for_challenge()
@@ -485,11 +486,17 @@ class ActivePackage:
         logger.info("%s decides from now on, %s no longer", package.version, before.version)
 
     def _look_for_challenge(self) -> None:
-        """Go by the challenge in force."""
+        """Go by the challenge in force, and by none where its record was altered."""
+        altered = None
         try:
             challenge = challenges.in_force(self._audit, self._settings.portfolio)
         except RecordingFailed:
             return  # as for activations, which tell of it
+        except EvidenceInvalid as error:
+            challenge, altered = None, str(error)
+            if altered != self._altered:
+                logger.error("nobody is known to challenge %s: %s", self.current.version, error)  # noqa: TRY400 - the error says it
+        self._altered = altered
         if challenge is None or not challenge.share or self._settings.model_version is not None:
             self.canary = None
         elif self.canary is None or self.canary.challenge != challenge:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from credit_risk import challenges
-from credit_risk.errors import PackageInvalid, PackageNotFound
+from credit_risk.errors import EvidenceInvalid, PackageInvalid, PackageNotFound
 from credit_risk.serving.activation import check_signed, load_checked, wanted_version
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def challenge(
             raise PackageInvalid(msg)
         check_schema(store.load(settings.portfolio, champion), package)
         check_signed(settings, audit, store, version, package.digest)
-    before = challenges.in_force(audit, settings.portfolio)
+    before = None
+    with suppress(EvidenceInvalid):  # this one takes its place, whatever it was
+        before = challenges.in_force(audit, settings.portfolio)
     record = challenges.challenge_record(settings.portfolio, package, before, share, registry)
     audit.append([record]).result()
     return record
@@ -68,13 +71,19 @@ def challenge(
 def end(settings: Settings, audit: AuditLog) -> Record:
     """End the challenge; returns the durable record of it.
 
+    Also one whose record was altered: it is nobody's then, and has no other end.
+
     Raises:
         PackageNotFound: there is none.
         RecordingFailed: the end could not be recorded, so the challenge goes on.
     """
-    before = challenges.in_force(audit, settings.portfolio)
-    if before is None:
-        raise PackageNotFound(f"portfolio {settings.portfolio}: there is no challenger")
+    try:
+        before = challenges.in_force(audit, settings.portfolio)
+    except EvidenceInvalid:
+        before = None
+    else:
+        if before is None:
+            raise PackageNotFound(f"portfolio {settings.portfolio}: there is no challenger")
     record = challenges.challenge_record(settings.portfolio, None, before, 0.0)
     audit.append([record]).result()
     return record

@@ -465,12 +465,35 @@ def test_who_was_activated_challenges_no_longer_also_after_a_rollback(place: Pla
     assert place.active().canary is None
 
 
-def test_a_challenge_that_does_not_say_whose_keeps_nobody_from_rolling_back(place: Place) -> None:
-    """Verification names such a record."""
+def test_a_challenge_that_does_not_say_whose_is_in_nobodys_way(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Verification names it. Servers start, decide with no challenger, and roll back; it ends."""
     place.activate(place.b)
-    place.log.append([replace(challenge_record(toys.NAME, None, None, 0.0), body={})]).result()
+    challenge(place.settings, place.log, place.store, place.c, share=0.1)
+    active = place.active()
+    altered = replace(challenge_record(toys.NAME, None, None, 0.0), body={})
+    place.log.append([altered]).result()
 
+    with caplog.at_level(logging.ERROR):
+        active.refresh()
+        active.refresh()
+    assert (active.canary, active.challenge, len(caplog.records)) == (None, None, 1)
+    assert altered.id in caplog.text
+    assert place.active().current.version == place.b
     assert place.rollback() == place.a
+    end(place.settings, place.log)
+    assert challenges.in_force(place.log, toys.NAME) is None
+
+
+def test_a_challenge_takes_the_place_of_one_that_does_not_say_whose(place: Place) -> None:
+    """Nothing of it is known that could go on."""
+    place.log.append([replace(challenge_record(toys.NAME, None, None, 0.0), body={})]).result()
+    challenge(place.settings, place.log, place.store, place.c)
+
+    found = challenges.in_force(place.log, toys.NAME)
+    assert found is not None
+    assert found.version == place.c
 
 
 def test_an_activation_that_changed_nothing_is_not_gone_back_from(place: Place) -> None:
