@@ -10,11 +10,24 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from credit_risk import package
 from credit_risk.errors import PackageNotFound, RegistryUnavailable
@@ -23,11 +36,17 @@ from credit_risk.serving.registry import CHALLENGER, CHAMPION, Registry
 from credit_risk.settings import PREFIX
 from loadtests import registry
 from tests import leases, toys
+from tests.e2e.conftest import RunningServer
+from tests.sealing import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
+SECONDS = 120.0
+"""Long enough on any machine."""
+SHADOWED = 200
+"""Applicants that a candidate has to have been asked about."""
 CLIENT = ROOT / ".tools" / "tracking"
 """MLflow's client, where `make install-tracking` puts it."""
 
@@ -35,6 +54,29 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(not CLIENT.is_dir(), reason="MLflow is not here: make test-registry"),
 ]
+
+
+FILES = {
+    "training.yaml": leases.TRAINING,
+    "validation.yaml": f"""\
+portfolio: {toys.NAME}
+version: '1'
+least_rows: 100
+least_of_each: 20
+limits: {{field_psi: {{}}, score_psi: {{}}, missing_rise: {{}}, default_rate: {{}}}}
+""",
+    "promotion.yaml": f"""\
+portfolio: {toys.NAME}
+version: 1.0.0
+approvals: 2
+criteria:
+  auc_loss: {{most: 0.2}}
+  additivity_error: {{most: 1.0e-6}}
+  shadow_rows: {{least: {SHADOWED}}}
+  shadow_failures: {{most: 0.0}}
+  agreement: {{least: 0.5}}
+""",
+}
 
 
 @dataclass
@@ -47,18 +89,52 @@ class Place:
 
     def __post_init__(self) -> None:
         portfolio = toys.write_portfolio(self.folder / "portfolios")
-        (portfolio / "training.yaml").write_text(leases.TRAINING, encoding="utf-8")
+        for name, text in FILES.items():
+            (portfolio / name).write_text(text, encoding="utf-8")
         (self.folder / "none").mkdir()
+        self._make_keys()
         self.settings = {
             "PORTFOLIO": toys.NAME,
-            "STATE_DIR": str(self.folder / "state"),
+            "CREDIT_RISK_STATE_DIR": str(self.folder / "state"),
             "CREDIT_RISK_PORTFOLIOS_DIR": str(self.folder / "portfolios"),
             "CREDIT_RISK_PACKAGES_DIR": str(self.folder / "none"),
             "CREDIT_RISK_REGISTRY_URI": self.stack.url,
+            "CREDIT_RISK_REGISTRY_POLL_SECONDS": "0.5",
+            "CREDIT_RISK_ENCRYPTION_KEYS": KEY,
+            "CREDIT_RISK_SIGNING_KEY_FILE": str(self.key("signing")),
+            "CREDIT_RISK_APPROVERS_FILE": str(self.folder / "approvers.yaml"),
         }
 
-    def run(self, *arguments: str, code: int = 0, **more: str) -> str:
-        """What a command prints that ends with that exit code."""
+    @property
+    def server(self) -> dict[str, str]:
+        """The same for a server, which has a state directory of its own."""
+        return {
+            name.removeprefix(PREFIX).lower(): value
+            for name, value in self.settings.items()
+            if name.startswith(PREFIX) and name != f"{PREFIX}STATE_DIR"
+        }
+
+    def key(self, name: str) -> Path:
+        """Somebody's private key."""
+        return self.folder / f"{name}.pem"
+
+    def _make_keys(self) -> None:
+        """Keys of two who may approve, and of what signs checkpoints."""
+        public = {}
+        for name in ("ada", "ben", "signing"):
+            made = Ed25519PrivateKey.generate()
+            private = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            self.key(name).write_bytes(private)
+            self.key(name).chmod(0o600)
+            public[name] = made.public_key().public_bytes(
+                Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+            )
+        approvers = {name: public[name].decode() for name in ("ada", "ben")}
+        text = json.dumps(approvers)
+        (self.folder / "approvers.yaml").write_text(text, encoding="utf-8")
+
+    def run(self, *arguments: str, code: int | None = 0, **more: str) -> str:
+        """What a command prints; it ends with that exit code, or fails in its own way if None."""
         done = subprocess.run(  # noqa: S603 - our own command
             [sys.executable, "-m", "credit_risk.cli", *arguments],
             env={
@@ -72,8 +148,8 @@ class Place:
             text=True,
             check=False,
         )
-        assert done.returncode == code, done.stderr
-        return done.stdout if code == 0 else done.stderr
+        assert done.returncode == code or (code is None and done.returncode), done.stderr
+        return done.stderr if code else done.stdout
 
     def read(self, *arguments: str) -> Any:  # noqa: ANN401 - any JSON
         """What a command prints as JSON, runs of training tracked."""
@@ -177,3 +253,169 @@ def test_what_cannot_be_tracked_is_told_before_anything_is_trained(place: Place)
 
     assert "MLflow does not answer, and nothing was begun (MLFLOW_TRACKING_URI" in said
     assert "secret" not in said
+
+
+# With a server
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another process does."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@dataclass
+class Traffic:
+    """Applicants who apply one after the other; ``answers`` are statuses and who decided."""
+
+    url: str
+    answers: list[tuple[int, str | None]] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def apply(self, number: int = 10) -> set[tuple[int, str | None]]:
+        """Some apply now; what they are answered."""
+        begun = len(self.answers)
+        with httpx.Client(base_url=self.url, timeout=SECONDS, trust_env=False) as client:
+            for application in toys.applications(number, seed=begun):
+                answer = client.post("/predict", json=application)
+                self.answers.append((answer.status_code, answer.json().get("model_version")))
+        return set(self.answers[begun:])
+
+    @contextlib.contextmanager
+    def going_on(self) -> Iterator[None]:
+        """They keep applying while the block runs."""
+        self._stop.clear()
+        thread = threading.Thread(target=self._go_on)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def _go_on(self) -> None:
+        while not self._stop.is_set():
+            self.apply()
+
+
+def test_whatever_of_the_registry_is_away_no_decision_fails(
+    place: Place, trained: list[dict[str, Any]], start: Callable[..., RunningServer]
+) -> None:
+    """MLflow, its S3 and its database, each while a server runs and when it starts.
+
+    The records lie elsewhere: without their database nothing is decided, registry or not.
+    """
+    one, two = (made["version"] for made in trained)
+    mine = {**place.server, "state_dir": str(place.folder / "mine")}
+    place.run("registry", "move", one)
+    running = start(portfolio=toys.NAME, **mine)
+    assert Traffic(running.url).apply() == {(200, one)}
+
+    for away, old, new in (
+        (place.stack.mlflow, one, two),
+        (place.stack.s3, two, one),
+        (place.stack.database, one, two),
+    ):
+        with away.stopped():
+            assert Traffic(running.url).apply() == {(200, old)}
+            assert running.stop() == 0
+            running = start(portfolio=toys.NAME, **mine)
+            assert Traffic(running.url).apply() == {(200, old)}
+        place.run("registry", "move", new)
+        until(partial(decided_by, running, new))
+
+    # Without a copy a server does not start: it decides by no other package.
+    fresh = {
+        "CREDIT_RISK_STATE_DIR": str(place.folder / "fresh"),
+        "CREDIT_RISK_DATABASE_URL": f"sqlite:///{place.folder / 'mine' / 'records.db'}",
+    }
+    with place.stack.s3.stopped():
+        said = place.run("serve", code=1, **fresh)
+        assert f"package {two} is not installed here, and the registry at" in said
+        assert Traffic(running.url).apply() == {(200, two)}
+    given = {name.removeprefix(PREFIX).lower(): value for name, value in fresh.items()}
+    another = start(portfolio=toys.NAME, **{**place.server, **given})
+    assert Traffic(another.url).apply() == {(200, two)}
+
+
+def decided_by(running: RunningServer, version: str) -> bool:
+    """Whether the next applicants are decided by that package; all of them are decided."""
+    answers = Traffic(running.url).apply(4)
+    assert {status for status, _ in answers} == {200}
+    return answers == {(200, version)}
+
+
+def test_a_models_whole_life(
+    place: Place, trained: list[dict[str, Any]], start: Callable[..., RunningServer]
+) -> None:
+    """Trained, registered, serving; a better one beside it, approved by two, promoted, undone.
+
+    Servers know of packages by the registry alone; records and registry are in PostgreSQL.
+    """
+    with place.stack.database.database() as name:
+        place.settings["CREDIT_RISK_DATABASE_URL"] = place.stack.database.url(name)
+        place.run("database", "upgrade")
+        half = trained[0]["version"]
+        place.run("registry", "move", half)
+
+        running = start(
+            portfolio=toys.NAME, **place.server, state_dir=str(place.folder / "decides")
+        )
+        traffic = Traffic(running.url)
+        with traffic.going_on():
+            whole = _retrained(place)
+            _shadowed(place, whole)
+            _approved(place, whole)
+            promoted = place.read("promote", whole)
+            until(lambda: traffic.answers[-1][1] == whole)
+            then = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+            place.run("rollback")
+            until(lambda: traffic.answers[-1][1] == half)
+
+        assert promoted["outcome"] == "PROMOTED"
+        assert {status for status, _ in traffic.answers} == {200}
+        changes = [new for old, new in pairwise(v for _, v in traffic.answers) if new != old]
+        assert changes[0] == whole
+        assert changes[-1] == half
+        shown = place.read("registry", "status")
+        assert [row["package"] for row in shown["versions"] if row["aliases"] == ["champion"]] == [
+            half
+        ]
+        decided = place.read("history", "--at", then)["decided"]
+        assert decided["model_version"] == whole
+        assert [given["approver"] for given in decided["approvals"]] == ["ada", "ben"]
+        assert decided["promotion"]["judgement"]["verdict"] == "PASSED"
+        assert running.stop() == 0
+
+
+def _retrained(place: Place) -> str:
+    """A candidate of all the data; it is registered as challenger."""
+    data = leases.write_labelled(place.folder / "all.csv", 1_200)
+    made = place.read("retrain", "--data", str(data), "--estimator", "xgboost")
+    version: str = made["candidate"]
+    shown = place.read("registry", "status")
+    (row,) = [row for row in shown["versions"] if row["package"] == version]
+    assert row["aliases"] == ["challenger"]
+    return version
+
+
+def _shadowed(place: Place, version: str) -> None:
+    """It is asked about as many applicants as the gate wants to see."""
+    until(lambda: place.read("challenger", version)["rows"] >= SHADOWED)
+
+    report = place.read("challenger", version)
+    assert report["challenger"] == version
+    assert report["agreement"]["value"] > 0.5
+
+
+def _approved(place: Place, version: str) -> None:
+    """By two; one of them cannot approve twice."""
+    ada, ben = str(place.key("ada")), str(place.key("ben"))
+    place.run("approve", version, "--key", ada)
+    again = place.run("approve", version, "--key", ada, code=1)
+    assert "ada" in again
+    lacking = json.loads(place.run("promote", version, "--json", code=None))
+    assert (lacking["outcome"], lacking["lacking"]) == ("UNAPPROVED", 1)
+    place.run("approve", version, "--key", ben)
