@@ -14,7 +14,7 @@ from rich.table import Table
 from credit_risk.cli.opening import chosen_portfolio, log_and_store, read_records
 from credit_risk.cli.options import AsJson, PortfolioName
 from credit_risk.cli.printing import print_json, print_line, print_progress, wide
-from credit_risk.errors import PackageNotFound
+from credit_risk.errors import PackageInvalid, PackageNotFound
 
 if TYPE_CHECKING:
     from credit_risk.audit.records import Record
@@ -101,9 +101,10 @@ def challenger(
                 msg = f"portfolio {settings.portfolio}: there is no challenger; name a package"
                 raise PackageNotFound(msg)
             version = challenge.version
-        champion = store.load(
-            settings.portfolio, activation.wanted_version(settings, records, store)
-        )
+        decides = activation.wanted_version(settings, records, store)
+        if version == decides:
+            raise PackageInvalid(f"{version} decides already, and there is nothing beside it")
+        champion = store.load(settings.portfolio, decides)
         other = store.load(settings.portfolio, version)
         told = contests.told(
             records,

@@ -211,8 +211,8 @@ def activate(
     _check_unpinned(settings)
     package = load_to_decide(settings, audit, store, version)
     body = {**_signatures(package.signed_by), **(besides or {})}
-    record = _activation(settings, audit, store, package, action, body)
     ended = _challenge_ended(audit, settings.portfolio, version)
+    record = _activation(settings, audit, store, package, action, body)
     audit.append([*together, *ended, record], alongside=alongside).result()
     return record
 
@@ -344,8 +344,8 @@ def rollback(settings: Settings, audit: AuditLog, store: Store) -> Record:
     _check_unpinned(settings)
     package = store.verified(settings.portfolio, previous_version(settings, audit))
     by = check_signed(settings, audit, store, package.version, package.digest)
-    record = _activation(settings, audit, store, package, "rollback", _signatures(by))
     ended = _challenge_ended(audit, settings.portfolio, package.version)
+    record = _activation(settings, audit, store, package, "rollback", _signatures(by))
     audit.append([*ended, record]).result()
     return record
 

@@ -48,6 +48,7 @@ def test_the_report_says_how_the_two_differ(run: Callable[..., Outcome], place: 
     """As lines, as JSON, and as a page; of a package that is named, without a challenge too."""
     run("models", "activate", place.trees)
     refused(run("challenger"), 3, "there is no challenger")
+    refused(run("challenger", place.trees), 1, f"{place.trees} decides already")
     run("challenge", place.linear)
 
     told = run("challenger", "--json").json()
