@@ -48,6 +48,9 @@ logger = logging.getLogger("credit_risk.shadow")
 
 PAUSE_SECONDS = 0.5
 """Between two looks for decisions, as long as few come: few transactions, with many rows each."""
+SHARE = 0.2
+"""Of a core's time, so much is used at most while many come: on cores that share their units, what
+is only run when nobody else is slows others all the same. What waits meanwhile is on record."""
 PIECE_SECONDS = 0.1
 """Of a core: about so long the challenger is asked before the next step is told of."""
 PIECE_ROWS = 256
@@ -117,9 +120,13 @@ def main(descriptor: int) -> None:
 
 
 def expendable(memory: int) -> None:
-    """Have this process fail first where memory is short, and at so many bytes of its own."""
+    """Have this process fail first where memory is short, and at so many bytes of its own.
+
+    Nor does it leave its memory on disk, with keys and applications in it.
+    """
     with suppress(OSError):
         Path(OOM_SCORE).write_text("1000", encoding="ascii")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
@@ -148,7 +155,7 @@ def follow(task: Task, line: Connection, on_database: Callable[[Callable[[], Any
     follower: Follower | None = None
     answers = True
     while True:
-        busy = False
+        busy, began = False, time.process_time()
         try:
             if follower is None:
                 records, beside = on_database(partial(_opened, task.settings))
@@ -165,7 +172,8 @@ def follow(task: Task, line: Connection, on_database: Callable[[Callable[[], Any
             answers = True
             if follower.left:
                 return
-        if line.poll(0.0 if busy else PAUSE_SECONDS):
+        rest = (time.process_time() - began) * (1.0 / SHARE - 1.0) if busy else PAUSE_SECONDS
+        if line.poll(rest):
             return
 
 

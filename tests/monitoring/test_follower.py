@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -280,14 +281,16 @@ class Line:
 
     def __init__(self, looks: int = 0) -> None:
         self.sent: list[Any] = []
+        self.rests: list[float] = []
         self._looks = looks
 
     def send(self, told: object) -> None:
         """Keep it."""
         self.sent.append(told)
 
-    def poll(self, _seconds: float) -> bool:
+    def poll(self, seconds: float) -> bool:
         """Whether it was closed."""
+        self.rests.append(seconds)
         self._looks -= 1
         return self._looks < 0
 
@@ -317,6 +320,21 @@ def fails(_: Follower) -> bool:
     raise RecordingFailed("away")
 
 
+def test_while_many_come_it_uses_a_part_of_a_core(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it used is a fifth of the time until it goes on; with nothing to do, it looks later."""
+    clock = iter([10.0, 10.5, 20.0, 20.5])
+    monkeypatch.setattr(time, "process_time", lambda: next(clock))
+    steps = [True, False]
+    monkeypatch.setattr(Follower, "step", lambda _: steps.pop(0))
+    line = Line(1)
+
+    follower.follow(place.task, line, lambda work: work())  # type: ignore[arg-type]
+
+    assert line.rests == [pytest.approx(2.0), follower.PAUSE_SECONDS]
+
+
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """By what is set, and never above what the process may have anyway."""
     set_: list[tuple[int, int]] = []
@@ -326,7 +344,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(follower, "OOM_SCORE", "/nowhere/oom_score_adj")
         follower.expendable(5_000)
 
-    assert set_ == [(5_000, resource.RLIM_INFINITY), (1_000, 1_000)]
+    assert set_ == [(0, 0), (5_000, resource.RLIM_INFINITY), (0, 0), (1_000, 1_000)]
 
 
 def test_a_package_that_is_not_here_is_asked_nothing(place: Place) -> None:
