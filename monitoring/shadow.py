@@ -227,14 +227,16 @@ class Shadow:
                     self._observer.shadowed(running.task.challenge, *told)
                 running.at = told if isinstance(told, At) else None
         except (OSError, EOFError):
-            self._ended(running)
-            return
+            # It closes the line before it ends; while it is about to, nobody waits for it.
+            code = running.process.poll()
+            if code is not None:
+                self._ended(running, code)
+                return
         waited = _waited(running.process.pid) - running.waited
         if self._clock() - running.heard - waited > self._settings.shadow_seconds:
             self._fail(running, "hung")
 
-    def _ended(self, running: _Running) -> None:
-        code = running.process.wait()
+    def _ended(self, running: _Running, code: int) -> None:
         if code == 0:
             self._end()  # somebody else asks
             return

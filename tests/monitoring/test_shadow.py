@@ -285,6 +285,21 @@ def test_one_that_does_not_go_on_is_ended(place: Place, fake: Callable[[str], No
     assert place.state().lost_first == 4
 
 
+def test_nobody_waits_for_one_that_left_and_does_not_end(
+    place: Place, fake: Callable[[str], None]
+) -> None:
+    """Its worker looks on, and so can stop; in the end it is ended as any that hangs."""
+    fake("line.send(At(4, 7)); line.close(); time.sleep(3600)")
+    place.look()
+    place.until(lambda: place.shadow._running is not None and place.shadow._running.at is not None)  # noqa: SLF001 - heard of
+    place.look(place.settings.shadow_seconds - 1.0)
+    assert place.observer.ends == []
+
+    place.look(2.0)
+
+    assert place.observer.ends == ["hung"]
+
+
 def test_one_that_waits_for_a_core_is_not_taken_for_hanging(
     place: Place, fake: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
