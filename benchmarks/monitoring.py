@@ -18,8 +18,10 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
@@ -45,6 +47,7 @@ from monitoring import job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Executor
 
     from credit_risk.audit.log import SqlAuditLog
 
@@ -161,8 +164,9 @@ def _serve_and_ask(
         process.started(peer, scratch, values, ("/readyz", None), pinned=False) as running,
         contextlib.closing(open_log(Settings(state_dir=scratch))) as log,
         httpx.Client(base_url=running.url, timeout=process.START_SECONDS) as client,
+        ProcessPoolExecutor(1, get_context("spawn")) as others,
     ):
-        _load(running.url, bodies, seconds, None)
+        _load(others, running.url, bodies, seconds, None)
         _ask(client)
         calls: dict[Meanwhile, Callable[[], float] | None] = {
             "nothing": None,
@@ -171,7 +175,7 @@ def _serve_and_ask(
         }
         for number in range(rounds):
             for meanwhile, call in calls.items():
-                p99, times = _load(running.url, bodies, seconds, call)
+                p99, times = _load(others, running.url, bodies, seconds, call)
                 measured[meanwhile].p99.append(p99)
                 if times:
                     measured[meanwhile].calls.append(median(times))
@@ -196,22 +200,34 @@ def _ask_anew(client: httpx.Client, log: SqlAuditLog) -> float:
 
 
 def _load(
-    url: str, bodies: list[str], seconds: int, call: Callable[[], float] | None
+    others: Executor, url: str, bodies: list[str], seconds: int, call: Callable[[], float] | None
 ) -> tuple[float, list[float]]:
-    """p99 in ms of requests at `RATE`, and the seconds of each call made one after another.
+    """p99 in ms of requests at `RATE`, and the seconds of each call made one after another."""
+    load = others.submit(requests, url, bodies, seconds)
+    calls: list[float] = []
+    while call is not None and not load.done():
+        calls.append(call())
+    return float(np.percentile(load.result(), 99)) * 1e3, calls
 
-    A request's time counts from when it was due, so that one which is late delays none that
-    nobody sees.
+
+def requests(url: str, bodies: list[str], seconds: int) -> list[float]:
+    """The seconds that requests at `RATE` took, each from when it was due.
+
+    So one that is late delays none that nobody sees. It is for a process of its own: in that of
+    who makes calls meanwhile, threads would wait for each other.
+
+    Raises:
+        NotMeasured: one failed.
     """
-    stop = threading.Event()
     times: list[float] = []
     faults: list[str] = []
+    end = time.perf_counter() + seconds
 
     def send(first: int) -> None:
         mine = cycle(bodies[first::CALLERS])
         with httpx.Client(base_url=url, headers={"Content-Type": "application/json"}) as client:
             due = time.perf_counter() + first / RATE
-            while not stop.is_set() and not faults:
+            while due < end and not faults:
                 time.sleep(max(due - time.perf_counter(), 0.0))
                 answer = client.post("/predict", content=next(mine))
                 times.append(time.perf_counter() - due)
@@ -222,21 +238,11 @@ def _load(
     callers = [threading.Thread(target=send, args=(first,)) for first in range(CALLERS)]
     for caller in callers:
         caller.start()
-    end = time.monotonic() + seconds
-    calls: list[float] = []
-    try:
-        while (left := end - time.monotonic()) > 0:
-            if call is None:
-                time.sleep(left)
-            else:
-                calls.append(call())
-    finally:
-        stop.set()
-        for caller in callers:
-            caller.join()
+    for caller in callers:
+        caller.join()
     if faults:
         raise NotMeasured(faults[0])
-    return float(np.percentile(times, 99)) * 1e3, calls
+    return times
 
 
 def _run_job(scratch: Path) -> tuple[float, float]:
