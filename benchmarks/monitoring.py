@@ -30,9 +30,8 @@ import httpx
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import process
+from benchmarks import process, report
 from benchmarks.peer import ROOT, all_peers
 from benchmarks.process import DidNotStart
 from benchmarks.verdict import MEGABYTE, OURS
@@ -118,11 +117,7 @@ def main(
         sys.stderr.write(f"error: {error}\n")
         raise typer.Exit(NOT_MEASURED) from None
     findings = judge(measured, taken, most)
-    table = Table("target", "", "measured", "")
-    for finding in findings:
-        bound = f"{finding.bound} {finding.target:g} {finding.unit}"
-        table.add_row(finding.objective, bound, f"{finding.measured:.3g}", finding.word)
-    Console().print(table)
+    Console().print(report.table(findings))
     raise typer.Exit(exit_code(findings))
 
 

@@ -24,9 +24,8 @@ import httpx
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import collector, process, wrk
+from benchmarks import collector, process, report, wrk
 from benchmarks.peer import ROOT, all_peers
 from benchmarks.process import DidNotStart
 from benchmarks.verdict import BUSY, MEGABYTE, OURS
@@ -109,11 +108,7 @@ def main(
         sys.stderr.write(f"error: {error}\n")
         raise typer.Exit(NOT_MEASURED) from None
     findings = judge(measured)
-    table = Table("target", "", "measured", "")
-    for finding in findings:
-        bound = f"{finding.bound} {finding.target:g} {finding.unit}"
-        table.add_row(finding.objective, bound, f"{finding.measured:.3g}", finding.word)
-    Console().print(table)
+    Console().print(report.table(findings))
     raise typer.Exit(exit_code(findings))
 
 

@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
+from rich.table import Table
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from benchmarks.peer import LoadName
@@ -34,6 +36,15 @@ class Report:
     findings: Sequence[Finding]
     starts: Starts | None
     reasons: Reasons | None
+
+
+def table(findings: Iterable[Finding]) -> Table:
+    """Targets with what was measured, each of which was, to print."""
+    drawn = Table("target", "", "measured", "")
+    for finding in findings:
+        bound = f"{finding.bound} {finding.target:g} {finding.unit}"
+        drawn.add_row(finding.objective, bound, f"{finding.measured:.3g}", finding.word)
+    return drawn
 
 
 def markdown(report: Report) -> str:
