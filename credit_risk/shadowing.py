@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import pydantic_core
 import sqlalchemy as sa
 
-from credit_risk.audit.tables import HEAD, RECORDS, SHADOW, SHADOWING
+from credit_risk.audit.tables import DECISIONS_BEHIND, HEAD, RECORDS, SHADOW, SHADOWING
 from credit_risk.errors import Conflict
 
 if TYPE_CHECKING:
@@ -42,29 +42,15 @@ the challenger cannot be loaded or fails its golden records."""
 
 _C = RECORDS.c
 _S = SHADOWING.c
-# By place and by nothing else; see `credit_risk.windows`.
-_READ = (
-    sa.select(*(_C.sequence, _C.id, _C.time, _C.model_version, _C.decision, _C.body))
-    .add_columns(_C.sealed, _C.data_key)
-    .where(_C.sequence > sa.bindparam("after"), _C.sequence <= sa.bindparam("upto"))
-    .where(_C.portfolio.concat("") == sa.bindparam("of"))
-    .where(_C.kind == "decision", _C.data_key.is_not(None))
-    .order_by(_C.sequence)
-    .limit(AT_ONCE)
-)
+_OPENED = DECISIONS_BEHIND.where(_C.data_key.is_not(None))
+_READ = _OPENED.where(_C.sequence <= sa.bindparam("upto")).limit(AT_ONCE)
 # Whose keys are gone meanwhile: what is said of them must not stay.
 _ERASED = sa.select(_C.id).where(
     _C.sequence >= sa.bindparam("first"),
     _C.sequence <= sa.bindparam("last"),
     _C.data_key.is_(None),
 )
-_NEXT = (
-    sa.select(_C.time)
-    .where(_C.sequence > sa.bindparam("after"), _C.portfolio.concat("") == sa.bindparam("of"))
-    .where(_C.kind == "decision", _C.data_key.is_not(None))
-    .order_by(_C.sequence)
-    .limit(1)
-)
+_NEXT = _OPENED.with_only_columns(_C.time).limit(1)
 
 
 class State(NamedTuple):

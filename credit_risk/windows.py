@@ -26,7 +26,7 @@ import pydantic_core
 import sqlalchemy as sa
 
 from credit_risk.audit.records import read
-from credit_risk.audit.tables import COUNTED, HEAD, POPULATIONS, RECORDS
+from credit_risk.audit.tables import COUNTED, DECISIONS_BEHIND, HEAD, POPULATIONS, RECORDS
 from credit_risk.errors import Conflict, EvidenceInvalid
 
 if TYPE_CHECKING:
@@ -68,16 +68,7 @@ FEW = 30
 
 _P = POPULATIONS.c
 _C = RECORDS.c
-# By place and by nothing else: to a planner, the index of a portfolio's decisions looks as good,
-# and would be read whole, and sorted, for each few thousand of them.
-_READ = (
-    sa.select(*(_C.sequence, _C.id, _C.time, _C.model_version, _C.decision, _C.body))
-    .add_columns(_C.sealed, _C.data_key)
-    .where(_C.sequence > sa.bindparam("after"), _C.sequence <= sa.bindparam("upto"))
-    .where(_C.portfolio.concat("") == sa.bindparam("of"))
-    .where(_C.kind == "decision", _C.body.is_not(None))
-    .order_by(_C.sequence)
-)
+_READ = DECISIONS_BEHIND.where(_C.sequence <= sa.bindparam("upto"), _C.body.is_not(None))
 _MADE = {"APPROVE": "approved", "REVIEW": "referred", "DECLINE": "declined"}
 
 

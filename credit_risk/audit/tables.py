@@ -216,3 +216,15 @@ SHADOWING = sa.Table(
     sa.Column("holder", sa.Text, nullable=False),
     sa.Column("until", sa.BigInteger, nullable=False),
 )
+
+_R = RECORDS.c
+# By place and by nothing else: to a planner, the index of a portfolio's decisions looks as good,
+# and would be read whole, and sorted, for each few thousand of them.
+DECISIONS_BEHIND = (
+    sa.select(*(_R.sequence, _R.id, _R.time, _R.model_version, _R.decision, _R.body))
+    .add_columns(_R.sealed, _R.data_key)
+    .where(_R.sequence > sa.bindparam("after"), _R.portfolio.concat("") == sa.bindparam("of"))
+    .where(_R.kind == "decision")
+    .order_by(_R.sequence)
+)
+"""The decisions of a portfolio (``of``) behind a place in the chain (``after``), in its order."""
