@@ -30,7 +30,7 @@ from pydantic import Field, RootModel, ValidationError
 
 from credit_risk import documents, environment
 from credit_risk.audit import keys
-from credit_risk.audit.records import Record, new_id
+from credit_risk.audit.records import unrequested
 from credit_risk.documents import Document
 from credit_risk.errors import ApprovalRefused, KeysInvalid, PackageInvalid, PortfolioInvalid
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         Ed25519PublicKey,
     )
 
-    from credit_risk.audit.records import AuditLog, Records
+    from credit_risk.audit.records import AuditLog, Record, Records
     from credit_risk.package import ModelPackage
 
 PURPOSE: Final = "credit-risk: I answer for this package"
@@ -267,23 +267,19 @@ def record(log: AuditLog, package: ModelPackage, signature: Signature, now: int)
     statement = _stated(signature)
     if statement is None:
         raise PackageInvalid(f"package {package.version}: what was signed is no approval")
-    made = Record(
-        id=new_id(),
-        kind="approval",
-        time=now,
-        portfolio=package.portfolio,
-        request_id=new_id(),
-        model_version=package.version,
-        policy_version=package.policy_version,
-        decision=None,
-        status=None,
-        body={
+    made = unrequested(
+        "approval",
+        package.portfolio,
+        {
             "package_sha256": package.digest,
             "approver": statement.approver,
             "key_id": signature.key_id,
             "signature": signature.model_dump(mode="json"),
             "by": environment.user(),
         },
+        model_version=package.version,
+        policy_version=package.policy_version,
+        at=now,
     )
     log.append([made]).result()
     return made

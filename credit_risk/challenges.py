@@ -16,18 +16,17 @@ package: with a larger share, who was decided by it goes on being. Another chall
 from __future__ import annotations
 
 import hashlib
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pydantic_core
 
 from credit_risk import environment
-from credit_risk.audit.records import Record, new_id, read
+from credit_risk.audit.records import new_id, read, unrequested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from credit_risk.audit.records import Records
+    from credit_risk.audit.records import Record, Records
     from credit_risk.package import ModelPackage
     from credit_risk.schema import Application
 
@@ -82,17 +81,10 @@ def challenge_record(
     draw = record_id
     if before is not None and package is not None and before.version == package.version:
         draw = before.draw
-    return Record(
-        id=record_id,
-        kind="challenge",
-        time=time.time_ns() // 1_000,
-        portfolio=portfolio,
-        request_id=new_id(),
-        model_version=None if package is None else package.version,
-        policy_version=None if package is None else package.policy_version,
-        decision=None,
-        status=None,
-        body={
+    return unrequested(
+        "challenge",
+        portfolio,
+        {
             "to": None if package is None else package.version,
             "from": None if before is None else before.version,
             "share": share,
@@ -101,6 +93,9 @@ def challenge_record(
             "package_sha256": None if package is None else package.digest,
             **({} if registry is None else {"registry": dict(registry)}),
         },
+        model_version=None if package is None else package.version,
+        policy_version=None if package is None else package.policy_version,
+        record_id=record_id,
     )
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from credit_risk import bodies, environment
-from credit_risk.audit.records import Record
+from credit_risk.audit.records import Record, unrequested
 from credit_risk.audit.records import new_id as new_id  # noqa: PLC0414 - callers have it from here
 from credit_risk.errors import (
     ApplicationInvalid,
@@ -614,21 +614,16 @@ def start_record(package: ModelPackage) -> Record:
     Decisions name the environment by its digest alone; the listing is here.
     """
     here = environment.here()
-    return Record(
-        id=new_id(),
-        kind="start",
-        time=time.time_ns() // 1_000,
-        portfolio=package.portfolio,
-        request_id=new_id(),
-        model_version=package.version,
-        policy_version=package.policy_version,
-        decision=None,
-        status=None,
-        body={
+    return unrequested(
+        "start",
+        package.portfolio,
+        {
             "package_sha256": package.digest,
             "environment": here.listing,
             "environment_sha256": here.sha256,
         },
+        model_version=package.version,
+        policy_version=package.policy_version,
     )
 
 

@@ -14,7 +14,6 @@ the model, and goes.
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,16 +22,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy as sa
 
 from credit_risk import idempotency, outcomes, shadowing, windows
-from credit_risk.audit.records import Record
+from credit_risk.audit.records import unrequested
 from credit_risk.audit.tables import GROUPS, RECORDS
-from credit_risk.decisions import new_id
 from credit_risk.errors import Conflict, RecordNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from credit_risk.audit.log import SqlRecords
-    from credit_risk.audit.records import AuditLog
+    from credit_risk.audit.records import AuditLog, Record
 
 AT_ONCE = 500
 """Records asked for in one transaction, which decisions wait for: a few hundredths of a second."""
@@ -162,19 +160,8 @@ def _erase_chunk(
 
 
 def _record(finding: Finding, by: str, reason: str) -> Record:
-    return Record(
-        id=new_id(),
-        kind="erasure",
-        time=time.time_ns() // 1_000,
-        portfolio=str(finding.portfolio),
-        request_id=new_id(),
-        model_version=None,
-        policy_version=None,
-        decision=None,
-        status=None,
-        body={"by": by, "reason": reason, "records": list(finding.records)},
-        about=finding.id,
-    )
+    body = {"by": by, "reason": reason, "records": list(finding.records)}
+    return unrequested("erasure", str(finding.portfolio), body, about=finding.id)
 
 
 def _destroy(findings: list[Finding], connection: sa.Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -157,6 +158,44 @@ class Record:
             "withheld": self.withheld,
             **({} if self.altered is None else {"altered": self.altered}),
         }
+
+
+def unrequested(
+    kind: RecordKind,
+    portfolio: str,
+    body: dict[str, Any],
+    *,
+    model_version: str | None = None,
+    policy_version: str | None = None,
+    about: str | None = None,
+    record_id: str | None = None,
+    at: int | None = None,
+) -> Record:
+    """The record of what no request asked for, so that nobody was answered.
+
+    Args:
+        kind: of the record, and so the others as `Record` has them.
+        portfolio: whose.
+        body: what there is to say.
+        model_version: of the package that it is about.
+        policy_version: of the same.
+        about: the decision that it is about.
+        record_id: a new one if absent.
+        at: when it was; now if absent.
+    """
+    return Record(
+        id=record_id or new_id(),
+        kind=kind,
+        time=time.time_ns() // 1_000 if at is None else at,
+        portfolio=portfolio,
+        request_id=new_id(),
+        model_version=model_version,
+        policy_version=policy_version,
+        decision=None,
+        status=None,
+        body=body,
+        about=about,
+    )
 
 
 class Filters(TypedDict, total=False):

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import calendar
 import re
-import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,9 +34,8 @@ import sqlalchemy as sa
 from pydantic_core import from_json
 
 from credit_risk import idempotency, shadowing, windows
-from credit_risk.audit.records import Record, RecordKind, instant, moment, read
+from credit_risk.audit.records import RecordKind, instant, moment, read, unrequested
 from credit_risk.audit.tables import GROUPS, OUTCOMES, RECORDS, REVIEWS
-from credit_risk.decisions import new_id
 from credit_risk.errors import Conflict, DataInvalid, RecordNotFound
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from credit_risk.audit.log import SqlRecords
-    from credit_risk.audit.records import AuditLog
+    from credit_risk.audit.records import AuditLog, Record
 
 CASES: tuple[RecordKind, ...] = ("decision", "refusal", "failure")
 """What is taken by its own age; records about these go with them."""
@@ -372,17 +370,10 @@ def _record(  # noqa: PLR0917 - all of them are in it
     held: list[int],
 ) -> Record:
     before = instant(terms.before).isoformat(timespec="seconds")
-    return Record(
-        id=new_id(),
-        kind="retention",
-        time=time.time_ns() // 1_000,
-        portfolio=portfolio,
-        request_id=new_id(),
-        model_version=None,
-        policy_version=None,
-        decision=None,
-        status=None,
-        body={
+    return unrequested(
+        "retention",
+        portfolio,
+        {
             "by": by,
             "months": terms.months,
             "before": before.replace("+00:00", "Z"),

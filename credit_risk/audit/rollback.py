@@ -36,10 +36,9 @@ from cryptography.exceptions import InvalidSignature
 from credit_risk.audit import keys
 from credit_risk.audit.chain import GENESIS
 from credit_risk.audit.checkpoints import Checkpoint, Statement, anchors, check, head, newest
-from credit_risk.audit.records import Record
+from credit_risk.audit.records import unrequested
 from credit_risk.audit.retention import portfolios
 from credit_risk.audit.tables import CHECKPOINTS
-from credit_risk.decisions import new_id
 from credit_risk.errors import Conflict, EvidenceInvalid
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     )
 
     from credit_risk.audit.log import SqlAuditLog, SqlRecords
+    from credit_risk.audit.records import Record
 
 logger = logging.getLogger(__name__)
 
@@ -206,23 +206,17 @@ def acknowledge(
         },
         separators=(",", ":"),
     )
-    record = Record(
-        id=new_id(),
-        kind="acknowledgement",
-        time=now,
-        portfolio=portfolio,
-        request_id=new_id(),
-        model_version=None,
-        policy_version=None,
-        decision=None,
-        status=None,
-        body={
+    record = unrequested(
+        "acknowledgement",
+        portfolio,
+        {
             "by": by,
             "reason": reason,
             "statement": statement,
             "signature": base64.b64encode(key.sign(statement.encode())).decode(),
             "key_id": keys.key_id(key.public_key()),
         },
+        at=now,
     )
     log.append([record]).result()
     return record

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import sqlalchemy as sa
 
 from credit_risk import approvals, challenges, environment
-from credit_risk.audit.records import Record, every, new_id, read
+from credit_risk.audit.records import every, read, unrequested
 from credit_risk.audit.tables import RECORDS
 from credit_risk.canary import Canary
 from credit_risk.errors import (
@@ -35,7 +35,7 @@ from credit_risk.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from credit_risk.audit.records import Alongside, AuditLog, Records
+    from credit_risk.audit.records import Alongside, AuditLog, Record, Records
     from credit_risk.challenges import Challenge
     from credit_risk.package import ModelPackage
     from credit_risk.serving.store import Store, Verified
@@ -256,17 +256,10 @@ def _activation(  # noqa: PLR0917 - each of a type of its own
         before = wanted_version(settings, audit, store)
     except PackageNotFound:
         before = None  # the first package of a portfolio that ships none
-    return Record(
-        id=new_id(),
-        kind="activation",
-        time=time.time_ns() // 1_000,
-        portfolio=settings.portfolio,
-        request_id=new_id(),
-        model_version=package.version,
-        policy_version=package.policy_version,
-        decision=None,
-        status=None,
-        body={
+    return unrequested(
+        "activation",
+        settings.portfolio,
+        {
             "action": action,
             "by": environment.user(),
             "from": before,
@@ -274,6 +267,8 @@ def _activation(  # noqa: PLR0917 - each of a type of its own
             "package_sha256": package.digest,
             **besides,
         },
+        model_version=package.version,
+        policy_version=package.policy_version,
     )
 
 
@@ -312,12 +307,12 @@ def note_followed(audit: AuditLog, record: Record, registry: Mapping[str, Any]) 
     """
     body = {"by": record.body["by"], "from": record.body["to"], "to": record.body["to"]}
     about = {"package_sha256": record.body["package_sha256"], "registry": dict(registry)}
-    noted = replace(
-        record,
-        id=new_id(),
-        time=time.time_ns() // 1_000,
-        request_id=new_id(),
-        body={"action": "follow", **body, **about},
+    noted = unrequested(
+        "activation",
+        record.portfolio,
+        {"action": "follow", **body, **about},
+        model_version=record.model_version,
+        policy_version=record.policy_version,
     )
     with suppress(Conflict):
         audit.append(

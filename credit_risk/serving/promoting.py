@@ -11,29 +11,20 @@ That of a promotion is in one transaction with the activation, whose body names 
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from credit_risk import (
-    contests,
-    documents,
-    environment,
-    portfolio,
-    promotion,
-    rivals,
-)
+from credit_risk import contests, documents, environment, portfolio, promotion, rivals
 from credit_risk.audit import keys
-from credit_risk.audit.records import Record
-from credit_risk.decisions import new_id
+from credit_risk.audit.records import unrequested
 from credit_risk.errors import ExplanationFailed, PackageInvalid, PackageNotFound
 from credit_risk.promotion import Evidence, HoldOut
 from credit_risk.serving import activation
 
 if TYPE_CHECKING:
     from credit_risk.audit.log import SqlAuditLog
-    from credit_risk.audit.records import AuditLog
+    from credit_risk.audit.records import AuditLog, Record
     from credit_risk.challenger import Contest
     from credit_risk.package import ModelPackage
     from credit_risk.promotion import Judgement, PromotionPolicy
@@ -73,17 +64,10 @@ class Examination:
 
     def record(self, name: str) -> Record:
         """What is put on record of it, in the portfolio of that name."""
-        return Record(
-            id=new_id(),
-            kind="promotion",
-            time=time.time_ns() // 1_000,
-            portfolio=name,
-            request_id=new_id(),
-            model_version=self.candidate,
-            policy_version=None,
-            decision=None,
-            status=None,
-            body={
+        return unrequested(
+            "promotion",
+            name,
+            {
                 "outcome": self.outcome,
                 "candidate": self.candidate,
                 "champion": self.champion,
@@ -96,6 +80,7 @@ class Examination:
                 "approvals": {"required": self.policy.approvals, "given": self.approved},
                 "by": environment.user(),
             },
+            model_version=self.candidate,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit_risk.audit.records import every, instant, microseconds, moment, pages
+from credit_risk.audit.records import every, instant, microseconds, moment, pages, unrequested
 from tests.audit.test_log import NOON, made
 from tests.recorded import Kept
 
@@ -59,3 +60,19 @@ def test_the_next_page_is_not_read_before_it_is_asked_for() -> None:
     next(reading)
 
     assert kept.limits == [2, 2]
+
+
+def test_what_no_request_asked_for_answers_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is of now, with ids of its own, and says of a package what it is told."""
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000 * NOON)
+
+    one, other = (unrequested("start", "toy", {"by": "ada"}, model_version="v") for _ in range(2))
+
+    assert (one.kind, one.portfolio, one.time, one.body) == ("start", "toy", NOON, {"by": "ada"})
+    assert (one.model_version, one.policy_version) == ("v", None)
+    assert (one.decision, one.status, one.personal, one.about) == (None, None, None, None)
+    assert len({one.id, one.request_id, other.id, other.request_id}) == 4
+    again = unrequested("start", "toy", {}, record_id="1", at=7, about="2")
+    assert again == replace(
+        one, id="1", time=7, about="2", body={}, model_version=None, request_id=again.request_id
+    )
