@@ -4,19 +4,21 @@ A record database is filled with made decisions of the last week, and the server
 one worker. At a steady rate of single requests, which is kept whatever the answers take, drift over
 all of those decisions is asked for again and again: counted before, and counted from nothing. Times
 of ``/predict`` meanwhile are held against those without. Then the monitoring job goes over a day of
-decisions in a database of its own. Needs a machine with nothing else to do. Exit codes: 0 every
-target is met; 1 one is missed; 3 it could not be measured.
+decisions in a database of its own, SQLite's or that of ``--database-url``. Needs a machine with
+nothing else to do. Exit codes: 0 every target is met; 1 one is missed; 3 it could not be measured.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from base64 import b64encode
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -36,10 +38,11 @@ from benchmarks.peer import ROOT, all_peers
 from benchmarks.process import DidNotStart
 from benchmarks.verdict import MEGABYTE, OURS
 from credit_risk import package, profile, scoring
-from credit_risk.audit.log import open_log
+from credit_risk.audit.log import open_log, tables
 from credit_risk.cli.printing import rows_done
 from credit_risk.decisions import Call, decision_record, new_id
-from credit_risk.settings import Settings
+from credit_risk.errors import CreditRiskError
+from credit_risk.settings import PREFIX, Settings
 from loadtests import applications
 from loadtests.verdict import Finding, exit_code
 from monitoring import job
@@ -77,14 +80,14 @@ class Measured:
 def judge(
     measured: dict[Meanwhile, Measured], seconds: float, megabytes: float
 ) -> tuple[Finding, ...]:
-    """Calls and what they cost others; then the job's seconds and MB."""
-    alone = measured["nothing"]
+    """Calls and what they cost others, if they were measured; then the job's seconds and MB."""
     findings = []
     for meanwhile, one in measured.items():
         if meanwhile != "nothing":
             name = f"a call on drift, {meanwhile}"
             findings.append(Finding(name, "s", "at most", MOST_CALL, median(one.calls)))
-            ratios = (now / then for now, then in zip(one.p99, alone.p99, strict=True))
+            alone = measured["nothing"].p99
+            ratios = (now / then for now, then in zip(one.p99, alone, strict=True))
             name = f"p99 of /predict with calls {meanwhile}, against without"
             findings.append(Finding(name, "times", "at most", MOST_P99, median(ratios)))
     return (
@@ -97,23 +100,34 @@ def judge(
 def main(
     decisions: Annotated[int, typer.Option(min=1, help="On record, for calls.")] = 100_000,
     day: Annotated[int, typer.Option(min=1, help="Decisions of the job's day.")] = 1_000_000,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(min=0, help="Rounds; the median counts. 0: only the job.")
+    ] = 3,
     seconds: Annotated[int, typer.Option(min=1, help="Seconds of each load.")] = 10,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--database-url",
+            help="An empty PostgreSQL database for the job's day, which stays there; else SQLite.",
+        ),
+    ] = None,
 ) -> None:
     """Measure, and say whether the targets are met."""
     measured: defaultdict[Meanwhile, Measured] = defaultdict(Measured)
     try:
         process.adopt_orphans()
         with tempfile.TemporaryDirectory(prefix="monitoring-", dir=Path.cwd()) as folder:
-            scratch = Path(folder) / "served"
-            scratch.mkdir()
-            fill(Settings(state_dir=scratch), decisions, SPAN_DAYS)
-            _serve_and_ask(scratch, measured, rounds, seconds)
+            if rounds:
+                scratch = Path(folder) / "served"
+                scratch.mkdir()
+                fill(Settings(state_dir=scratch, database_url=None), decisions, SPAN_DAYS)
+                _serve_and_ask(scratch, measured, rounds, seconds)
             scratch = Path(folder) / "day"
             scratch.mkdir()
-            fill(Settings(state_dir=scratch), day, 1.0)
-            taken, most = _run_job(scratch)
-    except (NotMeasured, DidNotStart, OSError) as error:
+            values = of_day(scratch, url)
+            fill(Settings.model_validate(values), day, 1.0)
+            taken, most = _run_job(scratch, values)
+    except (NotMeasured, DidNotStart, CreditRiskError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         raise typer.Exit(NOT_MEASURED) from None
     findings = judge(measured, taken, most)
@@ -123,6 +137,23 @@ def main(
 
 class NotMeasured(Exception):
     """A request failed, or the job did."""
+
+
+def of_day(scratch: Path, url: str | None) -> dict[str, str | None]:
+    """The settings of the job's day: with what it is filled, and looked at.
+
+    Raises:
+        NotMeasured: the database at the URL is not empty.
+        RecordingFailed: it cannot be opened.
+    """
+    values: dict[str, str | None] = {"state_dir": str(scratch), "database_url": url}
+    if url is None:
+        return values
+    # The keys to a shared database are nobody's to make, and these are thrown away.
+    values["encryption_keys"] = b64encode(secrets.token_bytes(32)).decode()
+    if tables(Settings.model_validate(values)).state != "empty":
+        raise NotMeasured("the database is not empty, and made-up decisions would stay in it")
+    return values
 
 
 def fill(settings: Settings, decisions: int, days: float) -> None:
@@ -157,7 +188,7 @@ def _serve_and_ask(
     values = {"collector": "", "packages": str(ROOT / "packages")}
     with (
         process.started(peer, scratch, values, ("/readyz", None), pinned=False) as running,
-        contextlib.closing(open_log(Settings(state_dir=scratch))) as log,
+        contextlib.closing(open_log(Settings(state_dir=scratch, database_url=None))) as log,
         httpx.Client(base_url=running.url, timeout=process.START_SECONDS) as client,
         ProcessPoolExecutor(1, get_context("spawn")) as others,
     ):
@@ -240,10 +271,11 @@ def requests(url: str, bodies: list[str], seconds: int) -> list[float]:
     return times
 
 
-def _run_job(scratch: Path) -> tuple[float, float]:
+def _run_job(scratch: Path, values: dict[str, str | None]) -> tuple[float, float]:
     """Seconds and most MB of the job, run by itself as its users do."""
     words = [sys.executable, "-m", "monitoring", "run", "--portfolio", PORTFOLIO]
-    environment = {**os.environ, "CREDIT_RISK_STATE_DIR": str(scratch)}
+    named = {f"{PREFIX}{name.upper()}": value or "" for name, value in values.items()}
+    environment = {**os.environ, **named}
     began = time.perf_counter()
     most = 0
     log = scratch / "job.log"

@@ -54,6 +54,28 @@ def test_what_costs_more_is_a_target_missed(
     assert {finding.unit for finding in found if not finding.met} == missed
 
 
+def test_the_job_alone_is_judged_where_no_calls_were_made() -> None:
+    """As on a database that no server was started on."""
+    found = judge({}, 60.0, 500.1)
+
+    assert [finding.met for finding in found] == [True, False]
+
+
+def test_no_database_is_filled_but_an_empty_one(tmp_path: Path) -> None:
+    """Made-up decisions would stay among those of whoever gave the wrong URL."""
+    file = tmp_path / "shared.db"
+    file.touch()
+    url = f"sqlite:///{file}"
+    settings = Settings.model_validate(monitoring.of_day(tmp_path, url))
+
+    monitoring.fill(settings, 2, 1.0)
+
+    assert settings.encryption_keys is not None
+    with pytest.raises(monitoring.NotMeasured, match="not empty"):
+        monitoring.of_day(tmp_path, url)
+    assert monitoring.of_day(tmp_path, None)["database_url"] is None
+
+
 def test_decisions_are_filled_in_over_the_days_before_now(tmp_path: Path) -> None:
     """As many as asked for, each in its time."""
     settings = Settings(state_dir=tmp_path)
