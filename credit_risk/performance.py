@@ -523,16 +523,17 @@ def _caveats(rows: int, covered: int, accepted: int, mature: int, months: int) -
     caveats = [ACCEPTED_ONLY]
     if covered < LEAST_COVERAGE * accepted:
         caveats.append(
-            f"Of {accepted} accepted, {covered} have an outcome; those without may be otherwise."
+            f"Of {accepted:,} accepted, {covered:,} have an outcome; those without may be "
+            "otherwise."
         )
     if covered < rows:
         caveats.append(
-            f"{rows - covered} of the outcomes are of applications that were not accepted here. "
+            f"{rows - covered:,} of the outcomes are of applications that were not accepted here. "
             "They are in the figures, and in no coverage."
         )
     if mature < accepted:
         caveats.append(
-            f"{accepted - mature} were accepted less than {months} months ago. Of them defaults "
+            f"{accepted - mature:,} were accepted less than {months} months ago. Of them defaults "
             "are known first, and the default rate is not yet what it will be."
         )
     return caveats

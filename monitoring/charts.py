@@ -6,9 +6,12 @@ Colour is never alone in saying something: what drifted is at the top, in words,
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
+
+from markupsafe import Markup
 
 from credit_risk.drift import MAJOR, MODERATE
 from credit_risk.performance import DECILES
@@ -19,16 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import date
 
-    from markupsafe import Markup
-
     from credit_risk.drift import Bin, Comparison, Drift
     from credit_risk.fairness import Fairness
     from credit_risk.performance import Figures, Performance, Tier
 
-WIDTH = 1_060
-NAMES = 190
+WIDTH = 1_040
+NAMES = 170
 """Pixels for names, left of what they are of."""
-_LETTERS = 26
+HALF = 400.0
+"""Pixels of a chart beside which there is another one, or none on a phone's screen, where they are
+hardly less: words in it stay readable."""
+_LETTERS = 23
 _ROW = 22
 _NEVER = 0.02
 """Pixels of a share that is drawn although it is 0, so that something is there to point at."""
@@ -36,14 +40,23 @@ _NARROW = 9
 """Days narrower than that are closer together."""
 _NAME = 56
 """Pixels for the name of a day or a month."""
+_AXIS, _MONTH = 44.0, 64.0
+"""Pixels for the names of default rates, and for a month at most."""
 _WHOLE, _PERCENT = 1_000, 0.01
 NEXT_TO_NOTHING = 0.01
 """A PSI below is calm even where there are so many applicants that it is not by chance."""
+_COLOURS = 5
+"""Of lines; as many more are dashed."""
 FOUR_FIFTHS = 0.8
 """The rule of thumb of the EEOC's Uniform Guidelines: a ratio below it is looked into."""
 
-_CALM, _MODERATE, _MAJOR, _WORST = (226, 238, 246), (243, 201, 105), (213, 94, 0), (122, 28, 8)
-_STEPS = ((0.0, _CALM), (MODERATE, _MODERATE), (MAJOR, _MAJOR), (4 * MAJOR, _WORST))
+_STEPS = (MODERATE, MAJOR, 2 * MAJOR, 4 * MAJOR)
+_BETWEEN = (f"{low:g} to {high:g}" for low, high in pairwise(_STEPS))
+HEAT = {
+    f"heat{place}": psi
+    for place, psi in enumerate((f"below {_STEPS[0]:g}", *_BETWEEN, f"{_STEPS[-1]:g} or more"))
+}
+"""What each colour of the heat map stands for."""
 FIGURES = {
     "auc": "AUC",
     "gini": "Gini",
@@ -72,6 +85,8 @@ def compared(drift: Drift) -> list[Comparison]:
 def heat_map(days: Sequence[Day], order: Sequence[str], titles: Mapping[str, str]) -> Markup:
     """PSI by field and day, under the number of decisions of each day.
 
+    Names, and beside them the days, of which a narrow screen shows the last ones first.
+
     Args:
         days: in order; days without decisions are left out of them, and empty here.
         order: of the fields, from the top.
@@ -81,24 +96,25 @@ def heat_map(days: Sequence[Day], order: Sequence[str], titles: Mapping[str, str
     number = (last - first).days + 1
     step = min((WIDTH - NAMES) / number, 34.0)
     gap = 1.0 if step < _NARROW else 2.0
-    top = 58.0
-    drawing = Drawing(
-        WIDTH, top + _ROW * len(order) + 24, "Population stability index by field and day"
-    )
+    top, bottom = 58.0, 58.0 + _ROW * len(order)
+    dated = range(0, number, _every(step, 7))
+    width = max(step * number, step * dated[-1] + _NAME)
+    named = Drawing(NAMES, bottom + 24, "Fields")
+    drawing = Drawing(width, bottom + 24, "Population stability index by field and day")
     tall = Scale(0, max(day.rows for day in days), 0, top - 14)
-    drawing.text(0, top - 10, "decisions a day", "faint")
+    named.text(0, top - 10, "decisions a day", "faint")
     for day in days:
-        x = NAMES + step * (day.day - first).days
+        x = step * (day.day - first).days
         height = tall(day.rows)
         approved = f", {day.approved / day.rows:.0%} approved" if day.rows else ""
         says = f"{day.day}: {day.rows:,} decisions{approved}"
         drawing.box(x, top - 6 - height, step - gap, height, "volume", says=says)
     for row, name in enumerate(order):
-        drawing.text(0, top + _ROW * row + 15, titles.get(name, name), most=_LETTERS)
+        named.text(0, top + _ROW * row + 15, titles.get(name, name), most=_LETTERS)
     for day in days:
         if day.drift is None:
             continue
-        x = NAMES + step * (day.day - first).days
+        x = step * (day.day - first).days
         found = {comparison.field: comparison for comparison in compared(day.drift)}
         for row, name in enumerate(order):
             place = (x, top + _ROW * row)
@@ -107,11 +123,11 @@ def heat_map(days: Sequence[Day], order: Sequence[str], titles: Mapping[str, str
             else:
                 says = f"{day.day}, {name}: {day.drift.rows:,} applicants, too-few"
                 drawing.box(*place, step - gap, _ROW - 2, "few", says=says)
-    for number_of in range(0, number, _every(step, 7)):
-        day_of = first + timedelta(days=number_of)
-        x, y = NAMES + step * number_of, top + _ROW * len(order) + 15
-        drawing.text(x, y, f"{day_of:%d %b}".lstrip("0"), "faint")
-    return drawing.svg()
+    for place_of in dated:
+        day_of = first + timedelta(days=place_of)
+        drawing.text(step * place_of, bottom + 15, f"{day_of:%d %b}".lstrip("0"), "faint")
+    beside = Markup('<div class="heat">{}<div class="wide newest">{}</div></div>')
+    return beside.format(named.svg(), drawing.svg())
 
 
 def _every(step: float, unit: int) -> int:
@@ -131,17 +147,12 @@ def _cell(
     if by_chance or found.psi < NEXT_TO_NOTHING:
         drawing.box(x, y, width, _ROW - 2, "cell calm", says=says)
         return
-    drawing.box(x, y, width, _ROW - 2, "cell", fill=heat(found.psi), says=says)
+    drawing.box(x, y, width, _ROW - 2, f"cell {heat(found.psi)}", says=says)
 
 
 def heat(psi: float) -> str:
-    """The colour of a PSI: calm below 0.1, glowing from 0.25 on."""
-    for (low, cool), (high, warm) in pairwise(_STEPS):
-        if psi < high:
-            share = (psi - low) / (high - low)
-            mixed = (round(a + share * (b - a)) for a, b in zip(cool, warm, strict=True))
-            return "#" + "".join(f"{part:02x}" for part in mixed)
-    return "#" + "".join(f"{part:02x}" for part in _WORST)
+    """The colour of a PSI, of those of `HEAT`: the lines of moderate and major drift part them."""
+    return f"heat{bisect_right(_STEPS, psi)}"
 
 
 def distribution(found: Comparison) -> Markup:
@@ -190,17 +201,18 @@ def _percent(share: float) -> str:
 def figures(found: Performance) -> Markup:
     """Each figure with its interval, over the interval that true PDs would have shown."""
     shown, expected = found.figures, found.expected
-    drawing = Drawing(520, 44 * len(FIGURES) + 4, "Figures of performance with their intervals")
+    drawing = Drawing(HALF, 46 * len(FIGURES), "Figures of performance with their intervals")
+    end = HALF - 60
     for row, (name, title) in enumerate(FIGURES.items()):
-        y = 44.0 * row + 24
-        drawing.text(0, y + 4, title)
+        y = 46.0 * row + 30
+        drawing.text(0, y - 14, title)
         ranges = [getattr(part, name) for part in (shown, expected) if part is not None]
         if not ranges:
             continue
         low, high = min(r.low for r in ranges), max(r.high for r in ranges)
         pad = 0.25 * ((high - low) or abs(high) or 1.0)
-        place = Scale(low - pad, high + pad, 160, 440)
-        drawing.line(160, y, 440, y, "axis")
+        place = Scale(low - pad, high + pad, 0, end)
+        drawing.line(0, y, end, y, "axis")
         if expected is not None:
             of = getattr(expected, name)
             says = f"expected {of.value:.4f}, {of.low:.4f} to {of.high:.4f}"
@@ -212,7 +224,7 @@ def figures(found: Performance) -> Markup:
             drawing.line(place(of.low), y, place(of.high), y, "whisker")
             says = f"{of.value:.4f}, {of.low:.4f} to {of.high:.4f}"
             drawing.dot(place(of.value), y, 5, "found", says=says)
-            drawing.text(450, y + 4, f"{of.value:.3f}", "number")
+            drawing.text(end + 10, y + 4, f"{of.value:.3f}", "number")
     return drawing.svg()
 
 
@@ -221,7 +233,7 @@ def calibration(tiers: Sequence[Tier], name: str) -> Markup:
     return _rates(
         [(t.name, t.rows, t.mean_pd, t.default_rate, t.low, t.high, True) for t in tiers],
         f"Default rates by {name}",
-        520.0,
+        HALF,
     )
 
 
@@ -233,7 +245,7 @@ def vintages(found: Performance) -> Markup:
             for v in found.vintages
         ],
         "Default rates by month of decision",
-        float(WIDTH),
+        min(WIDTH, _AXIS + _MONTH * len(found.vintages)),
     )
 
 
@@ -242,7 +254,7 @@ def _rates(
     says: str,
     width: float,
 ) -> Markup:
-    left, top, bottom = 44.0, 10.0, 210.0
+    left, top, bottom = _AXIS, 10.0, 210.0
     drawing = Drawing(width, bottom + 26, says)
     highest = max([high for *_, high, _ in groups if high is not None] or [1.0])
     highest = max([highest, *(pd for _, _, pd, *_ in groups if pd is not None)])
@@ -257,7 +269,7 @@ def _rates(
             "faint",
             anchor="end",
         )
-    step = min((width - left) / max(len(groups), 1), 90.0)
+    step = (width - left) / max(len(groups), 1)
     every = _every(step, 1) if len(groups) > DECILES else 1
     for number, (name, rows, pd, rate, low, high, sure) in enumerate(groups):
         middle = left + step * (number + 0.5)
@@ -279,11 +291,12 @@ def _rates(
 def ratios(found: Fairness) -> Markup:
     """Approval rates of groups over the reference's, with their intervals."""
     groups = [group for group in found.groups if group.ratio is not None]
-    drawing = Drawing(520, 30.0 * len(groups) + 34, f"Approval-rate ratios by {found.attribute}")
+    left, right = 140.0, HALF - 50
+    drawing = Drawing(HALF, 30.0 * len(groups) + 34, f"Approval-rate ratios by {found.attribute}")
     ends = [ratio.high for group in groups if (ratio := group.ratio) is not None]
     high = max([1.2, *ends])
     low = min([0.6, *(ratio.low for group in groups if (ratio := group.ratio) is not None)])
-    place = Scale(low, high, 150, 450)
+    place = Scale(low, high, left, right)
     bottom = 30.0 * len(groups) + 8
     drawing.box(place(low), 2, place(FOUR_FIFTHS) - place(low), bottom - 2, "concern")
     drawing.line(place(1.0), 2, place(1.0), bottom, "axis")
@@ -292,30 +305,29 @@ def ratios(found: Fairness) -> Markup:
     for row, group in enumerate(groups):
         y = 30.0 * row + 20
         ratio = group.ratio
-        drawing.text(0, y + 4, group.name, most=22)
+        drawing.text(0, y + 4, group.name, most=18)
         if ratio is not None:
             says = f"{group.name}: {ratio.value:.3f}, {ratio.low:.3f} to {ratio.high:.3f}"
             drawing.line(place(ratio.low), y, place(ratio.high), y, "whisker")
             drawing.dot(place(ratio.value), y, 5, "found", says=says)
-            drawing.text(460, y + 4, f"{ratio.value:.2f}", "number")
+            drawing.text(right + 10, y + 4, f"{ratio.value:.2f}", "number")
     return drawing.svg()
 
 
 def cut_offs(found: Fairness) -> Markup:
     """Approval-rate ratios that other cut-offs would have, by the share that they approve."""
-    left, top, bottom, width = 44.0, 10.0, 190.0, 520.0
-    drawing = Drawing(width, bottom + 40, f"Ratios at other cut-offs by {found.attribute}")
-    names = [group.name for group in found.groups if group.ratio is not None]
-    lines = {
+    left, top, bottom = 34.0, 16.0, 190.0
+    drawing = Drawing(HALF, bottom + 40, f"Ratios at other cut-offs by {found.attribute}")
+    of_group = {
         name: [
             (one.approval_rate, ratio.value)
             for one in found.cut_offs
             if (ratio := one.ratios.get(name)) is not None
         ]
-        for name in names
+        for name in lines(found)
     }
-    values = [value for line in lines.values() for _, value in line]
-    across = Scale(0, 1, left, width - 90)
+    values = [value for line in of_group.values() for _, value in line]
+    across = Scale(0, 1, left, HALF - 20)
     place = Scale(0, max([1.25, *values]), bottom, top)
     drawing.box(left, place(FOUR_FIFTHS), across(1) - left, bottom - place(FOUR_FIFTHS), "concern")
     for mark in (0.0, FOUR_FIFTHS, 1.0):
@@ -326,13 +338,21 @@ def cut_offs(found: Fairness) -> Markup:
     drawing.text(across(0.5), bottom + 33, "approved at the cut-off", "faint", anchor="middle")
     for current in (one.approval_rate for one in found.cut_offs if one.is_current):
         drawing.line(across(current), top, across(current), bottom, "current")
-        drawing.text(across(current), top + 2, "now", "faint", anchor="middle")
-    for number, (name, line) in enumerate(lines.items()):
-        points = [(across(x), place(y)) for x, y in line]
+        drawing.text(across(current), top - 5, "now", "faint", anchor="middle")
+    for name, kind in lines(found).items():
+        points = [(across(x), place(y)) for x, y in of_group[name]]
         if points:
-            drawing.curve(points, f"series s{number % 5}", says=name)
-            drawing.text(points[-1][0] + 6, points[-1][1] + 4 + 13 * number, name, most=12)
+            drawing.curve(points, kind, says=name)
     return drawing.svg()
+
+
+def lines(found: Fairness) -> dict[str, str]:
+    """The groups that have a line in `cut_offs`, and how each looks."""
+    names = (group.name for group in found.groups if group.ratio is not None)
+    return {
+        name: f"series s{number % _COLOURS}{' again' if number // _COLOURS % 2 else ''}"
+        for number, name in enumerate(names)
+    }
 
 
 def estimated(expected: Figures) -> list[tuple[str, str, str]]:

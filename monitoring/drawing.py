@@ -1,8 +1,7 @@
 """SVG as text: the few shapes that a report's charts are made of.
 
 Colours are classes, which the page gives a colour each, so that a chart follows the page's light or
-dark; only what stands for a number has a colour of its own. Coordinates are pixels of a drawing
-that scales with its place.
+dark. Coordinates are pixels of a drawing that scales with its place.
 """
 
 from __future__ import annotations
@@ -40,20 +39,11 @@ class Drawing:
         return Markup("".join((self._head, *self._parts, "</svg>")))  # noqa: S704 - escaped here
 
     def box(
-        self,
-        x: float,
-        y: float,
-        width: float,
-        height: float,
-        kind: str,
-        *,
-        fill: str | None = None,
-        says: str = "",
+        self, x: float, y: float, width: float, height: float, kind: str, *, says: str = ""
     ) -> None:
         """A rectangle from its upper left corner, never of negative width or height."""
-        colour = "" if fill is None else f' style="fill:{fill}"'
         place = f'x="{x:.5g}" y="{y:.5g}" width="{max(width, 0):.5g}" height="{max(height, 0):.5g}"'
-        self._add(f"rect {place}{colour}", kind, says)
+        self._add(f"rect {place}", kind, says)
 
     def line(self, x: float, y: float, to_x: float, to_y: float, kind: str) -> None:
         """A straight line."""

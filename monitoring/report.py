@@ -1,4 +1,4 @@
-"""The report: one page about one model package, to look at; it needs no other file and no network.
+"""The report: one page about one model package, to look at.
 
 On top, in words, whether somebody has to do something. Then what that rests on, drawn: drift day by
 day, who applies against the reference, outcomes against PDs, groups.
@@ -7,16 +7,17 @@ day, who applies against the reference, outcomes against PDs, groups.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from monitoring import charts, contested
+from monitoring import charts, contested, pages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from markupsafe import Markup
 
     from credit_risk.challenger import Contest
     from credit_risk.drift import Drift
@@ -68,57 +69,34 @@ class Monitored:
 
 def page(known: Monitored) -> str:
     """The report as HTML."""
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            known=known,
-            headline=HEADLINES[known.check.verdict],
-            tiles=_tiles(known),
-            heat=_heat(known),
-            legend=[(f"{psi:g}", charts.heat(psi)) for psi in (0.05, 0.1, 0.25, 0.5, 1.0)],
-            fields=[] if known.window is None else charts.compared(known.window),
-            charts=charts,
-        )
+    return pages.render(
+        "report.html.j2",
+        known=known,
+        headline=HEADLINES[known.check.verdict],
+        tiles=_tiles(known),
+        heat=_heat(known),
+        fields=[] if known.window is None else charts.compared(known.window),
+        charts=charts,
     )
 
 
-def write(folder: Path, pages: Sequence[Monitored]) -> Path:
+def write(folder: Path, found: Sequence[Monitored]) -> Path:
     """Write the reports into a folder, with a page that leads to each; returns that one.
 
     Each is replaced whole: who reads one meanwhile has the old one or the new one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for known in pages:
-        _replace(folder / known.name, page(known))
+    rows = []
+    for known in found:
+        pages.write(folder / known.name, page(known))
+        beside = None
         if known.contest is not None:
-            contested.write(folder, known.portfolio, known.contest, known.made)
-    template = _environment().get_template("reports.html.j2")
-    rows = [
-        (known, None if known.contest is None else contested.name(known.portfolio, known.contest))
-        for known in pages
-    ]
-    _replace(folder / INDEX, template.render(rows=rows, headlines=HEADLINES))
-    return folder / INDEX
+            beside = contested.write(folder, known.portfolio, known.contest, known.made).name
+        rows.append((known, beside))
+    index = pages.render("reports.html.j2", rows=rows, headlines=HEADLINES)
+    return pages.write(folder / INDEX, index)
 
 
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _heat(known: Monitored) -> object:
+def _heat(known: Monitored) -> Markup | None:
     compared = [day for day in known.days if day.drift is not None]
     if not compared:
         return None
@@ -151,8 +129,3 @@ def _tiles(known: Monitored) -> list[tuple[str, str, str]]:
         auc = known.estimate.auc
         tiles.append((f"{auc.value:.3f}", "AUC that PDs let expect", ""))
     return tiles
-
-
-def now() -> datetime:
-    """The time of a report."""
-    return datetime.now(UTC)

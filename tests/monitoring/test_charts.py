@@ -9,6 +9,7 @@ import pytest
 
 from monitoring import charts
 from tests.monitoring import monitored
+from tests.monitoring.monitored import GROUPS
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -21,7 +22,7 @@ def drawn(chart: Markup) -> ET.Element:
 
 def of_kind(chart: Markup, kind: str) -> list[ET.Element]:
     """The shapes of a class, or of it and others."""
-    return [shape for shape in drawn(chart) if kind in (shape.get("class") or "").split()]
+    return [shape for shape in drawn(chart).iter() if kind in (shape.get("class") or "").split()]
 
 
 def said(shape: ET.Element) -> str:
@@ -29,17 +30,21 @@ def said(shape: ET.Element) -> str:
     return shape.findtext("title") or ""
 
 
-def brightness(colour: str) -> int:
-    """Of a colour: more is brighter."""
-    return sum(bytes.fromhex(colour.removeprefix("#")))
-
-
-def test_a_colour_is_darker_the_more_applicants_drifted() -> None:
-    """From nothing to four times the line of major drift, and no further."""
-    shades = [brightness(charts.heat(psi)) for psi in (0.0, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 9.0)]
-
-    assert shades[:-1] == sorted(set(shades), reverse=True)
-    assert shades[-1] == shades[-2]
+@pytest.mark.parametrize(
+    ("psi", "of"),
+    [
+        (0.0, "below 0.1"),
+        (0.0999, "below 0.1"),
+        (0.1, "0.1 to 0.25"),
+        (0.25, "0.25 to 0.5"),
+        (0.9, "0.5 to 1"),
+        (1.0, "1 or more"),
+        (9.0, "1 or more"),
+    ],
+)
+def test_colours_are_parted_where_verdicts_are(psi: float, of: str) -> None:
+    """And twice beyond; each is told in words."""
+    assert charts.HEAT[charts.heat(psi)] == of
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +83,7 @@ def test_the_heat_map_glows_where_a_field_drifted_and_nowhere_else(heat: Markup)
     """From the fourth day on, in the income and in what follows from it."""
     calm = {said(cell).split(": ")[0] for cell in of_kind(heat, "calm")}
     glowing = {
-        said(cell).split(": ")[0]
-        for cell in of_kind(heat, "cell")
-        if cell.get("style") is not None
-        and brightness(str(cell.get("style")).removeprefix("fill:")) < brightness(charts.heat(0.2))
+        said(cell).split(": ")[0] for kind in [*charts.HEAT][2:] for cell in of_kind(heat, kind)
     }
 
     assert {"2026-11-05, income", "2026-11-06, income"} <= glowing
@@ -195,8 +197,21 @@ def test_other_cut_offs_are_a_line_for_each_group() -> None:
     chart = charts.cut_offs(monitored.groups())
 
     (line,) = of_kind(chart, "series")
+    assert charts.lines(monitored.groups()) == {GROUPS[1]: line.get("class")}
     assert len((line.get("points") or "").split()) == len(monitored.groups().cut_offs)
     assert len(of_kind(chart, "current")) == 1
+
+
+def test_groups_beyond_the_colours_are_dashed() -> None:
+    """So that no two of ten look alike."""
+    found = monitored.groups()
+    group = next(one for one in found.groups if one.ratio is not None)
+    many = tuple(group.model_copy(update={"name": str(number)}) for number in range(10))
+
+    looks = charts.lines(found.model_copy(update={"groups": many}))
+
+    assert len({*looks.values()}) == 10
+    assert looks["7"] == "series s2 again"
 
 
 def test_nothing_is_drawn_of_a_group_without_any_ratio() -> None:
@@ -215,7 +230,8 @@ def test_days_of_a_year_fit() -> None:
 
     chart = charts.heat_map(year, ["income"], {})
 
-    assert max(float(cell.get("x") or "nan") for cell in of_kind(chart, "cell")) < charts.WIDTH
+    last = max(float(cell.get("x") or "nan") for cell in of_kind(chart, "cell"))
+    assert last < charts.WIDTH - charts.NAMES
     assert len([shape for shape in of_kind(chart, "faint") if "Nov" in (shape.text or "")]) < 8
 
 

@@ -20,7 +20,7 @@ def test_shapes_are_where_they_were_put() -> None:
     """In order, each with its class."""
     drawing = Drawing(100, 50, "A box, a line, a curve, a dot and a word")
 
-    drawing.box(1, 2, 30, 4, "one", fill="#abcdef")
+    drawing.box(1, 2, 30, 4, "one")
     drawing.line(0, 0, 10, 20, "two")
     drawing.curve([(0, 1), (2, 3)], "three")
     drawing.dot(5, 6, 7, "four")
@@ -31,7 +31,6 @@ def test_shapes_are_where_they_were_put() -> None:
     assert root.get("aria-label") == "A box, a line, a curve, a dot and a word"
     assert [shape.tag for shape in root] == ["rect", "line", "polyline", "circle", "text"]
     assert [shape.get("class") for shape in root] == ["one", "two", "three", "four", "label"]
-    assert root[0].get("style") == "fill:#abcdef"
     assert root[2].get("points") == "0,1 2,3"
     assert root[4].text == "five"
 

@@ -89,7 +89,7 @@ def test_the_report_shows_every_field_by_its_title(page: Reader) -> None:
     assert set(monitored.everything().titles.values()) <= set(words)
     for title in ("Vintages", "Were the PDs right?", "Approvals by region & more"):
         assert title in words
-    assert page.tags.count("svg") == 1 + len(monitored.everything().titles) + 1 + 2 + 1 + 2
+    assert page.tags.count("svg") == 2 + len(monitored.everything().titles) + 1 + 2 + 1 + 2
 
 
 def test_fields_together_are_told_with_those_that_the_classifier_went_by() -> None:
