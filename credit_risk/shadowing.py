@@ -31,9 +31,9 @@ LEASE = 15_000_000
 """Microseconds that others leave a challenger alone which nobody has heard of."""
 FAILURES_MOST = 10
 """So often the process of one challenge may end by itself; then it is given up."""
-AT_ONCE = 256
-"""Decisions read and written at a time, whose places may be `_PLACES` apart: others wait for
-SQLite's lock meanwhile."""
+AT_ONCE = 64
+"""Decisions read and written at a time, whose places may be `_PLACES` apart: records wait for
+SQLite's lock meanwhile, for so many about as long as for a commit of their own."""
 _PLACES = 4_096
 
 Cause = Literal["crashed", "hung", "memory", "package"]
@@ -78,6 +78,18 @@ class State(NamedTuple):
     def given_up(self) -> bool:
         """Whether it ended so often that it is not started again."""
         return self.failures >= FAILURES_MOST
+
+
+# Made once: whoever builds them anew does so while others wait for the lock.
+_STATE = sa.select(*(_S[name] for name in State._fields)).where(
+    _S.portfolio == sa.bindparam("of")
+)
+_STATE_LOCKED = _STATE.with_for_update()
+_GO_ON = (
+    sa.update(SHADOWING)
+    .where(_S.portfolio == sa.bindparam("of"))
+    .values({name: sa.bindparam(name) for name in State._fields[1:]})
+)
 
 
 class Made(NamedTuple):
@@ -224,9 +236,7 @@ def keep(
     # What ended the process before was lost within these places, and they are behind.
     if after.lost_last is not None and after.lost_last <= upto:
         after = after._replace(lost_first=None, lost_last=None)
-    connection.execute(
-        sa.update(SHADOWING).where(_S.portfolio == before.portfolio).values(after._asdict())
-    )
+    _go_on(connection, after)
     return after
 
 
@@ -256,9 +266,7 @@ def failed(
         lost_first=first,
         lost_last=last,
     )
-    connection.execute(
-        sa.update(SHADOWING).where(_S.portfolio == challenge.portfolio).values(after._asdict())
-    )
+    _go_on(connection, after)
     return after
 
 
@@ -291,9 +299,14 @@ def forget(connection: sa.Connection, ids: Sequence[str]) -> None:
 
 
 def _state(connection: sa.Connection, portfolio: str, *, lock: bool = False) -> State | None:
-    asked = sa.select(*(_S[name] for name in State._fields)).where(_S.portfolio == portfolio)
-    row = connection.execute(asked.with_for_update() if lock else asked).one_or_none()
+    asked = _STATE_LOCKED if lock else _STATE
+    row = connection.execute(asked, {"of": portfolio}).one_or_none()
     return None if row is None else State(*row)
+
+
+def _go_on(connection: sa.Connection, after: State) -> None:
+    portfolio, *rest = after
+    connection.execute(_GO_ON, {"of": portfolio, **dict(zip(State._fields[1:], rest, strict=True))})
 
 
 @cache

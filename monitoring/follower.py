@@ -48,7 +48,7 @@ logger = logging.getLogger("credit_risk.shadow")
 
 PAUSE_SECONDS = 0.5
 """Between two looks for decisions, as long as few come: few transactions, with many rows each."""
-SHARE = 0.2
+SHARE = 0.05
 """Of a core's time, so much is used at most while many come: on cores that share their units, what
 is only run when nobody else is slows others all the same. What waits meanwhile is on record."""
 PIECE_SECONDS = 0.1

@@ -323,7 +323,7 @@ def fails(_: Follower) -> bool:
 def test_while_many_come_it_uses_a_part_of_a_core(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it used is a fifth of the time until it goes on; with nothing to do, it looks later."""
+    """What it used is a twentieth of the time until it goes on; with nothing to do, it looks later."""
     clock = iter([10.0, 10.5, 20.0, 20.5])
     monkeypatch.setattr(time, "process_time", lambda: next(clock))
     steps = [True, False]
@@ -332,7 +332,7 @@ def test_while_many_come_it_uses_a_part_of_a_core(
 
     follower.follow(place.task, line, lambda work: work())  # type: ignore[arg-type]
 
-    assert line.rests == [pytest.approx(2.0), follower.PAUSE_SECONDS]
+    assert line.rests == [pytest.approx(9.5), follower.PAUSE_SECONDS]
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
