@@ -42,6 +42,7 @@ from loadtests.verdict import Finding, exit_code
 
 if TYPE_CHECKING:
     from benchmarks.peer import Peer
+    from benchmarks.process import Running
 
     State: TypeAlias = Literal["none", "well", "hanging", "crashing"]
 
@@ -163,7 +164,7 @@ def _measure(  # noqa: PLR0917 - what is measured, and how
             settings = Settings(state_dir=scratch, packages_dir=folder, workers=1)
             with contextlib.closing(open_log(settings)) as log:
                 challenging.challenge(settings, log, Store(settings), version)
-            _await(running.url, state, path, bodies)
+            _await(running, state, bodies)
         for connections in CONNECTIONS:
             found = wrk.run(path, bodies, connections, seconds)
             one.rates[connections].append(found.rate)
@@ -172,18 +173,21 @@ def _measure(  # noqa: PLR0917 - what is measured, and how
     return ", ".join(f"{name} {number:,.0f}" for name, number in sorted(told.items())) or "none"
 
 
-def _await(url: str, state: State, path: str, bodies: Path) -> None:
-    """Wait until the challenger is in that state.
+def _await(running: Running, state: State, bodies: Path) -> None:
+    """Wait until the challenger is in that state: the one that hangs, until it is held back.
 
     Raises:
         NotMeasured: it never was.
     """
     deadline = time.monotonic() + START_SECONDS
-    wanted = {"well": "same", "hanging": "hung", "crashing": "crashed"}[state]
+    wanted = "same" if state == "well" else "crashed"
     while time.monotonic() < deadline:
-        wrk.run(path, bodies, 1, 1)
+        wrk.run(f"{running.url}/predict", bodies, 1, 1)
         time.sleep(1.0)
-        if told_of(httpx.get(f"{url}/metrics").text).get(wanted):
+        if state == "hanging":
+            if any(process.is_stopped(pid) for pid in running.processes):
+                return
+        elif told_of(httpx.get(f"{running.url}/metrics").text).get(wanted):
             return
     raise NotMeasured(f"no challenger was {state}")
 

@@ -172,6 +172,13 @@ def descendants(process: int) -> list[int]:
     return found
 
 
+def is_stopped(process: int) -> bool:
+    """Whether somebody has stopped a process, who may let it go on."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return _stat(Path(f"/proc/{process}"))[0] == "T"
+    return False
+
+
 def core_seconds() -> float:
     """Core seconds of this process, of those it has waited for, and of all its descendants."""
     times = os.times()

@@ -7,11 +7,6 @@ an end, busy all the time, or ends at once. What the challenger does is in ``BEN
 
 from __future__ import annotations
 
-import os
-
-# Before the service reads its settings: the least there is, so that a round sees it more than once.
-os.environ.setdefault("CREDIT_RISK_SHADOW_SECONDS", "1")
-
 from monitoring import shadow
 from service import CreditRiskServer
 

@@ -81,9 +81,7 @@ class State(NamedTuple):
 
 
 # Made once: whoever builds them anew does so while others wait for the lock.
-_STATE = sa.select(*(_S[name] for name in State._fields)).where(
-    _S.portfolio == sa.bindparam("of")
-)
+_STATE = sa.select(*(_S[name] for name in State._fields)).where(_S.portfolio == sa.bindparam("of"))
 _STATE_LOCKED = _STATE.with_for_update()
 _GO_ON = (
     sa.update(SHADOWING)

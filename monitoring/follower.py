@@ -88,6 +88,10 @@ class At(NamedTuple):
     last: int
 
 
+class Asked(NamedTuple):
+    """It was asked; what it said is going to be written, and who writes must not be stopped."""
+
+
 class Kept(NamedTuple):
     """It was written what was said: how many are the same, milder, stricter, or failed."""
 
@@ -225,7 +229,7 @@ class Follower:
         records: where decisions are read, and opened.
         beside: where what is said is written.
         on_database: see `follow`.
-        told: hears of each step: `At`, `Kept`, `Idle`.
+        told: hears of each step: `At`, `Asked`, `Kept`, `Idle`.
         clock: of the process, seconds of a core.
     """
 
@@ -236,7 +240,7 @@ class Follower:
         records: SqlRecords,
         beside: Beside,
         on_database: Callable[[Callable[[], Any]], Any],
-        told: Callable[[At | Kept | Idle], None],
+        told: Callable[[At | Asked | Kept | Idle], None],
         clock: Callable[[], float] = time.process_time,
     ) -> None:
         self._task = task
@@ -280,7 +284,9 @@ class Follower:
         is_full = chunk.upto < chunk.end
         due = _now() > state.until - 2 * shadowing.LEASE // 3
         if chunk.decisions or is_full or due:
-            self._keep(state, [*self._asked(chunk.decisions, state)], chunk.upto)
+            said = [*self._asked(chunk.decisions, state)]
+            self._told(Asked())
+            self._keep(state, said, chunk.upto)
         else:
             self._told(Idle())
         return is_full

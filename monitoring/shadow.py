@@ -26,7 +26,7 @@ from credit_risk import shadowing
 from credit_risk.decisions import new_id
 from credit_risk.errors import RecordingFailed
 from credit_risk.shadowing import Behind, Cause, End
-from monitoring.follower import EXITS, At, Kept, Task
+from monitoring.follower import EXITS, SHARE, At, Kept, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,9 +44,14 @@ LOOK_SECONDS = 0.5
 """Between two looks, at the process and at whether there is another challenge."""
 LEASE_SECONDS = 5.0
 """Between two looks at the database: who is at it, and how far."""
+HELD_SECONDS = 2.0
+"""Asked about a few applications for longer than that, a challenger has its part of a core only:
+what hangs is often busy, and even what runs when nobody else does slows others."""
 WENT_WELL_SECONDS = 3_600.0
 """A process that went on for so long does not count the failures before."""
-BACK_OFF_MOST = 300.0
+BACK_OFF, BACK_OFF_MOST = 10.0, 300.0
+"""Seconds until a process is started again, twice as many each time: starting takes some of a core,
+and what waits meanwhile is on record."""
 _PROGRAM = "import sys; from monitoring.follower import main; main(int(sys.argv[1]))"
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
@@ -90,6 +95,7 @@ class _Running:
     heard: float
     waited: float
     at: At | None = None
+    held: bool = False
 
 
 class Shadow:
@@ -219,6 +225,9 @@ class Shadow:
 
     def _hear(self, running: _Running) -> None:
         """What the process told; that it has ended, or does not go on."""
+        if running.held:
+            self._let_go(running)
+            self._stop.wait(LOOK_SECONDS * SHARE)
         try:
             while running.line.poll(0):
                 told = running.line.recv()
@@ -233,8 +242,26 @@ class Shadow:
                 self._ended(running, code)
                 return
         waited = _waited(running.process.pid) - running.waited
-        if self._clock() - running.heard - waited > self._settings.shadow_seconds:
+        silent = self._clock() - running.heard - waited
+        if silent > self._settings.shadow_seconds:
             self._fail(running, "hung")
+        elif silent > HELD_SECONDS and running.at is not None:
+            self._hold(running)
+
+    def _hold(self, running: _Running) -> None:
+        """Stop the process until the next look, unless it is done with asking.
+
+        It says so before it writes: stopped within, it would keep the database's lock.
+        """
+        running.process.send_signal(signal.SIGSTOP)
+        running.held = True
+        if running.line.poll(0):
+            self._let_go(running)
+
+    @staticmethod
+    def _let_go(running: _Running) -> None:
+        running.process.send_signal(signal.SIGCONT)
+        running.held = False
 
     def _ended(self, running: _Running, code: int) -> None:
         if code == 0:
@@ -264,12 +291,12 @@ class Shadow:
             )
             noted[:] = [found]
 
-        self._not_before = now + 2.0
+        self._not_before = now + BACK_OFF
         self._audit.append((), alongside=note).result()
         after = noted[0]
         if after is None:
             return
-        seconds = min(2.0**after.failures, BACK_OFF_MOST)
+        seconds = min(BACK_OFF * 2.0 ** (after.failures - 1), BACK_OFF_MOST)
         self._not_before = now + seconds
         self._look_again = 0.0
         self._say(

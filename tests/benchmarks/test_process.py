@@ -142,3 +142,14 @@ def test_core_seconds_are_those_of_descendants_too() -> None:
     # The kernel counts in hundredths.
     assert running - before >= 0.45
     assert process.core_seconds() - before >= 0.45
+
+
+def test_a_process_that_is_stopped_is_told_from_one_that_runs_or_is_gone() -> None:
+    """What was stopped is so until it goes on or ends."""
+    with subprocess.Popen(["/bin/sleep", "600"]) as child:
+        assert not process.is_stopped(child.pid)
+        child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+        assert process.is_stopped(child.pid)
+        child.kill()
+    assert not process.is_stopped(child.pid)

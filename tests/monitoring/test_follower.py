@@ -19,7 +19,7 @@ from credit_risk.errors import Conflict, PackageInvalid, RecordingFailed
 from credit_risk.schema import Schema
 from credit_risk.shadowing import End
 from monitoring import follower
-from monitoring.follower import At, Follower, Idle, Kept, Packages, Task
+from monitoring.follower import Asked, At, Follower, Idle, Kept, Packages, Task
 from tests import served, toys
 from tests.recorded import decided
 from tests.sealing import SEALING
@@ -311,7 +311,7 @@ def test_it_follows_until_the_line_is_closed_whatever_the_database_does(
 
     follower.follow(place.task, line, lambda work: work())  # type: ignore[arg-type]
 
-    assert [type(told) for told in line.sent] == [Idle, At, Kept, Idle]
+    assert [type(told) for told in line.sent] == [Idle, At, Asked, Kept, Idle]
     assert len(place.shadow()) == 4
 
 
@@ -323,7 +323,7 @@ def fails(_: Follower) -> bool:
 def test_while_many_come_it_uses_a_part_of_a_core(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it used is a twentieth of the time until it goes on; with nothing to do, it looks later."""
+    """What it used is a twentieth of the time until it goes on; else it looks a little later."""
     clock = iter([10.0, 10.5, 20.0, 20.5])
     monkeypatch.setattr(time, "process_time", lambda: next(clock))
     steps = [True, False]

@@ -38,7 +38,7 @@ SECONDS = 60.0
 FAKE = """\
 import os, sys, time
 from multiprocessing.connection import Connection
-from monitoring.follower import At, Kept
+from monitoring.follower import At, Asked, Kept
 line = Connection(int(sys.argv[1]))
 line.recv()
 {}
@@ -265,7 +265,7 @@ def test_how_it_ended_is_told_and_it_is_started_again_later(
     assert (state.failures, state.cause) == (1, cause)
     assert (state.lost_first, state.lost_last) == (4, 7)
     assert f"challenger {place.linear.version}: {cause}" in caplog.text
-    place.look(1.9)
+    place.look(shadow.BACK_OFF - 0.1)
     assert place.shadow.process is None
     place.look(0.1)
     assert place.shadow.process is not None
@@ -283,6 +283,49 @@ def test_one_that_does_not_go_on_is_ended(place: Place, fake: Callable[[str], No
 
     assert place.observer.ends == ["hung"]
     assert place.state().lost_first == 4
+
+
+def test_one_that_is_busy_for_long_has_a_part_of_a_core_until_it_is_done(
+    place: Place, fake: Callable[[str], None]
+) -> None:
+    """It is stopped between two looks, and goes on where it was; who writes is never stopped."""
+    fake("line.send(At(4, 7)); line.poll(0.2); line.send(Asked()); line.poll(None)")
+    place.look()
+    place.until(lambda: place.shadow._running is not None and place.shadow._running.at is not None)  # noqa: SLF001 - heard of
+    assert place.shadow.process is not None
+
+    place.look(shadow.HELD_SECONDS + 0.1)
+    await_state(place.shadow.process, "T")
+
+    place.until(lambda: place.shadow._running is not None and place.shadow._running.at is None)  # noqa: SLF001 - heard of
+    place.look(shadow.HELD_SECONDS + 0.1)
+    await_state(place.shadow.process, "S")
+    assert place.observer.ends == []
+
+
+def test_one_that_is_about_to_write_is_let_go_on_at_once(
+    place: Place, fake: Callable[[str], None]
+) -> None:
+    """Though it was heard of only after it was stopped: it would keep the database's lock."""
+    fake("line.send(At(4, 7)); line.send(Asked()); line.poll(None)")
+    place.look()
+    running = place.shadow._running  # noqa: SLF001 - as if it were not heard of yet
+    assert running is not None
+    assert running.line.poll(SECONDS)
+
+    place.shadow._hold(running)  # noqa: SLF001
+
+    assert not running.held
+    await_state(running.process.pid, "S")
+
+
+def await_state(process: int, wanted: str) -> None:
+    """Wait until it is what proc(5) calls so: T is stopped, S sleeps."""
+    deadline = time.monotonic() + SECONDS
+    stat = Path(f"/proc/{process}/stat")
+    while stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] != wanted:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_nobody_waits_for_one_that_left_and_does_not_end(
