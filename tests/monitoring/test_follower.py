@@ -41,7 +41,7 @@ class Place:
         self.settings = served.settings(folder)
         self.log = SqlAuditLog(self.settings.audit_url, SEALING)
         self.beside = Beside(self.settings.audit_url)
-        self.told: list[At | Kept | Idle] = []
+        self.told: list[At | Asked | Kept | Idle] = []
         self.folders = {path.name: str(path) for path in (packages / toys.NAME).iterdir()}
         self.trees = toys.load_package("trees")
         self.linear = toys.load_package("linear")
