@@ -10,6 +10,8 @@ A statement is canonical JSON (keys sorted, no spaces), an object of
 
 Its signature is Ed25519 over its bytes. Signatures lie beside a package, not within: its version
 stays what it is, and they go where it goes. Each is on record, too, as a record of kind "approval".
+Either place may hold anything, as whoever writes there checks nothing: what is no approval counts
+for nobody, is counted, and never hinders one that is.
 
 A signature says nothing about when a package may decide: that is the gate's to say, see
 `credit_risk.promotion`. It holds until its key is taken from the file of approvers.
@@ -19,20 +21,23 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
-from pydantic import Field, RootModel, ValidationError
+from pydantic import BaseModel, Field, RootModel, ValidationError
 
 from credit_risk import documents, environment
 from credit_risk.audit import keys
 from credit_risk.audit.records import unrequested
 from credit_risk.documents import Document
 from credit_risk.errors import ApprovalRefused, KeysInvalid, PackageInvalid, PortfolioInvalid
+from credit_risk.manifest import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,12 +47,18 @@ if TYPE_CHECKING:
         Ed25519PublicKey,
     )
 
-    from credit_risk.audit.records import AuditLog, Record, Records
+    from credit_risk.audit.records import AuditLog, Filters, Record, Records
     from credit_risk.package import ModelPackage
+
+logger = logging.getLogger("credit_risk.approvals")
 
 PURPOSE: Final = "credit-risk: I answer for this package"
 MOST = 100
-"""Signatures beside one package."""
+"""Signatures beside one package, besides its approvers'."""
+BYTES_MOST = 2 << 20
+"""A larger file holds no signatures."""
+RECORDS_MOST = 1_000
+"""Approvals of one package on record that are looked at, the newest."""
 
 Name = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]{0,98}[^\s\x00-\x1f])?$")]
 
@@ -71,15 +82,41 @@ class Statement(Document):
 class Signature(Document):
     """A statement, its signature in base64, and the id of the key, see `keys.key_id`."""
 
-    statement: str
-    signature: str
-    key_id: str
+    statement: Annotated[str, Field(max_length=1_000)]
+    signature: Annotated[str, Field(max_length=200)]
+    key_id: Annotated[str, Field(max_length=64)]
 
 
-class Signatures(Document):
-    """The file beside a package."""
+class Signatures(NamedTuple):
+    """What lies beside a package: signatures, and how much that is none, a whole file as one."""
 
-    signatures: Annotated[tuple[Signature, ...], Field(max_length=MOST)] = ()
+    found: tuple[Signature, ...] = ()
+    junk: int = 0
+
+
+class Signed(NamedTuple):
+    """Who has approved a package: a signature of each by name; ``others`` count for nobody."""
+
+    by: dict[str, Signature]
+    others: int = 0
+
+    @property
+    def key_ids(self) -> dict[str, str]:
+        """The ids of their keys by their names."""
+        return {name: signature.key_id for name, signature in self.by.items()}
+
+    def told(self) -> str:
+        """Their names, and how many signatures are nobody's, in words."""
+        names = ", ".join(self.by) or "nobody"
+        if not self.others:
+            return names
+        return f"{names}; signatures that count for nobody: {self.others}"
+
+
+class _Beside(BaseModel):
+    """The file beside a package, before anybody looked at what is in it."""
+
+    signatures: tuple[Any, ...]
 
 
 class _File(RootModel[dict[Name, str | tuple[str, ...]]]):
@@ -102,16 +139,17 @@ class Approvers:
         name, known = self.keys.get(keys.key_id(key), (None, None))
         return name if known == key else None
 
-    def valid(
-        self, signatures: Iterable[Signature], portfolio: str, package_sha256: str
-    ) -> dict[str, str]:
-        """Who has approved a package: the ids of their keys by their names, each person once."""
-        found: dict[str, str] = {}
-        for signature in signatures:
+    def valid(self, signatures: Iterable[Signature], portfolio: str, package_sha256: str) -> Signed:
+        """Who has approved a package, each person once."""
+        by: dict[str, Signature] = {}
+        others = 0
+        for signature in dict.fromkeys(signatures):
             name = self._signer(signature, portfolio, package_sha256)
-            if name is not None:
-                found.setdefault(name, signature.key_id)
-        return found
+            if name is None:
+                others += 1
+            else:
+                by.setdefault(name, signature)
+        return Signed(by, others)
 
     def _signer(self, signature: Signature, portfolio: str, package_sha256: str) -> str | None:
         """Who approved that package by this signature; None where it is no approval of it."""
@@ -180,9 +218,7 @@ def sign(
     return Signature(statement=text, signature=signed, key_id=keys.key_id(key.public_key()))
 
 
-def check_new(
-    known: Approvers, key: Ed25519PublicKey, already: dict[str, str], version: str
-) -> str:
+def check_new(known: Approvers, key: Ed25519PublicKey, already: Signed, version: str) -> str:
     """The name of who is to approve a package with a key.
 
     Args:
@@ -198,7 +234,7 @@ def check_new(
     if name is None:
         told = f"the key {keys.key_id(key)} is none of those in the file of approvers"
         raise ApprovalRefused(told)
-    if name in already:
+    if name in already.by:
         raise ApprovalRefused(
             f"{name} has approved package {version} before, and counts once; somebody else has to"
         )
@@ -210,36 +246,61 @@ def beside(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.signatures.json")
 
 
-def read(folder: Path) -> tuple[Signature, ...]:
+def read(folder: Path) -> Signatures:
     """The signatures beside a package, whether they hold or not; none where there is no file.
 
     Raises:
-        PackageInvalid: the file is not one of ours.
+        PackageInvalid: the file cannot be read.
     """
     file = beside(folder)
     try:
-        return Signatures.model_validate_json(file.read_bytes()).signatures
+        with file.open("rb") as opened:
+            content = opened.read(BYTES_MOST + 1)
     except FileNotFoundError:
-        return ()
+        return Signatures()
     except OSError as error:
         raise PackageInvalid(f"{file}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise PackageInvalid(f"{file}: it holds no signatures of a package") from error
+    try:
+        entries = _Beside.model_validate_json(content).signatures
+    except ValidationError:
+        return Signatures(junk=1)
+    found = []
+    for entry in entries:
+        with suppress(ValidationError):
+            found.append(Signature.model_validate(entry))
+    return Signatures(tuple(found), len(entries) - len(found))
 
 
-def add(folder: Path, signatures: Iterable[Signature]) -> None:
+def add(folder: Path, signatures: Iterable[Signature], approvers_file: Path | None = None) -> None:
     """Put signatures beside a package, to those that are there; the file is whole at any time.
 
+    Of those that are no approver's `MOST` stay, the first ones, so that no number of them keeps an
+    approval out.
+
+    Args:
+        folder: of the package.
+        signatures: those to add.
+        approvers_file: names the approvers, where anybody may approve.
+
     Raises:
-        PackageInvalid: see `read`; or there would be more than `MOST`.
+        PackageInvalid: see `read`.
+        KeysInvalid: the file of approvers is wrong.
     """
     before = read(folder)
-    both = tuple(dict.fromkeys((*before, *signatures)))
-    if both == before:
+    both = tuple(dict.fromkeys((*before.found, *signatures)))
+    if both == before.found:
         return
+    kept = both
     if len(both) > MOST:
-        raise PackageInvalid(f"{beside(folder)}: more than {MOST} signatures of one package")
-    text = Signatures(signatures=both).model_dump_json(indent=1)
+        manifest = read_manifest(folder)
+        known = Approvers({}) if approvers_file is None else approvers(approvers_file)
+        approved = known.valid(both, manifest.portfolio, manifest.digest).by.values()
+        others = [one for one in both if one not in approved]
+        kept = (*approved, *others[:MOST])
+    left_out = before.junk + len(both) - len(kept)
+    if left_out:
+        logger.warning("%s: %d signatures that are nobody's are left out", beside(folder), left_out)
+    text = json.dumps({"signatures": [one.model_dump() for one in kept]}, indent=1)
     descriptor, staged = tempfile.mkstemp(prefix=".signing-", dir=folder.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -285,20 +346,19 @@ def record(log: AuditLog, package: ModelPackage, signature: Signature, now: int)
     return made
 
 
-def recorded(records: Records, portfolio: str, version: str) -> list[Signature]:
+def recorded(records: Records, portfolio: str, version: str) -> Signatures:
     """The signatures of a package that are on record; what was altered there is none.
 
     Raises:
         RecordingFailed: the record database cannot be read.
     """
-    found = records.find(portfolio=portfolio, kind="approval", model_version=version, limit=MOST)
-    signatures = []
-    for record in found:
-        try:
-            signatures.append(Signature.model_validate(record.body.get("signature")))
-        except ValidationError:
-            continue  # altered, or of another version of this program: it proves nothing
-    return signatures
+    about: Filters = {"portfolio": portfolio, "kind": "approval", "model_version": version}
+    there = records.find(limit=RECORDS_MOST, **about)
+    found = []
+    for record in there:
+        with suppress(ValidationError):  # altered, or of another version of this program
+            found.append(Signature.model_validate(record.body.get("signature")))
+    return Signatures(tuple(found), len(there) - len(found))
 
 
 def _stated(signature: Signature) -> Statement | None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from credit_risk import approvals
-from credit_risk.approvals import MOST, Signature
+from credit_risk.approvals import BYTES_MOST, MOST, Signature, Signatures, Signed
 from credit_risk.audit import keys
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.decisions import new_id
 from credit_risk.errors import ApprovalRefused, KeysInvalid, PackageInvalid
+from credit_risk.manifest import read_manifest
 from tests import toys
 from tests.sealing import SEALING
 from tests.signing import ADA, BEN, EVE, NOON, approval, line, write_approvers
@@ -36,7 +37,7 @@ def known(tmp_path: Path) -> Approvers:
 
 def valid(known: Approvers, *signatures: Signature) -> list[str]:
     """Who has approved the package."""
-    return list(known.valid(signatures, toys.NAME, SHA256))
+    return list(known.valid(signatures, toys.NAME, SHA256).by)
 
 
 def reworded(signature: Signature, **changed: object) -> Signature:
@@ -55,7 +56,9 @@ def test_each_approver_counts_once(known: Approvers) -> None:
 
     assert valid(known) == []
     assert valid(known, ada, ada) == ["ada"]
-    assert known.valid([ben, ada, ben], toys.NAME, SHA256) == {
+    signed = known.valid([ben, ada, ben], toys.NAME, SHA256)
+    assert (signed.by, signed.others) == ({"ben": ben, "ada": ada}, 0)
+    assert signed.key_ids == {
         "ben": keys.key_id(BEN.public_key()),
         "ada": keys.key_id(ADA.public_key()),
     }
@@ -114,7 +117,10 @@ def test_a_signature_that_does_not_fit_is_nobodys(
     known: Approvers, forged: Callable[[], Signature]
 ) -> None:
     """And keeps nobody else's from counting."""
-    assert valid(known, forged(), approval(BEN, "ben", SHA256)) == ["ben"]
+    signed = known.valid([forged(), approval(BEN, "ben", SHA256)], toys.NAME, SHA256)
+
+    assert list(signed.by) == ["ben"]
+    assert signed.told() == "ben; signatures that count for nobody: 1"
 
 
 def test_what_a_key_signs_for_another_purpose_is_no_approval(known: Approvers) -> None:
@@ -161,6 +167,14 @@ def test_a_person_may_have_several_keys_and_is_one_person(tmp_path: Path) -> Non
     ("text", "told"),
     [
         (f"ada: {line(ADA)}\nben: {line(ADA)}\n", "ada and ben have the same key"),
+        (
+            json.dumps({"ada": keys.public_pem(ADA.public_key()), "ben": f"\n {line(ADA)}\t "}),
+            "ada and ben have the same key",
+        ),
+        (
+            json.dumps({"ada": line(BEN), "ben": [line(ADA), f"{line(BEN)[:9]}\n{line(BEN)[9:]}"]}),
+            "ada and ben have the same key",
+        ),
         (f"ada: {line(ADA)}\nAda: {line(BEN)}\n", "Ada is there twice, but for capitals"),
         ("ada: MCowBQYD\n", "ada: it is not a public key in PEM"),
         ("ada: {key: 1}\n", "ada"),
@@ -185,11 +199,12 @@ def test_a_missing_file_of_approvers_is_told(tmp_path: Path) -> None:
 
 def test_nobody_approves_twice_and_strangers_not_at_all(known: Approvers) -> None:
     """By whichever key."""
-    assert approvals.check_new(known, ADA.public_key(), {"ben": "x"}, "v") == "ada"
+    ben = approval(BEN, "ben", SHA256)
+    assert approvals.check_new(known, ADA.public_key(), Signed({"ben": ben}), "v") == "ada"
     with pytest.raises(ApprovalRefused, match="ada has approved package v before"):
-        approvals.check_new(known, ADA.public_key(), {"ada": "x"}, "v")
+        approvals.check_new(known, ADA.public_key(), Signed({"ada": ben}), "v")
     with pytest.raises(ApprovalRefused, match="is none of those in the file of approvers"):
-        approvals.check_new(known, EVE.public_key(), {}, "v")
+        approvals.check_new(known, EVE.public_key(), Signed({}), "v")
 
 
 # Where signatures are
@@ -199,12 +214,12 @@ def test_signatures_lie_beside_a_package_and_leave_it_as_it_is(tmp_path: Path) -
     """Each once; the version stays."""
     folder = toys.write_package(tmp_path, "linear")
     ada, ben = approval(ADA, "ada", SHA256), approval(BEN, "ben", SHA256)
-    assert approvals.read(folder) == ()
+    assert approvals.read(folder) == Signatures()
 
     approvals.add(folder, [ada])
     approvals.add(folder, [ada, ben])
 
-    assert approvals.read(folder) == (ada, ben)
+    assert approvals.read(folder) == Signatures((ada, ben))
     assert approvals.beside(folder).parent == folder.parent
     assert {p.name for p in folder.parent.iterdir()} == {
         folder.name,
@@ -212,27 +227,56 @@ def test_signatures_lie_beside_a_package_and_leave_it_as_it_is(tmp_path: Path) -
     }
 
 
-def test_a_package_has_no_more_signatures_than_anybody_reads(tmp_path: Path) -> None:
-    """Those there stay."""
+def test_no_number_of_signatures_keeps_an_approvers_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is nobody's here may be somebody's elsewhere: so much of it stays, the first of it."""
     folder = toys.write_package(tmp_path, "linear")
-    many = [approval(ADA, f"ada {i}", SHA256) for i in range(MOST)]
-    approvals.add(folder, many)
+    sha256 = read_manifest(folder).digest
+    ada, *strangers = [
+        approval(key, name, sha256)
+        for key, name in ((ADA, "ada"), *((EVE, f"eve {i}") for i in range(MOST + 20)))
+    ]
+    forged = strangers[0].model_copy(update={"key_id": ada.key_id})
+    approvals.add(folder, [forged, *strangers], write_approvers(tmp_path))
+    assert approvals.read(folder).found == (forged, *strangers[: MOST - 1])
+    assert "21 signatures that are nobody's are left out" in caplog.text
 
-    with pytest.raises(PackageInvalid, match=f"more than {MOST} signatures"):
-        approvals.add(folder, [approval(BEN, "ben", SHA256)])
-    assert len(approvals.read(folder)) == MOST
+    approvals.add(folder, [ada], write_approvers(tmp_path))
+
+    assert approvals.read(folder).found == (ada, forged, *strangers[: MOST - 1])
+    approvals.add(folder, strangers, write_approvers(tmp_path))
+    assert approvals.read(folder).found == (ada, forged, *strangers[: MOST - 1])
 
 
-def test_a_file_of_signatures_that_is_none_is_told_by_its_name(tmp_path: Path) -> None:
-    """Or is a folder."""
+@pytest.mark.parametrize(
+    ("text", "junk"),
+    [
+        ('{"signatures": "none"}', 1),
+        ("what is this", 1),
+        ("", 1),
+        pytest.param(json.dumps({"signatures": [{}] * 200}), 200, id="many"),
+        pytest.param(json.dumps({"signatures": ["x" * BYTES_MOST]}), 1, id="large"),
+    ],
+)
+def test_what_are_no_signatures_is_counted_and_hinders_nobody(
+    tmp_path: Path, text: str, junk: int
+) -> None:
+    """An approval takes its place."""
     folder = toys.write_package(tmp_path, "linear")
-    file = approvals.beside(folder)
-    file.write_text('{"signatures": "none"}', encoding="utf-8")
-    with pytest.raises(PackageInvalid, match=f"{file}: it holds no signatures"):
-        approvals.read(folder)
+    approvals.beside(folder).write_text(text, encoding="utf-8")
+    ada = approval(ADA, "ada", SHA256)
 
-    file.unlink()
-    file.mkdir()
+    assert approvals.read(folder) == Signatures(junk=junk)
+    approvals.add(folder, [ada])
+    assert approvals.read(folder) == Signatures((ada,))
+
+
+def test_a_file_of_signatures_that_cannot_be_read_is_told_by_its_name(tmp_path: Path) -> None:
+    """It is a folder."""
+    folder = toys.write_package(tmp_path, "linear")
+    approvals.beside(folder).mkdir()
+
     with pytest.raises(PackageInvalid, match="cannot be read"):
         approvals.read(folder)
     with pytest.raises(PackageInvalid, match="cannot be read"):
@@ -251,12 +295,14 @@ def test_approvals_on_record_are_found_again(tmp_path: Path) -> None:
         assert (record.kind, record.model_version) == ("approval", package.version)
         assert record.body["approver"] == "ada"
         assert record.body["key_id"] == keys.key_id(ADA.public_key())
-        assert approvals.recorded(log, toys.NAME, package.version) == [signed]
-        assert approvals.recorded(log, toys.NAME, "000000000000") == []
+        assert approvals.recorded(log, toys.NAME, package.version) == Signatures((signed,))
+        assert approvals.recorded(log, toys.NAME, "000000000000") == Signatures()
         with pytest.raises(PackageInvalid, match="no approval"):
             approvals.record(log, package, signed.model_copy(update={"statement": "{}"}), NOON)
         assert log.count() == 1
         log.append([replace(record, id=new_id(), body={"signature": "lost"})]).result()
-        assert approvals.recorded(log, toys.NAME, package.version) == [signed]
+        junk = [replace(record, id=new_id(), body={}) for _ in range(100)]
+        log.append(junk).result()
+        assert approvals.recorded(log, toys.NAME, package.version) == Signatures((signed,), 101)
     finally:
         log.close()

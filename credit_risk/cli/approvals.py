@@ -10,7 +10,7 @@ import typer
 
 from credit_risk.cli.opening import chosen_portfolio, log_and_store, private_key_in
 from credit_risk.cli.options import AsJson, PortfolioName
-from credit_risk.cli.printing import print_json, print_line
+from credit_risk.cli.printing import print_json, print_line, print_progress
 from credit_risk.errors import KeysInvalid
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ def approve(
         record = approvals.record(log, package, signature, now)
         # What is on record counts by itself; beside the package, it goes where that goes.
         store.sign(settings.portfolio, version, signature)
-    _approved(record, [*already, record.body["approver"]], as_json=as_json)
+    if already.others:
+        print_progress(f"signatures of {version} that count for nobody: {already.others}")
+    _approved(record, [*already.by, record.body["approver"]], as_json=as_json)
 
 
 def _approved(record: Record, names: list[str], *, as_json: bool) -> None:

@@ -23,6 +23,9 @@ from credit_risk.errors import PackageNotFound
 if TYPE_CHECKING:
     from credit_risk.audit.records import Record
 
+HURRIED_SECONDS = 2.0
+"""Who rolls back waits so long for the registry at most, once it is done."""
+
 app = typer.Typer(no_args_is_help=True, help="Installed model packages, and which one decides.")
 
 
@@ -41,7 +44,7 @@ def list_models(portfolio_name: PortfolioName = None, as_json: AsJson = False) -
     found = store.installed(settings.portfolio)
     with records_if_any(settings) as records:
         signed = {
-            p.version: list(activation.signers(settings, records, store, p.version, p.sha256))
+            p.version: activation.signers(settings, records, store, p.version, p.sha256)
             for p in found
             if p.sha256 is not None and p.broken is None
         }
@@ -53,7 +56,7 @@ def list_models(portfolio_name: PortfolioName = None, as_json: AsJson = False) -
                     "active": p.version == active,
                     "estimator": p.estimator,
                     "installed": p.created,
-                    "signers": signed.get(p.version, []),
+                    "signers": list(signed[p.version].by) if p.version in signed else [],
                     "path": str(p.path),
                     "broken": p.broken,
                 }
@@ -67,12 +70,15 @@ def list_models(portfolio_name: PortfolioName = None, as_json: AsJson = False) -
         if p.broken:
             table.add_row(p.version, mark, "broken", p.created or "")
         else:
-            by = ", ".join(signed.get(p.version, ()))
+            by = ", ".join(signed[p.version].by) if p.version in signed else ""
             table.add_row(p.version, mark, p.estimator, p.created or "shipped", by)
     wide.print(table, highlight=False)
     for p in found:
         if p.broken:
             print_progress(f"broken: {p.broken}")
+        elif p.version in signed and signed[p.version].others:
+            others = signed[p.version].others
+            print_progress(f"signatures of {p.version} that count for nobody: {others}")
 
 
 @app.command()
@@ -98,7 +104,7 @@ def rollback(portfolio_name: PortfolioName = None, as_json: AsJson = False) -> N
 
         record = activation.rollback(settings, log, store)
         _activated(record, as_json=as_json)
-        move_along(settings, log, store, record)
+        move_along(settings, log, store, record, HURRIED_SECONDS)
 
 
 def _activated(record: Record, *, as_json: bool) -> None:

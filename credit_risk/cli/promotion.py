@@ -45,7 +45,10 @@ def promote(
             "candidate": examined.candidate,
             "champion": examined.champion,
             "judgement": examined.judgement.model_dump(mode="json"),
-            "approvals": {"required": examined.policy.approvals, "given": examined.approved},
+            "approvals": {
+                "required": examined.policy.approvals,
+                "given": examined.approved.key_ids,
+            },
             "lacking": examined.lacking,
             "record": None if record is None else record.id,
             "activation": None if activated is None else activated.id,
@@ -66,8 +69,7 @@ def _print(name: str, examined: Examination, told: dict[str, Any]) -> None:
         shown = "" if c.value is None else f"{c.value:.4g}"
         table.add_row(c.state, c.title, shown, _limit(c), c.detail)
     wide.print(table, highlight=False, markup=False)
-    by = ", ".join(examined.approved) or "nobody"
-    print_line(f"approved by {by}; {examined.policy.approvals} have to")
+    print_line(f"approved by {examined.approved.told()}; {examined.policy.approvals} have to")
     if examined.outcome == "PROMOTED":
         decides = "decides from now on" if told["activation"] else "may decide"
         before = f" (before: {examined.champion})" if examined.champion else ""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated, Literal
+from concurrent.futures import Future
+from functools import partial
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 from rich.table import Table
@@ -14,12 +17,18 @@ from credit_risk.cli.printing import print_json, print_line, print_progress, wid
 from credit_risk.errors import PackageNotFound, RegistryUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from credit_risk.audit.log import SqlAuditLog
     from credit_risk.audit.records import Record
     from credit_risk.serving.registry import Registry
     from credit_risk.serving.store import Store
     from credit_risk.settings import Settings
 
+T = TypeVar("T")
+
+ALIAS_SECONDS = 20.0
+"""The registry has so long to move an alias, where nobody is in a hurry."""
 NONE = "there is no registry: CREDIT_RISK_REGISTRY_URI is not set"
 
 app = typer.Typer(no_args_is_help=True, help="The model registry, an MLflow server.")
@@ -86,28 +95,67 @@ def move(
         print_line(f"{settings.portfolio}: {alias} is {version} now, version {number} there")
 
 
-def move_along(settings: Settings, log: SqlAuditLog, store: Store, record: Record) -> None:
+def move_along(
+    settings: Settings,
+    log: SqlAuditLog,
+    store: Store,
+    record: Record,
+    seconds: float = ALIAS_SECONDS,
+) -> None:
     """Have the champion's alias be what was activated; who decides does not depend on it.
 
-    The package's signatures go there with it.
+    The approvers' signatures of the package go there with it.
+
+    Args:
+        settings: whose portfolio.
+        log: where it is noted.
+        store: where the package is.
+        record: the activation.
+        seconds: nobody waits longer for the registry.
     """
     if settings.registry_uri is None:
         return
-    from credit_risk import approvals
     from credit_risk.serving import activation
     from credit_risk.serving.registry import CHAMPION, move_alias
 
-    name, version = settings.portfolio, record.body["to"]
-    signatures = [*store.signatures(name, version), *approvals.recorded(log, name, version)]
+    version, sha256 = record.body["to"], record.body["package_sha256"]
+    signed = activation.signers(settings, log, store, version, sha256).by.values()
     try:
-        number = move_alias(settings, version, signatures=dict.fromkeys(signatures))
-        if number is not None:
-            where = {"name": name, "version": number, "alias": CHAMPION}
-            activation.note_followed(log, record, where)
+        number = _within(seconds, partial(move_alias, settings, version, signatures=signed))
     except (PackageNotFound, RegistryUnavailable) as error:
-        print_progress(f"warning: alias champion of the registry was not moved: {error}")
-    else:
-        print_progress(f"alias champion of the registry is version {number} now")
+        print_progress(
+            f"warning: alias champion of the registry was not moved: {error}; to move it, "
+            f"credit-risk registry move {version}"
+        )
+        return
+    if number is not None:
+        where = {"name": settings.portfolio, "version": number, "alias": CHAMPION}
+        activation.note_followed(log, record, where)
+    print_progress(f"alias champion of the registry is version {number} now")
+
+
+def _within(seconds: float, asking: Callable[[], T]) -> T:
+    """What the registry answers, whatever takes its time.
+
+    Of a name that is looked up, and of an answer that trickles in, no client limits the time. So
+    another thread waits for it, and ends with the process.
+
+    Raises:
+        RegistryUnavailable: it takes longer.
+    """
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(asking())
+        except BaseException as error:  # noqa: BLE001 - whoever waits has it
+            answer.set_exception(error)
+
+    Thread(target=ask, name="registry", daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError as error:
+        raise RegistryUnavailable(f"it took longer than {seconds:g} s") from error
 
 
 def _registry(settings: Settings) -> Registry:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import sqlalchemy as sa
 
 from credit_risk import approvals, challenges, environment
+from credit_risk.approvals import Signed
 from credit_risk.audit.records import every, read, unrequested
 from credit_risk.audit.tables import RECORDS
 from credit_risk.canary import Canary
@@ -144,8 +145,8 @@ def load_or_fetch(
 
 def signers(
     settings: Settings, records: Records | None, store: Store, version: str, package_sha256: str
-) -> dict[str, str]:
-    """Who has approved a package: ids of keys by approvers' names, each person once.
+) -> Signed:
+    """Who has approved a package, each person once.
 
     Signatures count that lie beside the package, and those on record.
 
@@ -153,12 +154,14 @@ def signers(
         PackageInvalid, KeysInvalid, RecordingFailed: see `load_to_decide`.
     """
     if settings.approvers_file is None:
-        return {}
+        return Signed({})
     known = approvals.approvers(settings.approvers_file)
-    found = list(store.signatures(settings.portfolio, version))
+    found, junk = store.signatures(settings.portfolio, version)
     if records is not None:
-        found += approvals.recorded(records, settings.portfolio, version)
-    return known.valid(found, settings.portfolio, package_sha256)
+        recorded = approvals.recorded(records, settings.portfolio, version)
+        found, junk = found + recorded.found, junk + recorded.junk
+    signed = known.valid(found, settings.portfolio, package_sha256)
+    return signed._replace(others=signed.others + junk)
 
 
 def check_signed(
@@ -166,14 +169,13 @@ def check_signed(
 ) -> tuple[str, ...]:
     """The ids of the keys that a package is signed with; raises as `load_to_decide` does."""
     found = signers(settings, records, store, version, package_sha256)
-    if len(found) < settings.required_signatures:
-        by = ", ".join(found) or "nobody"
+    if len(found.by) < settings.required_signatures:
         msg = (
-            f"package {version} is signed by {len(found)} approvers ({by}), and "
+            f"package {version} is signed by {len(found.by)} approvers ({found.told()}), and "
             f"REQUIRED_SIGNATURES is {settings.required_signatures}: see credit-risk approve"
         )
         raise PackageInvalid(msg)
-    return tuple(found.values())
+    return tuple(found.key_ids.values())
 
 
 def activate(

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from credit_risk import contests, documents, environment, portfolio, promotion, rivals
+from credit_risk.approvals import Signed
 from credit_risk.audit import keys
 from credit_risk.audit.records import unrequested
 from credit_risk.errors import ExplanationFailed, PackageInvalid, PackageNotFound
@@ -39,7 +40,7 @@ class Examination:
     """A candidate beside what is asked of one.
 
     ``champion`` is None where nothing decides yet; ``package_sha256`` where the package is broken.
-    ``approved`` are key ids by approvers' names. ``seen`` is the id of the last activation.
+    ``approved`` is who has approved it. ``seen`` is the id of the last activation.
     """
 
     candidate: str
@@ -47,13 +48,13 @@ class Examination:
     package_sha256: str | None
     policy: PromotionPolicy
     judgement: Judgement
-    approved: dict[str, str]
+    approved: Signed
     seen: str | None
 
     @property
     def lacking(self) -> int:
         """How many more people have to approve."""
-        return max(self.policy.approvals - len(self.approved), 0)
+        return max(self.policy.approvals - len(self.approved.by), 0)
 
     @property
     def outcome(self) -> Outcome:
@@ -77,7 +78,7 @@ class Examination:
                     "sha256": documents.digest(self.policy),
                 },
                 "judgement": self.judgement.model_dump(mode="json"),
-                "approvals": {"required": self.policy.approvals, "given": self.approved},
+                "approvals": {"required": self.policy.approvals, "given": self.approved.key_ids},
                 "by": environment.user(),
             },
             model_version=self.candidate,
@@ -112,7 +113,7 @@ def examine(settings: Settings, audit: SqlAuditLog, store: Store, version: str) 
         raise PackageInvalid(f"{version} decides already")
     store.path(name, version)
     package: ModelPackage | None = None
-    approved: dict[str, str] = {}
+    approved = Signed({})
     try:
         package = activation.load_checked(store, name, version)
     except (PackageInvalid, ExplanationFailed) as error:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from credit_risk import approvals, documents
+from credit_risk.approvals import Signatures
 from credit_risk.errors import PackageInvalid, PackageNotFound, PortfolioInvalid
 from credit_risk.manifest import VERSION_DIGITS, Manifest, policy_version, verify
 
@@ -81,6 +82,7 @@ class Store:
         os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
         self._home = settings.state_dir.absolute() / "bentoml"
         self._shipped = settings.packages_dir.absolute()
+        self._approvers_file = settings.approvers_file
 
     def add(self, path: Path) -> str:
         """Verify a package's sums and put it into the store; returns its version.
@@ -94,11 +96,11 @@ class Store:
         tag = f"{manifest.portfolio}:{manifest.version}"
         target = self._model(manifest.portfolio, manifest.version)
         target.parent.mkdir(parents=True, exist_ok=True)
-        signatures = approvals.read(path)
+        signatures = approvals.read(path).found
         # Workers may start at the same time; only one of them copies.
         with self._adding():
             if target.exists():
-                approvals.add(target / FOLDER, signatures)
+                approvals.add(target / FOLDER, signatures, self._approvers_file)
                 return manifest.version
             # Here and not above: it takes long, and who only reads packages needs none of it.
             import bentoml  # noqa: PLC0415
@@ -112,7 +114,8 @@ class Store:
                 staged = ModelStore(staging)
                 with bentoml.models.create(tag, labels=labels, _model_store=staged) as model:
                     shutil.copytree(path, model.path_of(FOLDER))
-                    approvals.add(Path(model.path_of(FOLDER)), signatures)
+                    folder = Path(model.path_of(FOLDER))
+                    approvals.add(folder, signatures, self._approvers_file)
                 (Path(staging) / manifest.portfolio / manifest.version).replace(target)
         return manifest.version
 
@@ -208,16 +211,18 @@ class Store:
             raise PackageInvalid(msg)
         return Verified(version, manifest.digest, policy_version(path, manifest))
 
-    def signatures(self, portfolio: str, version: str) -> tuple[Signature, ...]:
+    def signatures(self, portfolio: str, version: str) -> Signatures:
         """The signatures beside a package, in the store and among the shipped ones.
 
         Nobody has looked whether they hold, see `credit_risk.approvals.Approvers.valid`.
 
         Raises:
-            PackageInvalid: a file of them is not one of ours.
+            PackageInvalid: a file of them cannot be read.
         """
         folders = (self._model(portfolio, version) / FOLDER, self._shipped / portfolio / version)
-        return tuple(dict.fromkeys(s for folder in folders for s in approvals.read(folder)))
+        here, shipped = (approvals.read(folder) for folder in folders)
+        both = dict.fromkeys((*here.found, *shipped.found))
+        return Signatures(tuple(both), here.junk + shipped.junk)
 
     def sign(self, portfolio: str, version: str, signature: Signature) -> None:
         """Put a signature beside a package in the store.
@@ -230,7 +235,7 @@ class Store:
         if not model.is_dir():
             raise PackageNotFound(f"no package {version} of portfolio {portfolio} is in the store")
         with self._adding():
-            approvals.add(model / FOLDER, [signature])
+            approvals.add(model / FOLDER, [signature], self._approvers_file)
 
     def wordings(self, portfolio: str, version: str) -> Wordings:
         """The words of a package, its sums verified.

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import typer
 
+from credit_risk import approvals
+from credit_risk.approvals import MOST
 from credit_risk.audit.keys import key_id
+from credit_risk.audit.log import open_log
+from credit_risk.audit.records import new_id
+from credit_risk.settings import Settings
 from tests import toys
 from tests.commands import Outcome, Place, refused
-from tests.signing import ADA, BEN, EVE, write_approvers, write_key
+from tests.signing import ADA, BEN, EVE, approval, write_approvers, write_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +63,35 @@ def test_two_approvers_sign_and_the_package_may_decide(
     activated = run("models", "activate", place.linear, "--json").json()
     assert len(activated["body"]["signatures"]) == 2
     refused(run("models", "rollback"), 1, f"package {place.trees} is signed by 0 approvers")
+
+
+@pytest.mark.usefixtures("_approvers")
+def test_junk_beside_a_package_and_on_record_keeps_no_approval_out(
+    run: Callable[..., Outcome], place: Place
+) -> None:
+    """However much there is; it is told how much."""
+    run("approve", place.linear, "--key", str(write_key(place.folder, ADA)))
+    package = place.store().load(toys.NAME, place.linear)
+    junk = [approval(EVE, f"eve {i}", package.digest) for i in range(MOST + 5)]
+    with closing(open_log(Settings(state_dir=place.state))) as log:
+        (signed,) = log.find(kind="approval")
+        log.append(
+            [replace(signed, id=new_id(), body={"signature": one.model_dump()}) for one in junk]
+        ).result()
+    file = approvals.beside(place.store().path(toys.NAME, place.linear))
+    file.write_text(
+        json.dumps({"signatures": [{}, *(one.model_dump() for one in junk)]}), encoding="utf-8"
+    )
+    told = f"count for nobody: {MOST + 6}"
+    refused(run("models", "activate", place.linear), 1, "signed by 1 approvers (ada;", told)
+
+    outcome = run("approve", place.linear, "--key", str(write_key(place.folder, BEN)))
+
+    assert outcome.code == 0
+    assert "approved by ada, ben so far" in outcome.out
+    assert told in outcome.err
+    assert told[:-3] in run("models", "list").err
+    assert run("models", "activate", place.linear).code == 0
 
 
 @pytest.mark.usefixtures("_approvers")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from credit_risk.audit.keys import key_id
+from credit_risk.cli import models
 from credit_risk.serving import registry
 from credit_risk.serving.store import Store
 from credit_risk.settings import Settings
 from tests import registries, toys
 from tests.commands import Outcome, Place, refused
 from tests.registries import Mlflow
-from tests.signing import ADA, write_approvers, write_key
+from tests.signing import ADA, EVE, approval, write_approvers, write_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,6 +120,11 @@ def test_signatures_go_to_the_registry_with_what_is_promoted(
     policy = place.folder / "portfolios" / toys.NAME / "promotion.yaml"
     policy.write_text(POLICY, encoding="utf-8")
     run("approve", place.linear, "--key", str(write_key(place.folder, ADA)))
+    sha256 = place.store().load(toys.NAME, place.linear).digest
+    forged = approval(EVE, "ada", sha256)  # a stranger's, and the same under her key's id
+    hers = forged.model_copy(update={"key_id": key_id(ADA.public_key())})
+    for one in (forged, hers):
+        place.store().sign(toys.NAME, place.linear, one)
 
     assert run("promote", place.linear).code == 0
 
@@ -129,5 +137,32 @@ def test_signatures_go_to_the_registry_with_what_is_promoted(
     with contextlib.closing(mlflow.client()) as asked:
         found = asked.find(toys.NAME, place.linear)
         registry.fetch(asked, found, store, settings.state_dir)
-    (signature,) = store.signatures(toys.NAME, place.linear)
+    (signature,) = store.signatures(toys.NAME, place.linear).found
     assert signature.key_id == key_id(ADA.public_key())
+    assert signature != hers
+
+
+def test_a_registry_that_hangs_keeps_nobody_waiting_who_rolls_back(
+    run: Callable[..., Outcome], place: Place, mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package decides, the alias stays, and the command says how to move it."""
+    monkeypatch.setenv("CREDIT_RISK_REGISTRY_URI", registries.URL)
+    run("models", "activate", place.linear)
+    monkeypatch.setattr(models, "HURRIED_SECONDS", 0.01)
+    released = threading.Event()
+
+    def hang(_: httpx.Request) -> httpx.Response:
+        released.wait(600)
+        return httpx.Response(503)
+
+    mlflow.fault = hang
+    try:
+        outcome = run("rollback")
+    finally:
+        released.set()
+
+    assert outcome.code == 0
+    assert f"{place.trees} decides from now on" in outcome.out
+    assert "was not moved: it took longer than 0.01 s" in outcome.err
+    assert f"credit-risk registry move {place.trees}" in outcome.err
+    assert mlflow.aliases[toys.NAME, "champion"] == "1"

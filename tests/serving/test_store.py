@@ -17,6 +17,7 @@ import pytest
 from bentoml._internal.models import ModelStore
 
 from credit_risk import approvals
+from credit_risk.approvals import Signatures
 from credit_risk.errors import PackageInvalid, PackageNotFound
 from credit_risk.manifest import verify
 from credit_risk.serving.store import DEFAULT, FOLDER, Store
@@ -172,13 +173,13 @@ def test_signatures_go_where_their_package_goes(store: Store, source: Path) -> N
         store.sign(toys.NAME, source.name, ada)
     approvals.add(source, [ada])
     version = store.add(source)
-    assert store.signatures(toys.NAME, version) == (ada,)
+    assert store.signatures(toys.NAME, version) == Signatures((ada,))
 
     store.sign(toys.NAME, version, ben)
     approvals.add(source, [approval(ADA, "ada", "cd" * 32)])
     store.add(source)
 
-    assert len(store.signatures(toys.NAME, version)) == 3
+    assert len(store.signatures(toys.NAME, version).found) == 3
     assert store.load(toys.NAME, version).version == version
     assert [p.version for p in store.installed(toys.NAME)] == [version]
 
@@ -192,20 +193,26 @@ def test_signatures_beside_a_shipped_package_count_whenever_they_come(
     ada = approval(ADA, "ada", "ab" * 32)
     approvals.add(shipped, [ada])
 
-    assert store.signatures(toys.NAME, shipped.name) == (ada,)
+    assert store.signatures(toys.NAME, shipped.name) == Signatures((ada,))
 
 
-def test_a_broken_file_of_signatures_breaks_its_package(store: Store, source: Path) -> None:
-    """It is listed so, and told by its place."""
+def test_a_file_of_signatures_that_cannot_be_read_breaks_its_package(
+    store: Store, source: Path
+) -> None:
+    """It is listed so, and told by its place; one that can, whatever is in it, does not."""
     version = store.add(source)
     file = approvals.beside(store.path(toys.NAME, version))
     file.write_text("half", encoding="utf-8")
+    assert [p.broken for p in store.installed(toys.NAME)] == [None]
+    assert store.signatures(toys.NAME, version) == Signatures(junk=1)
+
+    file.unlink()
+    file.mkdir()
 
     (installed,) = store.installed(toys.NAME)
-
     assert str(file) in str(installed.broken)
-    approvals.beside(source).write_text("half", encoding="utf-8")
-    with pytest.raises(PackageInvalid, match="holds no signatures"):
+    approvals.beside(source).mkdir()
+    with pytest.raises(PackageInvalid, match="cannot be read"):
         store.add(source)
 
 
