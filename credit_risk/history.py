@@ -1,12 +1,15 @@
 """What decided at some time, and what it came from, as records of activations and others say.
 
-Times are those that the writers' clocks gave. Workers switch within a moment of an activation, and
-a server whose ``MODEL_VERSION`` is set does not switch at all; so the last decision before that
-time is told, too, whose record names the package that made it.
+Times are those that the writers' clocks gave; of what is dated before a time the last one written
+was in force, so that a clock which was wrong once has no say over what came after. Workers switch
+within a moment of an activation, and a server whose ``MODEL_VERSION`` is set does not switch at
+all; so the last decision before that time is told, too, whose record names the package that made
+it.
 """
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from credit_risk.audit.records import every, moment, read, sound
@@ -72,7 +75,9 @@ def events(records: Records, portfolio: str, limit: int) -> list[Json]:
 
 def _last(records: Records, portfolio: str, kind: RecordKind, time: int) -> Record | None:
     """The last record of that kind up to that time."""
-    found = records.find(portfolio=portfolio, kind=kind, until=time + 1, limit=1)
+    # Of decisions and starts there are many, each by a clock of its own; the rest is in force.
+    written = kind == "challenge"
+    found = records.find(portfolio=portfolio, kind=kind, until=time + 1, limit=1, written=written)
     return next(sound(found), None)
 
 
@@ -83,7 +88,9 @@ def _activated(records: Records, portfolio: str, time: int) -> Record | None:
     is not where it came from.
     """
     found = None
-    for record in every(records, portfolio=portfolio, kind="activation", until=time + 1):
+    for record in every(
+        records, portfolio=portfolio, kind="activation", until=time + 1, written=True
+    ):
         found = record
         with read(record.id, record.kind):
             if record.body["from"] != record.body["to"]:
@@ -100,8 +107,9 @@ def _decided(records: Records, origin: Record, time: int) -> Json:
         sha256 = origin.body["package_sha256"]
     promotion = told.get("promotion")
     until = None
-    for later in every(records, portfolio=origin.portfolio, kind="activation", since=time + 1):
-        if later.model_version != version:
+    activations = every(records, portfolio=origin.portfolio, kind="activation", written=True)
+    for later in takewhile(lambda one: one.id != origin.id, activations):
+        if later.model_version != version and later.time > time:
             until = later  # the newest first, so that the last one seen is the next one then
     return {
         "model_version": version,

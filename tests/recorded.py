@@ -51,12 +51,18 @@ class Kept:
         raise RecordNotFound(record_id)
 
     def find(
-        self, *, limit: int = 50, before: str | None = None, **filters: Unpack[Filters]
+        self,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        written: bool = False,
+        **filters: Unpack[Filters],
     ) -> list[Record]:
         """The newest first, after the one before."""
         self.limits.append(limit)
-        found = [record for record in self.records if _fits(record, filters)]
-        found.sort(key=lambda record: record.time, reverse=True)
+        found = [record for record in reversed(self.records) if _fits(record, filters)]
+        if not written:
+            found.sort(key=lambda record: record.time, reverse=True)
         if before is not None:
             found = found[1 + [record.id for record in found].index(before) :]
         return found[:limit]

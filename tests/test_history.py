@@ -159,6 +159,19 @@ def test_a_challenge_in_force_is_told_until_its_end(log: Log) -> None:
     assert log.at(0.5)["challenge"]["model_version"] == B
 
 
+def test_a_clock_that_was_wrong_once_has_no_say_over_what_came_after(log: Log) -> None:
+    """One that was ahead by three hours, and one that was behind by as many."""
+    log.activate(0, B, A)
+    log.activate(4, C, B)  # at one o'clock
+    last = log.activate(2, B, C)
+    assert [log.at(hour)["decided"]["model_version"] for hour in (1, 3, 5)] == [B, B, B]
+    assert log.at(5)["decided"]["record"] == last
+
+    behind = log.activate(-1, C, B)
+    assert log.at(5)["decided"]["record"] == behind
+    assert log.at(5)["decided"]["until"] is None
+
+
 def test_the_last_decision_before_then_names_the_package_that_made_it(log: Log) -> None:
     """A server whose version is pinned does not go by activations."""
     log.activate(0, B, A)

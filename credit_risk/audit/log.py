@@ -147,10 +147,17 @@ class SqlRecords:
         return record
 
     def find(
-        self, *, limit: int = 50, before: str | None = None, **filters: Unpack[Filters]
+        self,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        written: bool = False,
+        **filters: Unpack[Filters],
     ) -> list[Record]:
         """See `Records.find`."""
         conditions = [*_conditions(filters), _C.body.is_not(None)]
+        # No index has this sum: the few are found by their kind and sorted, and not the chain read.
+        order = (_C.sequence + 0,) if written else (_C.time, _C.sequence)
         if before is not None:
             with self.reading() as connection:
                 last = connection.execute(
@@ -160,9 +167,9 @@ class SqlRecords:
                 raise RecordNotFound(f"no record has the id {before}")
             if last.time is None:
                 raise RecordExpired(f"record {before} was taken by retention")
-            conditions.append(sa.tuple_(_C.time, _C.sequence) < sa.tuple_(*last))
+            conditions.append(sa.tuple_(*order) < sa.tuple_(*last[-len(order) :]))
         statement = sa.select(*_READ).where(*conditions)
-        newest_first = (_C.time.desc(), _C.sequence.desc())
+        newest_first = (column.desc() for column in order)
         found = self._rows(statement.order_by(*newest_first).limit(limit))
         return [self._on_page(row) for row in found]
 

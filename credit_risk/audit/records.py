@@ -228,7 +228,12 @@ class Records(Protocol):
         ...
 
     def find(
-        self, *, limit: int = 50, before: str | None = None, **filters: Unpack[Filters]
+        self,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        written: bool = False,
+        **filters: Unpack[Filters],
     ) -> list[Record]:
         """The records that satisfy every filter given, newest first; none that are expired.
 
@@ -237,6 +242,8 @@ class Records(Protocol):
         Args:
             limit: at most so many.
             before: continue after the record of this id, the last of the page before.
+            written: the newest is what was written last, whatever clocks said; for kinds of which
+                there are few.
             filters: see `Filters`.
 
         Raises:
@@ -258,7 +265,7 @@ class Records(Protocol):
 
 
 def pages(
-    records: Records, *, size: int = PAGE, **filters: Unpack[Filters]
+    records: Records, *, size: int = PAGE, written: bool = False, **filters: Unpack[Filters]
 ) -> Iterator[list[Record]]:
     """The records that satisfy every filter given, the newest first, some at a time.
 
@@ -267,26 +274,29 @@ def pages(
     Args:
         records: where they are read.
         size: at most so many at a time.
+        written: see `Records.find`.
         filters: see `Filters`.
 
     Raises:
         RecordExpired: retention has taken the last record of a page meanwhile.
     """
     before: str | None = None
-    while page := records.find(limit=size, before=before, **filters):
+    while page := records.find(limit=size, before=before, written=written, **filters):
         yield page
         if len(page) < size:
             return
         before = page[-1].id
 
 
-def every(records: Records, **filters: Unpack[Filters]) -> Iterator[Record]:
+def every(
+    records: Records, *, written: bool = False, **filters: Unpack[Filters]
+) -> Iterator[Record]:
     """The same one by one, for who needs all of them as they were written.
 
     Raises:
         EvidenceInvalid: one is not.
     """
-    return sound(chain.from_iterable(pages(records, **filters)))
+    return sound(chain.from_iterable(pages(records, written=written, **filters)))
 
 
 def sound(found: Iterable[Record]) -> Iterator[Record]:

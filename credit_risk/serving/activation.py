@@ -356,7 +356,8 @@ def previous_version(settings: Settings, audit: AuditLog) -> str:
     """
     nowhere = f"portfolio {settings.portfolio}: there is no version to go back to"
     undone = 0
-    for record in every(audit, portfolio=settings.portfolio, kind="activation"):
+    # As they were written, like `latest`: by clocks, one that is wrong would undo another one.
+    for record in every(audit, portfolio=settings.portfolio, kind="activation", written=True):
         with read(record.id, record.kind):
             is_rollback = record.body["action"] == "rollback"
             version: str | None = record.body["from"]

@@ -197,7 +197,8 @@ class Follower:
     def _number_followed_last(self, alias: str) -> str | None:
         """The registry's number of the version that was followed last, None before any."""
         kind: RecordKind = "activation" if alias == CHAMPION else "challenge"
-        for record in every(self._audit, portfolio=self._settings.portfolio, kind=kind):
+        name = self._settings.portfolio
+        for record in every(self._audit, portfolio=name, kind=kind, written=True):
             named: dict[str, Any] | None = record.body.get("registry")
             if named is not None:
                 return str(named["version"])

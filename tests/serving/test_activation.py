@@ -333,6 +333,21 @@ def test_the_first_package_of_a_portfolio_that_ships_none_can_be_activated(
 # Signatures
 
 
+def test_a_rollback_goes_by_what_was_written_and_not_by_clocks(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One activation by a clock that is a day ahead, then one by another that is a day behind."""
+    now = time.time_ns()
+    day = 86_400 * 10**9
+    for version, apart in ((place.b, day), (place.c, -day)):
+        monkeypatch.setattr(time, "time_ns", lambda apart=apart: now + apart)
+        place.activate(version)
+
+    assert place.wanted() == place.c
+    assert place.rollback() == place.b
+    assert place.rollback() == place.a
+
+
 def test_without_enough_signatures_a_package_is_not_activated(place: Place) -> None:
     """Nor with one approver's twice, or a stranger's; two approvers are enough."""
     place.require(2)
