@@ -16,12 +16,13 @@ package: with a larger share, who was decided by it goes on being. Another chall
 from __future__ import annotations
 
 import hashlib
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pydantic_core
 
 from credit_risk import environment
-from credit_risk.audit.records import new_id, read, unrequested
+from credit_risk.audit.records import new_id, pages, read, unrequested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +59,31 @@ def in_force(records: Records, portfolio: str) -> Challenge | None:
         body = last.body
         if body["to"] is None:
             return None
-        return Challenge(last.id, portfolio, body["to"], body["share"], body["draw"], last.time)
+        version, share, draw = body["to"], body["share"], body["draw"]
+        suspended = "suspended" in body
+        return Challenge(last.id, portfolio, version, share, draw, last.time, suspended)
+
+
+def begun(records: Records, portfolio: str, version: str) -> int | None:
+    """When a package began to challenge, the last time that it did; None where it never did.
+
+    A larger or smaller share is the same challenge. Records that were altered say nothing of it.
+
+    Raises:
+        RecordingFailed: the record database cannot be read.
+    """
+    draw, first = None, None
+    for record in chain.from_iterable(
+        pages(records, portfolio=portfolio, kind="challenge", model_version=version, written=True)
+    ):
+        if record.altered is not None:
+            continue
+        if draw is None:
+            draw = record.body.get("draw")
+        if record.body.get("draw") != draw:
+            break
+        first = record.time
+    return first
 
 
 def challenge_record(

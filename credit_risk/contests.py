@@ -50,6 +50,7 @@ def contest(
     other: ModelPackage,
     *,
     window: Window | None = None,
+    outcomes: Window | None = None,
     groups_sealing: Sealing | None = None,
     seed: int = 0,
 ) -> Contest:
@@ -60,6 +61,7 @@ def contest(
         champion: the package that decides.
         other: the challenger.
         window: of these decisions; None is all.
+        outcomes: of these the outcomes; None is those of ``window``.
         groups_sealing: what opens groups; without it nothing is said of fairness.
         seed: of the bootstraps.
 
@@ -77,7 +79,7 @@ def contest(
         other.version,
         _pairs(rows, other.version, skipped),
         CutOffs(champion.policy.cut_off, other.policy.cut_off),
-        known=_known(records, asked, columns, other.version),
+        known=_known(records, _asked(champion, other, outcomes or window), columns, other.version),
         grouped=[*_grouped(records, asked, columns, other.version, groups_sealing)],
         seed=seed,
     )
@@ -99,6 +101,20 @@ def told(
         "to": None if window is None else moment(window.until),
         **found.model_dump(mode="json"),
     }
+
+
+def outside(
+    records: SqlRecords, champion: ModelPackage, other: ModelPackage, window: Window
+) -> int:
+    """How many decisions either was asked about that are not of a window.
+
+    Raises:
+        RecordingFailed: the database fails.
+    """
+    asked = _asked(champion, other, None).order_by(None).with_only_columns(sa.func.count())
+    beyond = sa.or_(_S.decided < window.since, _S.decided >= window.until)
+    number: int = _read(records, asked.where(beyond))[0][0]
+    return number
 
 
 def _asked(champion: ModelPackage, other: ModelPackage, window: Window | None) -> sa.Select[Any]:

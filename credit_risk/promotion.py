@@ -8,6 +8,9 @@ Figures of performance are of applicants that neither package was fitted on. Tho
 asked about while one decided, with their outcomes, come first. Until there are enough of them, each
 package has the figures of rows held out of its own training; those of one package on rows that the
 other learned from are nowhere used, since they flatter it.
+
+Whom both were asked about counts since the candidate began to challenge, and for so many days back
+as the policy says; outcomes, which take months, since it began.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 from pydantic import BaseModel, Field, ValidationError
 
 from credit_risk import documents
+from credit_risk.audit.records import moment
 from credit_risk.documents import Document
 from credit_risk.errors import PortfolioInvalid
 from credit_risk.performance import CONFIDENCE
@@ -77,6 +81,7 @@ class PromotionPolicy(Document):
     portfolio: str
     version: str
     approvals: Annotated[int, Field(ge=0, le=2)] = 2
+    shadow_days: Annotated[int, Field(ge=1, le=366)] = 30
     criteria: Criteria
 
 
@@ -104,7 +109,9 @@ class Evidence:
 
     ``fault`` is what is wrong with its package, None if nothing is. ``first`` is true where nothing
     decides yet. ``contest`` is what became of applicants that both it and the package that decides
-    were asked about, ``beside`` what both make of drawn ones. ``same_first_reason`` is the share of
+    were asked about ``since`` then, microseconds since the epoch; ``left_out`` are others that they
+    were asked about, too long ago or before it challenged, and those that were decided in the
+    future. ``beside`` is what both make of drawn ones. ``same_first_reason`` is the share of
     declines with the same first reason against the real reference group as against the drawn one,
     ``additivity_error`` by how much a score and its explanation differ at most, in log-odds.
     """
@@ -114,6 +121,8 @@ class Evidence:
     candidate: HoldOut | None = None
     champion: HoldOut | None = None
     contest: Contest | None = None
+    since: int | None = None
+    left_out: int = 0
     beside: Beside | None = None
     same_first_reason: float | None = None
     additivity_error: float | None = None
@@ -171,9 +180,12 @@ def judge(policy: PromotionPolicy, evidence: Evidence) -> Judgement:
     ]
     against = [c for c in criteria if c.state == "failed"]
     against += [c for c in criteria if c.state == "not shown" and not c.optional]
+    reasons = [_reason(c) for c in against]
+    if reasons and evidence.left_out:
+        reasons.append(f"Of applicants both were asked about, {_left_out(evidence)}.")
     return Judgement(
         verdict="REFUSED" if against else "PASSED",
-        reasons=tuple(_reason(c) for c in against),
+        reasons=tuple(reasons),
         criteria=tuple(criteria),
     )
 
@@ -320,7 +332,15 @@ def _latency_ratio(evidence: Evidence) -> _Measured | None:
 
 
 def _shadow_rows(evidence: Evidence) -> _Measured | None:
-    return _Measured(0 if evidence.contest is None else evidence.contest.rows, "")
+    detail = "" if evidence.since is None else f"since {moment(evidence.since)}"
+    return _Measured(0 if evidence.contest is None else evidence.contest.rows, detail)
+
+
+def _left_out(evidence: Evidence) -> str:
+    number = f"{evidence.left_out:,} do not count"
+    if evidence.since is None:
+        return f"{number}: the candidate has not challenged"
+    return f"{number}: they were decided before {moment(evidence.since)}, or later than now"
 
 
 def _shadow_failures(evidence: Evidence) -> _Measured | None:

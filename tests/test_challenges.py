@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from credit_risk import challenges
-from credit_risk.challenges import Challenge, challenge_record, in_force, key_of, takes
+from credit_risk.challenges import Challenge, begun, challenge_record, in_force, key_of, takes
 from credit_risk.decisions import new_id
 from tests import toys
 from tests.recorded import NOON, Kept
@@ -44,6 +45,32 @@ def test_the_last_challenge_is_in_force_until_it_is_ended(linear_package: ModelP
     kept.records.append(challenge_record(toys.NAME, None, found, 0.0))
     assert (kept.records[2].body["to"], kept.records[2].model_version) == (None, None)
     assert in_force(kept, toys.NAME) is None
+
+
+def test_a_challenge_began_with_the_first_of_its_records(
+    linear_package: ModelPackage, trees_package: ModelPackage
+) -> None:
+    """Not with a share's, nor long before, nor another's; an altered one says nothing."""
+    version = linear_package.version
+    kept = Kept()
+    assert begun(kept, toys.NAME, version) is None
+    before = None
+    for time, package, share in (
+        (1, linear_package, 0.0),
+        (2, None, 0.0),
+        (3, linear_package, 0.0),
+        (4, linear_package, 0.2),
+        (5, linear_package, 0.0),
+    ):
+        record = challenge_record(toys.NAME, package, before, share)
+        kept.records.append(replace(record, time=time))
+        before = in_force(kept, toys.NAME)
+    assert begun(kept, toys.NAME, version) == 3
+
+    kept.records.append(challenge_record(toys.NAME, trees_package, before, 0.0))
+    kept.records.append(replace(kept.records[0], time=9, body={}, altered="its hash"))
+    assert begun(kept, toys.NAME, version) == 3
+    assert begun(kept, "another", version) is None
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.5, 0.95])

@@ -189,6 +189,20 @@ def test_a_window_is_of_when_was_decided(place: Place) -> None:
     assert (found.rows, found.canary_rows) == (294, 0)
 
 
+def test_outcomes_may_be_of_other_decisions(place: Place) -> None:
+    """They take months; the rest is of the window, and what is not is counted."""
+    first = Window(NOON // HOUR * HOUR, NOON // HOUR * HOUR + HOUR)
+    everything = Window(first.since, first.until + 24 * HOUR)
+
+    found = contests.contest(
+        place.log, place.trees, place.linear, window=first, outcomes=everything
+    )
+
+    assert (found.rows, found.outcomes.canary_rows) == (294, CANARY // 2 - 1)
+    assert contests.outside(place.log, place.trees, place.linear, first) == CANARY
+    assert contests.outside(place.log, place.trees, place.linear, everything) == 0
+
+
 def test_the_newest_are_looked_at_where_there_are_too_many(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

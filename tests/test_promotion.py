@@ -194,6 +194,19 @@ def test_what_is_not_shown_refuses(measure: str, changed: dict[str, Any]) -> Non
     assert found.verdict == "REFUSED"
 
 
+def test_what_does_not_count_is_told_where_it_is_missed() -> None:
+    """Too old, or of a time when the candidate did not challenge; not of one that passes."""
+    day = 1_772_539_200_000_000
+    few = judged(contest=contest(rows=900), since=day, left_out=1_200)
+    rows, left_out = few.reasons
+    assert rows.startswith("Applicants both were asked about: 900 (since 2026-03-03T12:00:00")
+    assert "1,200 do not count: they were decided before 2026-03-03T12:00:00" in left_out
+    unasked = judged(UNASKED, left_out=1)
+    assert "1 do not count: the candidate has not challenged" in unasked.reasons[-1]
+
+    assert judged(since=day, left_out=1_200).reasons == ()
+
+
 def test_what_is_optional_refuses_only_where_it_is_known() -> None:
     """No outcomes and no groups: as the policy says."""
     found = judged()
@@ -259,7 +272,7 @@ def test_a_criterion_that_is_left_out_is_not_looked_at() -> None:
     """But for the package's wholeness, which no policy leaves out."""
     bare = documents.parse(PromotionPolicy, f"{POLICY.partition('criteria')[0]}criteria: {{}}", "p")
 
-    assert bare.approvals == 2
+    assert (bare.approvals, bare.shadow_days) == (2, 30)
     assert promotion.judge(bare, Evidence()).verdict == "PASSED"
     (only,) = promotion.judge(bare, Evidence(fault="half of it")).criteria
     assert (only.measure, only.state) == ("integrity", "failed")
@@ -287,6 +300,7 @@ def test_each_portfolio_says_what_it_takes(name: str) -> None:
         (("bicycle-leases", "cards"), "it says that it belongs to portfolio 'cards'"),
         (("most: 0.03", "least: 0.03"), r"criteria\.auc_loss"),
         (("version: 1.0.0", "version: 1.0.0\napprovals: 3"), "approvals"),
+        (("version: 1.0.0", "version: 1.0.0\nshadow_days: 0"), "shadow_days"),
         (("agreement", "concord"), r"criteria\.concord"),
     ],
 )

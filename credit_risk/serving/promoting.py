@@ -11,26 +11,37 @@ That of a promotion is in one transaction with the activation, whose body names 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from credit_risk import contests, documents, environment, portfolio, promotion, rivals
+from credit_risk import (
+    challenges,
+    contests,
+    documents,
+    environment,
+    portfolio,
+    promotion,
+    rivals,
+)
 from credit_risk.approvals import Signed
 from credit_risk.audit import keys
 from credit_risk.audit.records import unrequested
 from credit_risk.errors import ExplanationFailed, PackageInvalid, PackageNotFound
 from credit_risk.promotion import Evidence, HoldOut
 from credit_risk.serving import activation
+from credit_risk.windows import HOUR, Window
 
 if TYPE_CHECKING:
     from credit_risk.audit.log import SqlAuditLog
     from credit_risk.audit.records import AuditLog, Record
-    from credit_risk.challenger import Contest
     from credit_risk.package import ModelPackage
     from credit_risk.promotion import Judgement, PromotionPolicy
     from credit_risk.serving.store import Store
     from credit_risk.settings import Settings
+
+DAY = 24 * HOUR
 
 Outcome: TypeAlias = Literal["PROMOTED", "REFUSED", "UNAPPROVED"]
 
@@ -120,11 +131,9 @@ def examine(settings: Settings, audit: SqlAuditLog, store: Store, version: str) 
         evidence = Evidence(fault=str(error), first=champion is None)
     else:
         one = None if champion is None else store.load(name, champion)
-        contest = None
+        evidence = gathered(package, one)
         if one is not None:
-            opening = keys.groups_sealing(settings)
-            contest = contests.contest(audit, one, package, groups_sealing=opening)
-        evidence = gathered(package, one, contest)
+            evidence = _contested(settings, audit, one, package, evidence, policy.shadow_days)
         approved = activation.signers(settings, audit, store, version, package.digest)
     return Examination(
         candidate=version,
@@ -137,19 +146,44 @@ def examine(settings: Settings, audit: SqlAuditLog, store: Store, version: str) 
     )
 
 
-def gathered(
-    candidate: ModelPackage, champion: ModelPackage | None, contest: Contest | None
-) -> Evidence:
-    """What is known of a candidate beside the package that decides, if one does."""
+def gathered(candidate: ModelPackage, champion: ModelPackage | None) -> Evidence:
+    """What packages show of a candidate beside the one that decides, if one does."""
     shown = candidate.metrics.get("fidelity", {}).get("same_first_reason")
     return Evidence(
         first=champion is None,
         candidate=HoldOut.of(candidate.metrics),
         champion=None if champion is None else HoldOut.of(champion.metrics),
-        contest=contest,
         beside=None if champion is None else rivals.beside(champion, candidate),
         same_first_reason=shown,
         additivity_error=rivals.additivity_error(candidate),
+    )
+
+
+def _contested(  # noqa: PLR0917 - each of a type of its own
+    settings: Settings,
+    audit: SqlAuditLog,
+    champion: ModelPackage,
+    candidate: ModelPackage,
+    evidence: Evidence,
+    days: int,
+) -> Evidence:
+    """The same with what both were asked about, of this challenge and of so many days."""
+    now = time.time_ns() // 1_000
+    begun = challenges.begun(audit, settings.portfolio, candidate.version)
+    every = Window(now if begun is None else min(begun, now), now)
+    recent = Window(max(every.since, now - days * DAY), now)
+    return replace(
+        evidence,
+        contest=contests.contest(
+            audit,
+            champion,
+            candidate,
+            window=recent,
+            outcomes=every,
+            groups_sealing=keys.groups_sealing(settings),
+        ),
+        since=None if begun is None else recent.since,
+        left_out=contests.outside(audit, champion, candidate, recent),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,10 +12,11 @@ from credit_risk import challenges, shadowing
 from credit_risk.audit.beside import Beside
 from credit_risk.audit.keys import key_id
 from credit_risk.audit.log import SqlAuditLog
+from credit_risk.audit.records import moment, new_id
 from credit_risk.errors import Conflict, PackageInvalid, PackageNotFound, PortfolioInvalid
 from credit_risk.serving import activation
-from credit_risk.serving.challenging import challenge
-from credit_risk.serving.promoting import examine, gathered, promote
+from credit_risk.serving.challenging import challenge, end
+from credit_risk.serving.promoting import DAY, examine, gathered, promote
 from credit_risk.serving.store import DEFAULT, Store
 from credit_risk.settings import Settings
 from credit_risk.shadowing import Made, Said
@@ -66,6 +69,22 @@ class Place:
         """Have somebody approve the linear model."""
         sha256 = self.store.load(toys.NAME, self.linear).digest
         self.store.sign(toys.NAME, self.linear, approval(key, approver, sha256))
+
+    def ask(self, *times: int) -> None:
+        """Have the linear model been asked about decisions of those times, and agree."""
+        said = Said(self.linear, 0.9, "DECLINE", "VERY_HIGH", None, None, 0.002, 0.001)
+        made = [
+            Made(3, new_id(), time, self.trees, "DECLINE", "VERY_HIGH", 0.8, None, b"", b"")
+            for time in times
+        ]
+        found = challenges.in_force(self.log, toys.NAME)
+        assert found is not None
+        beside = Beside(self.settings.audit_url)
+        with beside.writing() as connection:
+            state = shadowing.take(connection, found, "one", 0)
+            assert state is not None
+            shadowing.keep(connection, state, [(one, said) for one in made], 3, 0)
+        beside.close()
 
     def promote(self) -> tuple[Record, Record | None]:
         """Have the linear model decide, if it may."""
@@ -216,32 +235,45 @@ def test_what_both_were_asked_about_is_looked_at(place: Place) -> None:
     before = examine(place.settings, place.log, place.store, place.linear).judgement
     assert "Applicants both were asked about: 0, and at least 1 is asked for." in before.reasons
 
-    challenge(place.settings, place.log, place.store, place.linear)
-    said = Said(place.linear, 0.9, "DECLINE", "VERY_HIGH", "AMOUNT_REQUESTED", None, 0.002, 0.001)
-    made = Made(3, "1" * 36, 0, place.trees, "DECLINE", "VERY_HIGH", 0.8, None, b"", b"")
-    found = challenges.in_force(place.log, toys.NAME)
-    assert found is not None
-    beside = Beside(place.settings.audit_url)
-    with beside.writing() as connection:
-        state = shadowing.take(connection, found, "one", 0)
-        assert state is not None
-        shadowing.keep(connection, state, [(made, said)], 3, 0)
-    beside.close()
+    made = challenge(place.settings, place.log, place.store, place.linear)
+    long_ago = replace(made, id=new_id(), time=made.time - 40 * DAY)
+    place.log.append([replace(long_ago, body=made.body | {"draw": long_ago.id})]).result()
+    place.ask(made.time - 31 * DAY, made.time - 29 * DAY, made.time + 1, made.time + DAY)
     after = examine(place.settings, place.log, place.store, place.linear).judgement
 
     shown = {c.measure: c.value for c in after.criteria}
-    assert (shown["shadow_rows"], shown["agreement"]) == (1, 1.0)
+    assert (shown["shadow_rows"], shown["agreement"]) == (2, 1.0)
     assert after.verdict == "PASSED"
+
+
+def test_only_what_was_asked_lately_and_in_this_challenge_counts(place: Place) -> None:
+    """What was asked in another one, or long ago, is no evidence; how much it is, is told."""
+    place.policy()
+    file = place.portfolio / "promotion.yaml"
+    more = "  shadow_rows: {least: 1}\n"
+    file.write_text(file.read_text(encoding="utf-8") + more, encoding="utf-8")
+    challenge(place.settings, place.log, place.store, place.linear)
+    now = time.time_ns() // 1_000
+    place.ask(now - 40 * DAY, now - 20 * DAY, now)
+    end(place.settings, place.log)
+    time.sleep(0.001)
+    made = challenge(place.settings, place.log, place.store, place.linear)
+
+    found = examine(place.settings, place.log, place.store, place.linear).judgement
+
+    rows, left_out = found.reasons
+    assert rows.startswith("Applicants both were asked about: 0 (since ")
+    assert f"3 do not count: they were decided before {moment(made.time)}" in left_out
 
 
 def test_what_packages_say_of_themselves_is_gathered() -> None:
     """Figures of rows held out, and of their explanations; a toy has none of the former."""
     trees = toys.load_package("trees")
-    found = gathered(trees, trees, None)
+    found = gathered(trees, trees)
     assert (found.first, found.candidate, found.champion, found.contest) == (False, *[None] * 3)
     assert found.beside is not None
     assert found.beside.score_psi == 0.0
     assert found.additivity_error is not None
 
     trees.metrics["fidelity"] = {"same_first_reason": 0.97}
-    assert gathered(trees, None, None).same_first_reason == 0.97
+    assert gathered(trees, None).same_first_reason == 0.97
