@@ -3,9 +3,9 @@
 Looks at what is on record, by the settings of the server (`credit-risk settings`), and starts
 nothing: whether a model is trained anew, a person decides.
 
-Exit codes are those of `credit-risk`: 0 done, 1 a portfolio could not be looked at, 2 wrong usage,
-3 nothing is on record yet, 4 the record database could not be read or written, 130 interrupted, 143
-terminated.
+Exit codes are those of `credit-risk`: 0 done, 1 a portfolio could not be looked at, or not all of
+it, 2 wrong usage, 3 nothing is on record yet, 4 the record database could not be read or written,
+130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Watch:
     pages: dict[str, list[Monitored]] = field(default_factory=dict)
 
     def once(self, names: Sequence[str], shown: Callable[[int, int], None]) -> dict[str, str]:
-        """Look at these portfolios; why some could not be looked at, by name.
+        """Look at these portfolios; why some could not be looked at, or not all of them, by name.
 
         Raises:
             RecordingFailed: the database fails.
@@ -106,6 +106,9 @@ class Watch:
                     raise
                 faults[name] = str(error)
                 continue
+            missing = [known.fault for known in found if known.fault is not None]
+            if missing:
+                faults[name] = "; ".join(missing)
             self.pages[name] = found
             self.told.done(name, found, time.monotonic() - began)
         if self.folder is not None:
@@ -198,7 +201,7 @@ def _go_on(watch: Watch, names: Sequence[str], seconds: float) -> None:
             logger.warning("monitoring failed, and is tried again: %s", error)
         else:
             for name, fault in faults.items():
-                logger.warning("%s could not be looked at: %s", name, fault)
+                logger.warning("%s: %s", name, fault)
             for known in _known(watch):
                 logger.info("monitored", extra=_summary(known))
         # Of a run that took too long the next one begins at once, and none is made up for.

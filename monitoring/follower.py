@@ -273,6 +273,8 @@ class Follower:
             self.left = self._state is None
             if self._state is None:
                 return False
+            # Here, and not where processes are started: of several workers' one goes on.
+            logger.info("challenger %s is asked from now on", challenge.version)
         state = self._state
         reading = partial(shadowing.read, self._records, challenge.portfolio, state.sequence)
         chunk: Chunk = self._on_database(reading)

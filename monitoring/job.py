@@ -20,7 +20,7 @@ from credit_risk import challenges, contests, stability, windows
 from credit_risk.audit.records import instant
 from credit_risk.audit.tables import GROUPS, HEAD
 from credit_risk.drift import LEAST_ROWS, Drift
-from credit_risk.errors import Conflict, RequestInvalid
+from credit_risk.errors import Conflict, EvidenceInvalid, RequestInvalid
 from credit_risk.fairness import Fairness
 from credit_risk.oversight import Oversight
 from credit_risk.performance import Performance
@@ -174,7 +174,11 @@ def _look(
         keep(f"fairness:{attribute}", past, body)
         for attribute, body in _groups(log, oversight, portfolio.groups, past)
     ]
-    contest = _contest(log, portfolio, package, past)
+    contest = fault = None
+    try:
+        contest = _contest(log, portfolio, package, past)
+    except EvidenceInvalid as error:
+        fault = f"nothing is known of the challenger: {error}"
     if contest is not None:
         keep("challenger", past, contest.model_dump(mode="json"))
     log.append((), alongside=results.keep(found)).result()
@@ -194,13 +198,18 @@ def _look(
         fairness=[_read(Fairness, body) for body in fairness],
         check=_read(Check, checked),
         contest=contest,
+        fault=fault,
     )
 
 
 def _contest(
     log: SqlRecords, portfolio: Portfolio, package: ModelPackage, window: Window
 ) -> Contest | None:
-    """The challenger in force beside the package that decides, if anything is known of both."""
+    """The challenger in force beside the package that decides, if anything is known of both.
+
+    Raises:
+        EvidenceInvalid: the record of the challenge, or a group, is not as it was written.
+    """
     if package.version != portfolio.deciding:
         return None
     challenge = challenges.in_force(log, portfolio.name)

@@ -41,7 +41,8 @@ class Monitored:
 
     ``days`` are those on which it decided, in order; ``window`` is the drift of the last ones,
     together, which were ``window_days``, and ``together`` that of fields with each other.
-    ``contest`` is the challenger beside it, if there is one.
+    ``contest`` is the challenger beside it, if there is one; ``fault`` is why some of all this is
+    not known, if records are not as they were written.
     ``estimate`` is what PDs let expect of the applicants of that window. Names are for people:
     ``titles`` of fields.
     """
@@ -60,6 +61,7 @@ class Monitored:
     fairness: Sequence[Fairness]
     check: Check
     contest: Contest | None = None
+    fault: str | None = None
 
     @property
     def name(self) -> str:

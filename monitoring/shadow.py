@@ -221,7 +221,6 @@ class Shadow:
             line = Connection(os.dup(ours.fileno()))
         line.send(task)
         self._running = _Running(task, process, line, now, now, _waited(process.pid))
-        logger.info("challenger %s is asked from now on", task.challenge.version)
 
     def _hear(self, running: _Running) -> None:
         """What the process told; that it has ended, or does not go on."""

@@ -197,14 +197,16 @@ class Monitor:
             asked = query(WindowQuery, request)
             given = (asked.window, asked.begin, asked.end) != (None, None, None)
             window = asked.hours(call_of(request).at) if given else None
-            challenge = self._active.challenge
+            champion, challenge = self._active.current.version, self._active.challenge
             version = asked.model_version
-            if version is None and challenge is not None:
+            if version == champion:
+                told = "It decides, and there is nothing beside it: name a package that does not"
+                raise RequestInvalid((FieldError("/model_version", told),))
+            if version is None and challenge is not None and challenge.version != champion:
                 version = challenge.version
             if version is None:
                 raise PackageNotFound("no challenge is in force: name a package by model_version")
-            packages = self._packages(version)
-            return await self._ask("challenger", packages, self._active.current.version, window)
+            return await self._ask("challenger", self._packages(version), champion, window)
 
         return await self._worked_out(request, work())
 

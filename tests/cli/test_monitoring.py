@@ -176,5 +176,5 @@ def test_an_outage_does_not_end_who_looks_again_and_again(
     assert [record.getMessage() for record in caplog.records] == [
         "monitoring failed, and is tried again: the record database is away",
         "monitoring failed, and is tried again: the disk is full",
-        "loans could not be looked at: its policy is wrong",
+        "loans: its policy is wrong",
     ]

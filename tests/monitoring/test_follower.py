@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import time
 from dataclasses import replace
@@ -100,8 +101,11 @@ def place(tmp_path: Path, packages: Path) -> Iterator[Place]:
     made.log.close()
 
 
-def test_the_challenger_is_asked_about_each_decision_once(place: Place) -> None:
+def test_the_challenger_is_asked_about_each_decision_once(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     """What it says is what it would have decided; then there is nothing to do."""
+    caplog.set_level(logging.INFO)
     ids = place.decide(place.trees)
     following = place.follower()
 
@@ -118,6 +122,8 @@ def test_the_challenger_is_asked_about_each_decision_once(place: Place) -> None:
     same = sum(row.decision == row.made_decision for row in rows)
     assert place.kept()["same"] == same
     assert sum(place.kept().values()) == ROWS
+
+    assert caplog.text.count("is asked from now on") == 1
 
     place.told.clear()
     assert following.step() is False

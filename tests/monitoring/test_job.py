@@ -307,6 +307,23 @@ def test_the_challenger_in_force_is_compared_with_the_package_that_decides(
     assert (tmp_path / "pages" / page).is_file()
 
 
+def test_an_altered_record_of_the_challenge_is_told_and_the_rest_goes_on(
+    watched: Watched, linear_package: ModelPackage
+) -> None:
+    """Nobody is known to challenge; decisions are counted and compared as ever."""
+    made = challenge_record(toys.NAME, linear_package, None, 0.0)
+    watched.log.append([replace(made, body={})]).result()
+    watched.decide(1)
+
+    (known,) = watched.run()
+
+    assert known.fault is not None
+    assert f"nothing is known of the challenger: record {made.id}" in known.fault
+    assert (known.contest, known.days[0].rows) == (None, ROWS)
+    assert "drift" in {row["kind"] for row in watched.results()}
+    assert f"record {made.id}" in report.page(known)
+
+
 def test_of_a_package_that_could_not_be_counted_by_nothing_is_compared(watched: Watched) -> None:
     """Decisions are counted; when everything is counted anew, applicants are as well."""
     watched.decide(1)

@@ -347,7 +347,7 @@ def test_the_challenger_is_compared_with_the_package_that_decides(
     assert document["detail"]
     challenge = Challenge(NOWHERE, toys.NAME, linear_package.version, 0.0, NOWHERE, 0)
     server.active.challenge = challenge
-    server.active.canary = Canary(challenge, linear_package)
+    server.active.canary = Canary(challenge, linear_package, server.canary_batcher)
 
     answer = server.get(path).json()
     champion = server.active.current.version
@@ -358,6 +358,10 @@ def test_the_challenger_is_compared_with_the_package_that_decides(
     assert named["to"]
     problem(server.get(f"{path}?model_version=0123456789ab"), 409, "package-missing")
     problem(server.get(f"{path}?window=1y"), 422, "invalid-request")
+    itself = problem(server.get(f"{path}?model_version={champion}"), 422, "invalid-request")
+    assert [error["pointer"] for error in itself["errors"]] == ["/model_version"]
+    server.active.challenge = challenge._replace(version=champion)  # it was activated since
+    problem(server.get(path), 409, "package-missing")
 
 
 # Retraining
