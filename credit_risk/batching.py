@@ -6,17 +6,20 @@ or a pipeline's, is shared. No timer is involved, and none could make an idle se
 
 Rows per batch are bounded by what they were measured to cost, so that nothing else in the process
 waits long; a call with more rows is scored in turns with the others. Quick models run on the event
-loop. A model that says it is ``slow`` runs on one thread beside it, and the loop goes on answering.
+loop. A model that says it is ``slow`` runs on one thread beside it, and the loop goes on answering;
+so does one that nobody vouches for yet. Nobody waits for that thread when the process ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+import weakref
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from credit_risk import scoring
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from credit_risk.scoring import Decision
 
     Result: TypeAlias = Decision | Exception
+    _Work: TypeAlias = tuple[asyncio.AbstractEventLoop, "_Batch", asyncio.Future["_Scored"]]
 
 TURN_SECONDS = 0.002
 """A batch on the event loop takes about so long at most: so long may another request wait."""
@@ -39,6 +43,7 @@ SLOW_TURN_SECONDS = 0.1
 TURN_ROWS_MAX = 256
 FIRST_TURN_ROWS = 16
 """Rows of a batch before anything was measured."""
+CLOSE_SECONDS = 1.0
 _SMOOTHING = 0.2
 
 
@@ -109,17 +114,19 @@ class Batcher:
     Args:
         observer: who counts batches.
         rows_max: most rows admitted at a time, see `admitted`.
+        beside: never score on the event loop: what hangs then hangs alone.
     """
 
-    def __init__(self, observer: BatchObserver, rows_max: int) -> None:
+    def __init__(self, observer: BatchObserver, rows_max: int, *, beside: bool = False) -> None:
         self._observer = observer
         self._rows_max = rows_max
+        self._beside = beside
         self._admitted = 0
         self._waiting = 0
         self._calls: deque[_Call] = deque()
         self._running = False
         self._costs: dict[str, float] = {}
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread: _Thread | None = None
 
     @contextmanager
     def admitted(self, package: ModelPackage, rows: int, seconds: float) -> Iterator[None]:
@@ -183,23 +190,23 @@ class Batcher:
         return await rows.future
 
     def close(self) -> None:
-        """End the thread, once what runs there is done."""
+        """End the thread, once what runs there is done, if that is soon."""
         if self._thread is not None:
-            self._thread.shutdown()
+            self._thread.close()
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         batch = self._take()
         if batch is None:
             self._running = False
             return
-        if not batch.package.model.slow:
+        if not batch.package.model.slow and not self._beside:
             self._settle(batch, _score(batch))
             # After what came in meanwhile, answers to be sent included.
             loop.call_soon(self._turn, loop)
             return
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="scoring")
-        scored = loop.run_in_executor(self._thread, _score, batch)
+            self._thread = _Thread()
+        scored = self._thread.score(loop, batch)
 
         def done(future: asyncio.Future[_Scored]) -> None:
             self._settle(batch, future.result())
@@ -292,6 +299,41 @@ class Batcher:
                 call.caller.stages.extend(stages)
             if len(call.results) == len(call.applications) and not call.future.done():
                 call.future.set_result(call.results)
+
+
+class _Thread:
+    """Scores for an event loop, one batch after another, until nobody needs it any more.
+
+    It is none of an executor's: the interpreter waits for those, also for one that hangs.
+    """
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._thread = threading.Thread(
+            target=_work_off, args=(self._work,), name="scoring", daemon=True
+        )
+        self._thread.start()
+        weakref.finalize(self, self._work.put, None)
+
+    def score(self, loop: asyncio.AbstractEventLoop, batch: _Batch) -> asyncio.Future[_Scored]:
+        """The results of a batch, once they are there."""
+        scored: asyncio.Future[_Scored] = loop.create_future()
+        self._work.put((loop, batch, scored))
+        return scored
+
+    def close(self) -> None:
+        """End, once what waits is done; what takes longer than a moment is left to itself."""
+        self._work.put(None)
+        self._thread.join(CLOSE_SECONDS)
+
+
+def _work_off(work: SimpleQueue[_Work | None]) -> None:
+    while (one := work.get()) is not None:
+        loop, batch, scored = one
+        done = _score(batch)
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+            loop.call_soon_threadsafe(scored.set_result, done)
+        del one, loop, batch, scored, done  # not kept until there is more
 
 
 def _score(batch: _Batch) -> _Scored:

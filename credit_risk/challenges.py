@@ -4,13 +4,15 @@ A challenge is a record of kind "challenge", as an activation is one; the last o
 force. Its body::
 
     {"to": version or null, "from": version before or null, "share": 0.05, "draw": id, "by": who,
-     "package_sha256": digest or null}
+     "package_sha256": digest or null, "suspended": why}
 
 ``to`` null ends it. ``share`` 0 is shadow: the challenger is asked about what was decided, and
 decides nothing. With more, it decides about that share of applicants (canary); who these are
 follows from ``draw`` and the applicant alone, see `takes`, so that every worker and replica agrees,
 and an applicant stays on one side. ``draw`` is the id of the first of a row of challenges by one
 package: with a larger share, who was decided by it goes on being. Another challenger has others.
+``suspended`` is there where a server took the share from a challenger that failed; until somebody
+gives it one again it is shadow.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ _DIGITS = 2**64
 
 
 class Challenge(NamedTuple):
-    """A challenge in force; ``id`` is that of its record, ``time`` when it was made."""
+    """A challenge in force; ``id`` is that of its record, ``time`` when it was made.
+
+    ``suspended`` is whether the challenger decided about a share before, and failed.
+    """
 
     id: str
     portfolio: str
@@ -43,6 +48,7 @@ class Challenge(NamedTuple):
     share: float
     draw: str
     time: int
+    suspended: bool = False
 
 
 def in_force(records: Records, portfolio: str) -> Challenge | None:
@@ -92,6 +98,8 @@ def challenge_record(
     before: Challenge | None,
     share: float,
     registry: Mapping[str, Any] | None = None,
+    *,
+    suspended: str | None = None,
 ) -> Record:
     """The record of a challenge by a package, or of the end of one.
 
@@ -101,6 +109,7 @@ def challenge_record(
         before: that in force.
         share: of applicants, 0 to 1, that the challenger decides about.
         registry: where the challenger's version was found, if in a registry.
+        suspended: why the challenger has its share no more, if it failed.
     """
     record_id = new_id()
     draw = record_id
@@ -117,6 +126,7 @@ def challenge_record(
             "by": environment.user(),
             "package_sha256": None if package is None else package.digest,
             **({} if registry is None else {"registry": dict(registry)}),
+            **({} if suspended is None else {"suspended": suspended}),
         },
         model_version=None if package is None else package.version,
         policy_version=None if package is None else package.policy_version,

@@ -135,14 +135,13 @@ class Problem:
 class Desk:
     """Decides and records, with the collaborators it was given.
 
-    ``canary_batcher`` is that of the challenger. ``problem_of`` is the transport's table from
-    errors to problems. ``deadline_seconds`` is how long after a request's arrival it is answered
-    at the latest, ``batch_deadline_seconds`` the same for many applications.
+    ``problem_of`` is the transport's table from errors to problems. ``deadline_seconds`` is how
+    long after a request's arrival it is answered at the latest, ``batch_deadline_seconds`` the same
+    for many applications.
     """
 
     audit: AuditLog
     batcher: Batcher
-    canary_batcher: Batcher
     observer: Observer
     portfolio: str
     problem_of: Callable[[Exception], Problem]
@@ -277,7 +276,7 @@ class Desk:
         explain: bool = False,
     ) -> list[Decision | None]:
         """The challenger's decisions in its part of the time; None where it has none."""
-        batcher, package = self.canary_batcher, canary.package
+        batcher, package = canary.batcher, canary.package
         seconds *= TIME_SHARE
         results: Sequence[Decision | Exception]
         try:
@@ -288,6 +287,10 @@ class Desk:
             results = [error] * len(applications)
         tried = [None if isinstance(result, Exception) else result for result in results]
         failed = [result for result in results if isinstance(result, Exception)]
+        if len(failed) < len(tried):
+            canary.trials.went_well()
+        elif not isinstance(failed[0], Overloaded):  # that is the traffic's doing
+            canary.trials.went_wrong(failed[0])
         if failed:
             logger.error(
                 "request %s: challenger %s failed for %d applications, which the champion decides",

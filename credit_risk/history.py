@@ -171,6 +171,8 @@ def _event(record: Record) -> Json:
                 what, who = f"{body['action']}: decides instead of {body['from']}", body["by"]
             case "challenge" if body["to"] is None:
                 what, who = f"challenge of {body['from'] or 'whoever it was'} ends", body["by"]
+            case "challenge" if "suspended" in body:
+                what, who = f"decides about nobody any more: {body['suspended']}", body["by"]
             case "challenge":
                 share = f"for {body['share']:.4g} of applicants" if body["share"] else "in shadow"
                 what, who = f"challenges, {share}", body["by"]

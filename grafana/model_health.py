@@ -222,10 +222,20 @@ def _challenger() -> list[panels.Visual]:
         figure(
             "Asked",
             "Whether the challenger is asked about what is decided. It is given up when its "
-            "process ends too often; another challenge begins anew.",
+            "process ends too often, and decides about nobody when it fails too often (no canary); "
+            "another challenge begins anew.",
             "none",
-            query("max(credit_shadow_given_up{@portfolio})", "state"),
-            states={0: ("asked", panels.GOOD), 1: ("given up", panels.BAD)},
+            query(
+                "max(credit_shadow_given_up{@portfolio})"
+                " + 2 * max(credit_canary_suspended{@portfolio})",
+                "state",
+            ),
+            states={
+                0: ("asked", panels.GOOD),
+                1: ("given up", panels.BAD),
+                2: ("no canary", panels.BAD),
+                3: ("given up", panels.BAD),
+            },
             height=8,
         ),
         lines(

@@ -325,6 +325,11 @@ class ChallengerMetrics:
             "Share of applicants that the challenger is to decide about.",
             ["portfolio"],
         )
+        self.suspended = gauge(
+            "credit_canary_suspended",
+            "1 if the challenger failed so often that it decides about nobody any more.",
+            ["portfolio"],
+        )
         self.canary = counter(
             "credit_canary_decisions",
             "Applications that the challenger was to decide about: decided, or failed and left to "
@@ -565,6 +570,7 @@ class Metrics:
         if before is not None:
             metrics.info.labels(portfolio, before.version).set(0)
         metrics.share.labels(portfolio).set(0.0 if challenge is None else challenge.share)
+        metrics.suspended.labels(portfolio).set(challenge is not None and challenge.suspended)
         if challenge is None:
             return
         metrics.info.labels(portfolio, challenge.version).set(1)

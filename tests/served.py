@@ -196,11 +196,10 @@ class Served:
         )
         self.accounts = Accounts(self.metrics, self.traces)
         self.batcher = Batcher(self.accounts, self.settings.waiting_limit)
-        self.canary_batcher = Batcher(self.accounts, self.settings.waiting_limit)
+        self.canary_batcher = Batcher(self.accounts, self.settings.waiting_limit, beside=True)
         desk = Desk(
             self.audit,
             self.batcher,
-            self.canary_batcher,
             self.accounts,
             toys.NAME,
             problems.of,

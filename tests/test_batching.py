@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -237,10 +238,47 @@ def test_a_slow_model_keeps_nothing_else_waiting(trees_package: ModelPackage, se
 
     run(main())
 
-    assert set(model.threads) == {"scoring_0"}
+    assert set(model.threads) == {"scoring"}
     assert seen.rows[0] == 1
     assert seen.rows[1] > 1
     assert seen.batches[1][1] >= 0.01
+
+
+def test_what_hangs_beside_the_event_loop_keeps_nobody_from_ending(
+    trees_package: ModelPackage, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the loop nor the process waits for it; a quick model is kept off the loop as well."""
+    monkeypatch.setattr(batching, "CLOSE_SECONDS", 0.01)
+    package, model = wrapped(trees_package)
+
+    async def main() -> None:
+        batcher = Batcher(seen, 100, beside=True)
+        model.open.clear()
+        hanging = asyncio.create_task(batcher.decide(package, PEOPLE[:1]))
+        await asyncio.to_thread(model.begun.wait, MINUTE)
+        batcher.close()
+        hanging.cancel()
+
+    run(main())
+
+    (thread,) = (one for one in threading.enumerate() if one.name == "scoring")
+    assert thread.daemon
+    model.open.set()
+    thread.join(MINUTE)
+    assert not thread.is_alive()
+
+
+def test_a_queue_that_nobody_needs_any_more_leaves_no_thread(
+    trees_package: ModelPackage, seen: Seen
+) -> None:
+    """Though nobody closed it: a challenge ends in the middle of things."""
+    run(Batcher(seen, 100, beside=True).decide(trees_package, PEOPLE[:1]))
+
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name == "scoring":
+            thread.join(MINUTE)
+    assert "scoring" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_a_quick_model_runs_on_the_loop_itself(trees_package: ModelPackage, seen: Seen) -> None:

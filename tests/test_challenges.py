@@ -73,6 +73,24 @@ def test_a_challenge_began_with_the_first_of_its_records(
     assert begun(kept, "another", version) is None
 
 
+def test_a_challenge_that_was_suspended_says_so(linear_package: ModelPackage) -> None:
+    """It is shadow until somebody gives it a share again, and draws the same applicants then."""
+    kept = Kept([challenge_record(toys.NAME, linear_package, None, 0.2)])
+    first = in_force(kept, toys.NAME)
+    assert first is not None
+    kept.records.append(challenge_record(toys.NAME, linear_package, first, 0.0, suspended="hung"))
+
+    found = in_force(kept, toys.NAME)
+
+    assert kept.records[1].body["suspended"] == "hung"
+    assert found is not None
+    assert (found.share, found.suspended, found.draw) == (0.0, True, first.draw)
+    kept.records.append(challenge_record(toys.NAME, linear_package, found, 0.2))
+    again = in_force(kept, toys.NAME)
+    assert again is not None
+    assert (again.share, again.suspended, again.draw) == (0.2, False, first.draw)
+
+
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.5, 0.95])
 def test_the_share_is_within_statistical_bounds(share: float) -> None:
     """Of 40,000 applicants, within four standard errors, in any challenge."""

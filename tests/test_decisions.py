@@ -121,8 +121,7 @@ def teapot(error: Exception) -> Problem:
 def desk(events: Events) -> Desk:
     """The use case, with what it is given."""
     log = cast("AuditLog", events)
-    batchers = Batcher(events, 1_000), Batcher(events, 1_000)
-    return Desk(log, *batchers, events, toys.NAME, teapot, 5.0, 60.0)
+    return Desk(log, Batcher(events, 1_000), events, toys.NAME, teapot, 5.0, 60.0)
 
 
 def call(operation: str = "/predict") -> Call:

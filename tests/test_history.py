@@ -172,6 +172,15 @@ def test_a_clock_that_was_wrong_once_has_no_say_over_what_came_after(log: Log) -
     assert log.at(5)["decided"]["until"] is None
 
 
+def test_a_challenge_that_was_suspended_is_told_with_why(log: Log) -> None:
+    """By whom is who runs the server."""
+    log.add("challenge", 0, B, to=B, share=0.0, by="server", suspended="it failed 5 calls in a row")
+
+    (event,) = history.events(log.log, toys.NAME, 10)
+
+    assert event["what"] == "decides about nobody any more: it failed 5 calls in a row"
+
+
 def test_the_last_decision_before_then_names_the_package_that_made_it(log: Log) -> None:
     """A server whose version is pinned does not go by activations."""
     log.activate(0, B, A)

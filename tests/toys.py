@@ -11,11 +11,12 @@ import json
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 from credit_risk import documents, model, onnx_format, package, profile
+from credit_risk.batching import Batcher
 from credit_risk.encoder import Column, Encoder
 from credit_risk.model import Calibration, Linear, ModelSpec
 from credit_risk.package import ModelPackage, Parts, Provenance
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from pydantic import BaseModel
 
+    from credit_risk.batching import BatchObserver
     from credit_risk.model import Model
     from credit_risk.network import Network
     from credit_risk.schema import Application
@@ -425,3 +427,8 @@ def edited(text: bytes, change: dict[str, Any]) -> bytes:
 
 def _json(document: BaseModel) -> bytes:
     return document.model_dump_json(indent=1).encode()
+
+
+def unasked() -> Batcher:
+    """The queue of a challenger whom nobody asks."""
+    return Batcher(cast("BatchObserver", None), 1)

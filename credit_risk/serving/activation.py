@@ -36,7 +36,8 @@ from credit_risk.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from credit_risk.audit.records import Alongside, AuditLog, Record, Records
+    from credit_risk.audit.records import Alongside, AuditLog, Record, RecordKind, Records
+    from credit_risk.batching import Batcher
     from credit_risk.challenges import Challenge
     from credit_risk.package import ModelPackage
     from credit_risk.serving.store import Store, Verified
@@ -274,23 +275,25 @@ def _activation(  # noqa: PLR0917 - each of a type of its own
     )
 
 
-def nothing_since(portfolio: str, seen: str | None, connection: sa.Connection) -> None:
+def nothing_since(
+    portfolio: str, seen: str | None, connection: sa.Connection, kind: RecordKind = "activation"
+) -> None:
     """See that no activation came between the one that was seen and the newest, which is ours.
 
-    For `Alongside`.
+    Nor a challenge, if that is the ``kind``. For `Alongside`.
 
     Raises:
         Conflict: one did.
     """
     newest = (
         sa.select(_C.id)
-        .where(_C.portfolio == portfolio, _C.kind == "activation")
+        .where(_C.portfolio == portfolio, _C.kind == kind)
         .order_by(_C.sequence.desc())
         .limit(2)
     )
     before = connection.execute(newest).scalars().all()[1:]
     if before != ([] if seen is None else [seen]):
-        raise Conflict("another activation was recorded meanwhile")
+        raise Conflict(f"another {kind} was recorded meanwhile")
 
 
 def note_followed(audit: AuditLog, record: Record, registry: Mapping[str, Any]) -> None:
@@ -385,21 +388,24 @@ class ActivePackage:
     ``challenge`` is the challenge in force, as it was last seen; ``canary`` is the challenger that
     decides about a share of applicants, if one is to, and can.
 
-    ``fetch`` puts a version into the store that is not there, or raises a `CreditRiskError`.
+    ``queue`` makes a batcher for a challenger. ``fetch`` puts a version into the store that is not
+    there, or raises a `CreditRiskError`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - collaborators, each of a type of its own
         self,
         settings: Settings,
         audit: AuditLog,
         store: Store,
         observer: ActivationObserver,
+        queue: Callable[[], Batcher],
         fetch: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
         self._audit = audit
         self._store = store
         self._observer = observer
+        self._queue = queue
         self._fetch = fetch
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -485,6 +491,8 @@ class ActivePackage:
 
     def _look_for_challenge(self) -> None:
         """Go by the challenge in force, and by none where its record was altered."""
+        if self.canary is not None and self.canary.trials.failed:
+            self._suspend(self.canary)
         altered = None
         try:
             challenge = challenges.in_force(self._audit, self._settings.portfolio)
@@ -513,6 +521,27 @@ class ActivePackage:
                 challenge.share,
             )
 
+    def _suspend(self, canary: Canary) -> None:
+        """Have a challenger that failed too often decide about nobody, here and everywhere.
+
+        In this worker it does not since it failed; the record is tried for until it is there.
+        """
+        challenge, error = canary.challenge, type(canary.trials.last).__name__
+        why = f"it failed {canary.trials.failures} calls in a row, the last one with {error}"
+        record = challenges.challenge_record(
+            challenge.portfolio, canary.package, challenge, 0.0, suspended=why
+        )
+        unchanged = partial(nothing_since, challenge.portfolio, challenge.id, kind="challenge")
+        # Where it cannot be recorded, the next look tries again; others may have been first.
+        with suppress(RecordingFailed, Conflict):
+            self._audit.append([record], alongside=unchanged).result()
+            logger.error(
+                "challenger %s decides about nobody any more: %s; what hangs goes on until this "
+                "server is restarted",
+                challenge.version,
+                why,
+            )
+
     def _load_canary(self, challenge: Challenge) -> None:
         """Have the challenger decide; what hinders it is told once, and tried again now and then.
 
@@ -523,7 +552,7 @@ class ActivePackage:
         if told and time.monotonic() < self._canary_again:
             return
         if self.canary is not None and self.canary.package.version == version:
-            self.canary = Canary(challenge, self.canary.package)
+            self.canary = Canary(challenge, self.canary.package, self._queue())
             return
         self.canary = None
         try:
@@ -536,7 +565,7 @@ class ActivePackage:
                 logger.exception("challenger %s decides about nobody here", version)
             return
         self._observer.expect(package)
-        self.canary = Canary(challenge, package)
+        self.canary = Canary(challenge, package, self._queue())
 
     def _follow(self) -> None:
         while not self._stop.wait(self._settings.activation_poll_seconds):

@@ -82,16 +82,15 @@ class Runtime:
             if settings.model_version is None:
                 self._follower = Follower(settings, self._audit, store, models, metrics)
                 metrics.registry_expected(settings.portfolio, ALIASES, get_args(Outcome))
-        self._active = ActivePackage(settings, self._audit, store, metrics, fetch)
+        queue = partial(Batcher, self._accounts, settings.waiting_limit, beside=True)
+        self._active = ActivePackage(settings, self._audit, store, metrics, queue, fetch)
         # Before anything is decided: decisions name the environment whose listing it holds.
         self._audit.append([start_record(self._active.current)]).result()
         self._accounts.recorded("start", 1)
         self._batcher = Batcher(self._accounts, settings.waiting_limit)
-        self._canary_batcher = Batcher(self._accounts, settings.waiting_limit)
         desk = Desk(
             self._audit,
             self._batcher,
-            self._canary_batcher,
             self._accounts,
             settings.portfolio,
             problems.of,
@@ -172,7 +171,6 @@ class Runtime:
         if self._models is not None:
             self._models.close()
         self._batcher.close()
-        self._canary_batcher.close()
         self._signer.close()
         self._replays.close()
         self._analyst.close()

@@ -134,12 +134,13 @@ def activate(server: Served) -> None:
 
 
 def challenge(server: Served) -> None:
-    """A challenger is asked, falls behind, and ends too often."""
+    """A challenger is asked, falls behind, and ends too often; then it fails those it decides."""
     server.metrics.challenged(toys.NAME, CHALLENGE, None)
     server.metrics.shadowed(CHALLENGE, {"same": 3, "milder": 1}, 7)
     server.metrics.shadow_ended(CHALLENGE, "hung")
     server.metrics.shadow_behind(toys.NAME, Behind(9, 0.5), given_up=True)
     server.accounts.tried(server.active.current, 2, 1)
+    server.metrics.challenged(toys.NAME, CHALLENGE._replace(suspended=True), CHALLENGE)
 
 
 def ask(server: Served) -> None:
@@ -249,7 +250,7 @@ SCENARIOS = {
     **dict.fromkeys(
         (
             *("credit_challenger_info", "credit_canary_share_ratio"),
-            "credit_canary_decisions_total",
+            *("credit_canary_suspended", "credit_canary_decisions_total"),
             *("credit_shadow_decisions_total", "credit_shadow_skipped_records_total"),
             *("credit_shadow_process_failures_total", "credit_shadow_behind_records"),
             *("credit_shadow_lag_seconds", "credit_shadow_given_up"),

@@ -16,9 +16,16 @@ import pytest
 from credit_risk import approvals, challenges, scoring
 from credit_risk.audit.keys import key_id
 from credit_risk.audit.log import SqlAuditLog
+from credit_risk.canary import FAILURES_MOST
 from credit_risk.challenges import challenge_record
 from credit_risk.decisions import new_id
-from credit_risk.errors import EvidenceInvalid, PackageInvalid, PackageNotFound, RecordingFailed
+from credit_risk.errors import (
+    DeadlineExceeded,
+    EvidenceInvalid,
+    PackageInvalid,
+    PackageNotFound,
+    RecordingFailed,
+)
 from credit_risk.serving import activation
 from credit_risk.serving.activation import (
     ActivePackage,
@@ -140,7 +147,7 @@ class Place:
 
     def active(self) -> ActivePackage:
         """The active package as a server starts with it."""
-        return ActivePackage(self.settings, self.log, self.store, self.observer)
+        return ActivePackage(self.settings, self.log, self.store, self.observer, toys.unasked)
 
     def break_file(self, version: str, name: str = "model.json") -> Callable[[], None]:
         """Alter a file of an installed package; returns what mends it."""
@@ -637,7 +644,7 @@ def test_a_server_follows_by_itself_until_it_is_closed(place: Place) -> None:
 def test_a_pinned_server_does_not_switch(place: Place) -> None:
     """Whatever was activated; who challenges it, it sees all the same."""
     pinned = place.pinned(place.b)
-    active = ActivePackage(pinned, place.log, place.store, place.observer)
+    active = ActivePackage(pinned, place.log, place.store, place.observer, toys.unasked)
     active.follow()
     place.activate(place.c)
     challenge(pinned, place.log, place.store, place.a)
@@ -665,6 +672,57 @@ def test_a_challenger_with_a_share_is_loaded_and_decides(place: Place) -> None:
     assert active.canary is None
 
 
+def test_a_challenger_that_fails_again_and_again_is_suspended_on_record(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For all workers and servers; a share gives it another try, with a queue of its own."""
+    challenge(place.settings, place.log, place.store, place.c, share=0.1)
+    workers = [place.active(), place.active()]
+    for active in workers:
+        assert active.canary is not None
+        for _ in range(FAILURES_MOST):
+            active.canary.trials.went_wrong(DeadlineExceeded("late"))
+    queue = workers[0].canary.batcher if workers[0].canary is not None else None
+
+    for active in workers:
+        active.refresh()
+
+    assert [active.canary for active in workers] == [None, None]
+    last, first = place.log.find(kind="challenge")
+    assert (last.body["to"], last.body["share"], last.body["from"]) == (place.c, 0.0, place.c)
+    why = "it failed 5 calls in a row, the last one with DeadlineExceeded"
+    assert (last.body["suspended"], last.body["draw"]) == (why, first.id)
+    assert caplog.text.count("decides about nobody any more") == 1
+    workers[0].refresh()
+    assert place.log.count(kind="challenge") == 2
+
+    challenge(place.settings, place.log, place.store, place.c, share=0.1)
+    workers[0].refresh()
+    again = workers[0].canary
+    assert again is not None
+    assert not again.trials.failed
+    assert again.batcher is not queue
+
+
+def test_while_nothing_can_be_recorded_a_suspended_challenger_decides_nothing(
+    place: Place,
+) -> None:
+    """The record comes when it can."""
+    challenge(place.settings, place.log, place.store, place.c, share=1.0)
+    full = Full(place.settings.audit_url, SEALING)
+    active = ActivePackage(place.settings, full, place.store, place.observer, toys.unasked)
+    assert active.canary is not None
+    for _ in range(FAILURES_MOST):
+        active.canary.trials.went_wrong(ValueError())
+
+    active.refresh()
+    full.close()
+
+    assert active.canary is not None
+    assert not active.canary.takes(active.current, toys.SAFE)
+    assert place.log.count(kind="challenge") == 1
+
+
 def test_a_challenger_that_cannot_decide_here_is_tried_until_it_can(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -687,7 +745,8 @@ def test_a_pinned_server_is_decided_by_no_challenger(place: Place) -> None:
     """However it came to be on record."""
     challenge(place.settings, place.log, place.store, place.c, share=0.1)
 
-    active = ActivePackage(place.pinned(place.a), place.log, place.store, place.observer)
+    pinned = place.pinned(place.a)
+    active = ActivePackage(pinned, place.log, place.store, place.observer, toys.unasked)
 
     assert active.canary is None
     assert active.challenge is not None

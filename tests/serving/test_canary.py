@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from credit_risk import replay
-from credit_risk.canary import Canary
+from credit_risk.canary import FAILURES_MOST, Canary
 from credit_risk.challenges import Challenge, takes
 from credit_risk.scoring import decide
 from tests import toys
@@ -26,7 +26,7 @@ ID = "01936b2e-7c40-7cc3-98c4-dc0c0c07398f"
 def challenged(server: Served, package: ModelPackage, share: float = 1.0) -> Challenge:
     """Have a package decide about that share."""
     challenge = Challenge(ID, toys.NAME, package.version, share, ID, 0)
-    server.active.canary = Canary(challenge, package)
+    server.active.canary = Canary(challenge, package, server.canary_batcher)
     server.metrics.expect(package)
     return challenge
 
@@ -125,10 +125,13 @@ def test_the_champion_decides_where_the_challenger_fails(
     assert (counted(server, "decided"), counted(server, "failed")) == (0, 3)
 
 
+@pytest.mark.parametrize("slow", [True, False])
 def test_a_challenger_that_takes_too_long_leaves_time_for_the_champion(
-    server: Served, linear_package: ModelPackage
+    server: Served,
+    linear_package: ModelPackage,
+    slow: bool,  # noqa: FBT001 - a case
 ) -> None:
-    """It has half of the time; and those who wait for it keep nobody else waiting."""
+    """It has half of the time, whatever its model says, and is asked no more when it hangs."""
     released = threading.Event()
 
     class Hanging(Broken):
@@ -140,15 +143,22 @@ def test_a_challenger_that_takes_too_long_leaves_time_for_the_champion(
             return super().log_odds(rows)
 
     hasty = server.settings_with(deadline_seconds=0.6)
-    challenged(hasty, replace(linear_package, model=Hanging(slow=True)))
+    challenged(hasty, replace(linear_package, model=Hanging(slow=slow)))
     try:
         answer = hasty.post("/predict", toys.SAFE).json()
+        assert hasty.only_record().body["challenge_failed"] == ID
+        canary = hasty.active.canary
+        assert canary is not None
+        assert canary.trials.failures == 1
+        canary.trials.failures = FAILURES_MOST - 1
+        for _ in range(2):
+            hasty.post("/predict", toys.SAFE)
     finally:
         released.set()
-        hasty.canary_batcher.close()
 
     assert answer["model_version"] == hasty.active.current.version
-    assert hasty.only_record().body["challenge_failed"] == ID
+    assert counted(hasty, "failed") == 2
+    assert ["challenge_failed" in record.body for record in hasty.records()] == [False, True, True]
 
 
 def test_a_bad_application_is_refused_as_ever(server: Served, linear_package: ModelPackage) -> None:

@@ -122,7 +122,7 @@ class Place:
         def fetch(version: str) -> None:
             registry.fetch_version(self.asked, store, chosen, version)
 
-        return ActivePackage(chosen, self.log, store, self.observer, fetch)
+        return ActivePackage(chosen, self.log, store, self.observer, toys.unasked, fetch)
 
     def decides(self) -> str:
         """The version that decides, as the records have it."""
