@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from credit_risk import replay
+from credit_risk import decisions, replay
 from credit_risk.canary import FAILURES_MOST, Canary
 from credit_risk.challenges import Challenge, takes
 from credit_risk.scoring import decide
@@ -129,9 +129,11 @@ def test_the_champion_decides_where_the_challenger_fails(
 def test_a_challenger_that_takes_too_long_leaves_time_for_the_champion(
     server: Served,
     linear_package: ModelPackage,
+    monkeypatch: pytest.MonkeyPatch,
     slow: bool,  # noqa: FBT001 - a case
 ) -> None:
-    """It has half of the time, whatever its model says, and is asked no more when it hangs."""
+    """It has its part of it, whatever its model says, and is asked no more when it hangs."""
+    monkeypatch.setattr(decisions, "TIME_SHARE", 0.0001)  # of the ten minutes of a test
     released = threading.Event()
 
     class Hanging(Broken):
@@ -142,23 +144,22 @@ def test_a_challenger_that_takes_too_long_leaves_time_for_the_champion(
             released.wait(600)
             return super().log_odds(rows)
 
-    hasty = server.settings_with(deadline_seconds=0.6)
-    challenged(hasty, replace(linear_package, model=Hanging(slow=slow)))
+    challenged(server, replace(linear_package, model=Hanging(slow=slow)))
     try:
-        answer = hasty.post("/predict", toys.SAFE).json()
-        assert hasty.only_record().body["challenge_failed"] == ID
-        canary = hasty.active.canary
+        answer = server.post("/predict", toys.SAFE).json()
+        assert server.only_record().body["challenge_failed"] == ID
+        canary = server.active.canary
         assert canary is not None
         assert canary.trials.failures == 1
         canary.trials.failures = FAILURES_MOST - 1
         for _ in range(2):
-            hasty.post("/predict", toys.SAFE)
+            server.post("/predict", toys.SAFE)
     finally:
         released.set()
 
-    assert answer["model_version"] == hasty.active.current.version
-    assert counted(hasty, "failed") == 2
-    assert ["challenge_failed" in record.body for record in hasty.records()] == [False, True, True]
+    assert answer["model_version"] == server.active.current.version
+    assert counted(server, "failed") == 2
+    assert ["challenge_failed" in record.body for record in server.records()] == [False, True, True]
 
 
 def test_a_bad_application_is_refused_as_ever(server: Served, linear_package: ModelPackage) -> None:
