@@ -104,7 +104,9 @@ def started(
         scratch: folder of its own, where also its log goes.
         values: what its description's words may name, besides what is known here.
         probe: path, and body to post there or None to get it.
-        pinned: keep it on `SERVER_CORE`.
+        pinned: keep it on `SERVER_CORE`. One that is not shares cores with its generator, and so
+            is in this session: Linux shares cores between sessions first (sched(7), autogroup),
+            and the generator would wait for what has the lowest priority among the server's.
 
     Raises:
         DidNotStart: with the end of its log.
@@ -135,7 +137,7 @@ def started(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            start_new_session=pinned,
         )
     try:
         url = f"http://127.0.0.1:{ports[0]}"

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 WINDOW = Window(NOON // HOUR * HOUR, NOON // HOUR * HOUR + HOUR)
 ROWS = 120
+
+SECONDS = 60.0
+"""Long enough on any machine."""
 
 
 @dataclass
@@ -102,6 +106,21 @@ def test_it_runs_when_nothing_else_does(asked: Asked) -> None:
 
     threads = [int(task.name) for task in Path(f"/proc/{running}/task").iterdir()]
     assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_IDLE}
+
+
+def test_at_work_it_lets_others_have_the_core_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever it is at, and no longer than it is at something."""
+    turns: list[float] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: turns.append(time.monotonic()))
+
+    deadline = time.monotonic() + SECONDS
+    with analyst.taking_turns():
+        while len(turns) < 3:
+            assert time.monotonic() < deadline
+
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_what_a_question_comes_to_is_told(asked: Asked) -> None:
