@@ -28,6 +28,15 @@ MET = "#15803d"
 MISSED = "#b91c1c"
 INK = "#334155"
 GRID = "#e2e8f0"
+OF_THE_PAGE = {
+    CLIENT: "client",
+    SERVER: "server",
+    MET: "met",
+    MISSED: "missed",
+    INK: "ink",
+    GRID: "line",
+}
+"""What the page calls these colours, so that a plot is light or dark as the page is."""
 LEVELS = (0.0, 50.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 POINTS = 400
 SIZE = (5.4, 3.0)
@@ -37,12 +46,13 @@ _STYLE = {
     "svg.hashsalt": "loadtests",
     "font.family": "sans-serif",
     "font.sans-serif": ["Inter", "Segoe UI", "Helvetica Neue", "Arial", "DejaVu Sans"],
-    "font.size": 9.0,
+    "font.size": 10.0,
+    "text.color": INK,
     "axes.edgecolor": GRID,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 9.5,
+    "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlecolor": INK,
@@ -85,7 +95,7 @@ def latency(samples: Samples, checks: Sequence[RouteCheck], run: Run | None) -> 
                     textcoords="offset points",
                     ha="center",
                     color=colour,
-                    fontsize=8,
+                    fontsize=9,
                 )
         axes.set(xscale="log", yscale="log", ylabel="ms", xlabel="percentile of requests")
         axes.set_xlim(1.0, max(most, 150.0) * 1.15)
@@ -98,7 +108,7 @@ def latency(samples: Samples, checks: Sequence[RouteCheck], run: Run | None) -> 
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.grid(visible=True, linewidth=0.7)
-        axes.legend(loc="lower right", fontsize=8)
+        axes.legend(loc="lower right", fontsize=9)
         return _svg(figure)
 
 
@@ -136,7 +146,7 @@ def endurance(run: Run) -> str:
         tails = [np.nan if m is None or m.p99 is None else m.p99 for m in measured]
         places = np.arange(1, len(tails) + 1)
         bars = upper.bar(places, tails, color=CLIENT, alpha=0.75, width=0.7)
-        upper.bar_label(bars, fmt="%.1f", fontsize=8, color=INK, padding=2)
+        upper.bar_label(bars, fmt="%.1f", fontsize=9, color=INK, padding=2)
         upper.set(title="p99 of each minute, ms")
         upper.xaxis.set_major_locator(MaxNLocator(integer=True))
         upper.margins(y=0.2)
@@ -197,4 +207,6 @@ def _svg(figure: Figure) -> str:
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None}, transparent=True)
     text = drawn.getvalue()
+    for colour, name in OF_THE_PAGE.items():
+        text = text.replace(colour, f"var(--{name})")
     return text[text.index("<svg") :]

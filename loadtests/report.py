@@ -164,7 +164,7 @@ def _overview(runs: Sequence[Run]) -> str:
             f'<tr><td><a href="#{run.name}">{run.name}</a><br><span class="soft small">'
             f"{escape(run.scenario.title)}; {_load(run.scenario)}</span></td>{cells}</tr>"
         )
-    return f'<table class="overview"><tr><th>scenario</th>{head}</tr>{rows}</table>'
+    return _wide(f'<table class="overview"><tr><th>scenario</th>{head}</tr>{rows}</table>')
 
 
 def _cell(finding: Finding) -> str:
@@ -185,12 +185,14 @@ def _section(run: Run) -> str:
     notes = "".join(f'<p class="warning">{escape(text)}</p>' for text in warnings(run))
     pooled = charts.latency(run.samples, run.checks, run)
     course = charts.endurance(run) if run.name == "soak" else charts.course(run.samples)
-    plots = f'<h3>Latency, and the run</h3><div class="plots">{pooled}{course}</div>'
+    plots = f"<h3>Latency, and the run</h3>{_plots(pooled, course)}"
     if len(run.checks) > 1:
         plots += "".join(
             f"<h3>{escape(check.route)}</h3>{_facts(_figures(measure(run.samples.of(check.route))))}"
-            f'<div class="plots">{charts.latency(run.samples.of(check.route), [check], None)}'
-            f"{charts.course(run.samples.of(check.route))}</div>"
+            + _plots(
+                charts.latency(run.samples.of(check.route), [check], None),
+                charts.course(run.samples.of(check.route)),
+            )
             for check in run.checks
         )
     return (
@@ -201,6 +203,15 @@ def _section(run: Run) -> str:
         f"<h3>Cross-check: the server's own histogram against the client</h3>"
         f"{''.join(_check_table(check) for check in run.checks)}</section>"
     )
+
+
+def _plots(*drawn: str) -> str:
+    return f'<div class="plots">{"".join(_wide(one) for one in drawn)}</div>'
+
+
+def _wide(shown: str) -> str:
+    """What scrolls in its own box where it is wider than the page."""
+    return f'<div class="wide">{shown}</div>'
 
 
 def _run_facts(run: Run) -> list[tuple[str, str]]:
@@ -247,7 +258,7 @@ def _soak_table(run: Run) -> str:
         if finding.objective not in verdict.UNITS
     )
     head = "<tr><th>endurance</th><th>target</th><th>measured</th><th></th></tr>"
-    return f"<table>{head}{rows}</table>"
+    return _wide(f"<table>{head}{rows}</table>")
 
 
 def _check_table(check: RouteCheck) -> str:
@@ -276,6 +287,7 @@ def _check_table(check: RouteCheck) -> str:
     return (
         f'<p class="small"><code>{escape(check.route)}</code> '
         f'<span class="tag {same}">{words}</span><span class="soft">{gap}</span></p>'
+    ) + _wide(
         f'<table class="matrix"><tr><th>ms</th>{head}<th class="number">requests</th></tr>'
         f"{lines}</table>"
     )

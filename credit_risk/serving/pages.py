@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from credit_risk.serving.problems import Kind
 
 _STYLE = """
-body { margin: 0; font-family: system-ui, sans-serif; color: #1b1b1b; background: #fff; }
+body { margin: 0; font-family: system-ui, sans-serif; }
 main { max-width: 42rem; margin: 3rem auto; padding: 0 1rem; line-height: 1.5; }
-main code { background: #f2f2f2; padding: 0.1rem 0.3rem; border-radius: 3px; }
+main code { background: #8883; padding: 0.1rem 0.3rem; border-radius: 3px; }
 .swagger-ui .info { margin: 1.5rem 0; }
 /* There is one server, the one that is asked, and no answer has links. */
 .swagger-ui .operation-servers, .swagger-ui .response-col_links { display: none; }
@@ -63,6 +63,7 @@ def problem(kind: Kind) -> str:
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>{escape(kind.title)}</title>
 <style>{_STYLE}</style>
 </head>

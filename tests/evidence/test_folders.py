@@ -11,7 +11,7 @@ import pytest
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.errors import OutputRefused
 from credit_risk.evidence import folders, packs
-from tests import toys
+from tests import looks, toys
 from tests.evidence.packing import REGIME, REGIMES, pack
 from tests.recorded import NOON, decided
 
@@ -48,6 +48,8 @@ def test_a_pack_is_a_folder_that_can_be_checked(
     assert "<h1>A toy</h1>" in page
     assert all(f'href="{name}"' in page for name, _ in rests if name in sums)
     assert all(f'id="section-{section.id}"' in page for section in REGIME.sections)
+    card = page.index('<div class="card">')
+    looks.check(page[:card] + page[page.index("</details>", card) :])
 
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path, made: ModelPackage) -> None:

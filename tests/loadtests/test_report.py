@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from loadtests import crosscheck, measurement, objectives, report, soak, verdict
+from loadtests import charts, crosscheck, measurement, objectives, report, soak, verdict
 from loadtests.crosscheck import Histogram
 from loadtests.objectives import Scenario
 from loadtests.report import Report
 from loadtests.run import Run
 from loadtests.server import Server
+from tests import looks
 from tests.loadtests.traffic import samples
 
 LAX = objectives.Targets(p50=1e4, p95=1e4, p99=1e4, error_rate=0.5, throughput=0.1)
@@ -115,6 +117,15 @@ def test_the_page_needs_nothing_else_and_is_well_formed() -> None:
     assert opened == []
     assert page.count("<svg") == 4
     assert "Singles &amp; &lt;more&gt;" in page
+
+
+def test_the_page_fits_a_phone_light_and_dark() -> None:
+    """Plots have the page's colours, and none of their own."""
+    page = report.page(report_of(run_of(LAX), run_of(STRICT, name="soak")))
+
+    looks.check(page)
+    assert page.count('<div class="wide"><svg') == page.count("<svg") == 4
+    assert not re.search("|".join(charts.OF_THE_PAGE), page[page.index("<body>") :])
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree as ET
 
 import pytest
 
 from monitoring import charts, contested, pages, report
+from tests import looks
 from tests.monitoring import monitored
 
 if TYPE_CHECKING:
@@ -18,17 +18,6 @@ if TYPE_CHECKING:
 
 STYLE = (Path(pages.__file__).parent / "report.css").read_text(encoding="utf-8")
 MADE = datetime(2026, 11, 22, 14, 30, tzinfo=UTC)
-
-
-def body(page: str) -> ET.Element:
-    """What is below the head of a page, every tag of which is closed."""
-    return ET.fromstring(page[page.index("<body>") : page.index("</html>")])  # noqa: S314 - our own
-
-
-def boxed(element: ET.Element, box: str) -> set[ET.Element]:
-    """What is inside of boxes of a class."""
-    found = (one for one in element.iter() if box in (one.get("class") or "").split())
-    return {inner for one in found for inner in one.iter()}
 
 
 @pytest.mark.parametrize(
@@ -40,25 +29,13 @@ def boxed(element: ET.Element, box: str) -> set[ET.Element]:
     ],
     ids=["package", "challenger", "index"],
 )
-def test_what_is_wide_scrolls_in_its_own_box(made: Callable[[], str]) -> None:
-    """Tables do, and drawings wider than a phone: the page itself has no scroll sideways."""
-    shown = body(made())
-    wide = boxed(shown, "wide")
+def test_each_fits_a_phone_light_and_dark(made: Callable[[], str]) -> None:
+    """Drawings too: wider ones scroll in boxes, beside names or not."""
+    page = made()
 
-    assert {*shown.iter("table")} <= wide
-    for drawing in shown.iter("svg"):
-        assert drawing in wide or float(drawing.get("width") or "nan") <= charts.HALF
-
-
-def test_each_colour_of_light_has_one_of_dark() -> None:
-    """And no colour is used that there is not."""
-    light, dark = (
-        set(re.findall(r"(--[a-z0-9-]+):", block))
-        for block in re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)[:2]
-    )
-
-    assert light == dark
-    assert set(re.findall(r"var\((--[a-z0-9-]+)\)", STYLE)) <= light | {"--is"}
+    looks.check(page)
+    for box, width in re.findall(r'(class="wide(?: newest)?">)?<svg [^>]*?width="([\d.]+)"', page):
+        assert box or float(width) <= charts.HALF
 
 
 def test_each_look_of_a_drawing_is_in_the_style() -> None:
