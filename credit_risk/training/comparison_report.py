@@ -28,6 +28,8 @@ _MARKS = {
     "random-forest": ("#CC79A7", "D"),
     "neural-network": (plots.VERMILION, "^"),
 }
+_WIDTH = 6.4
+"""Inches of a plot."""
 
 
 def write(compared: Compared, folder: Path) -> None:
@@ -91,10 +93,9 @@ def page(result: Comparison) -> str:
 def _figures(result: Comparison) -> Drawing:
     names = [c.estimator for c in reversed(result.contenders)]
     by_name = {c.estimator: c for c in result.contenders}
-    drawing = Drawing(figsize=(9.6, 1.8 + 0.9 * len(names)))
-    for axes, (name, title) in zip(
-        drawing.subplots(2, 2, sharey=True).flat, TITLES.items(), strict=True
-    ):
+    # One below the other: a page on a phone shows them half as wide, and names stay readable.
+    drawing = Drawing(figsize=(_WIDTH, len(TITLES) * (0.7 + 0.27 * len(names)) + 0.3))
+    for axes, (name, title) in zip(drawing.subplots(len(TITLES)), TITLES.items(), strict=True):
         for place, estimator in enumerate(names):
             figure = by_name[estimator].figures[name]
             colour, marker = _MARKS[estimator]
@@ -114,7 +115,7 @@ def _figures(result: Comparison) -> Drawing:
 
 
 def _calibration(compared: Compared) -> Drawing:
-    drawing = Drawing(figsize=(6.8, 6.8))
+    drawing = Drawing(figsize=(_WIDTH, _WIDTH))
     axes = drawing.add_subplot(aspect="equal")
     axes.plot((0, 1), (0, 1), color=plots.QUIET, linewidth=1.2, linestyle="--", label="perfect")
     for name, pds in compared.pds.items():
@@ -146,7 +147,7 @@ def _calibration(compared: Compared) -> Drawing:
 
 
 def _cost(result: Comparison) -> Drawing:
-    drawing = Drawing(figsize=(7.6, 5.0))
+    drawing = Drawing(figsize=(_WIDTH, 5.6))
     axes = drawing.add_subplot()
     name = result.rule.figure
     for c in result.contenders:
@@ -166,7 +167,7 @@ def _cost(result: Comparison) -> Drawing:
         xlabel="Time for one application's reasons, ms (log scale)",
         ylabel=f"{TITLES[name]}, better upwards",
     )
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    drawing.legend(loc="outside lower center", ncols=2)
     _titled(axes, "Quality against what reasons cost")
     return drawing
 
