@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 FAILURES_MOST = 5
 """Calls in a row that a challenger may fail before it is suspended."""
-_SCHEMA = "schema.yaml"
 
 
 @dataclass(slots=True)
@@ -71,7 +70,7 @@ class Canary:
         It does not where the two take different applications: the champion was switched since.
         Nor does one that failed too often.
         """
-        if self.trials.failed or self.package.digests[_SCHEMA] != champion.digests[_SCHEMA]:
+        if self.trials.failed or not self.package.takes_what(champion):
             return False
         key = challenges.key_of(application) if self.applicant is None else self.applicant
         return challenges.takes(self.challenge, key)

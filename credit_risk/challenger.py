@@ -6,7 +6,7 @@ scores, and what each takes to compute are known of every pair; how right PDs ar
 known; approvals by groups, where groups are.
 
 A share's interval is Wilson's, those of differences in performance and fairness are bootstrapped,
-each resample with the same applicants on both sides. All are at `CONFIDENCE`.
+each resample with the same applicants on both sides. All are at 95 %.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import numpy as np
 
 from credit_risk import fairness, performance, significance, stability
 from credit_risk.documents import Document
-from credit_risk.fairness import Fairness, Interval
-from credit_risk.performance import ACCEPTED_ONLY, CONFIDENCE, Differences, Figures
+from credit_risk.fairness import Fairness
+from credit_risk.performance import ACCEPTED_ONLY, Differences, Figures
 from credit_risk.policy import DECISIONS, DecisionName
+from credit_risk.significance import CONFIDENCE, Interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 REASONS_MOST = 10
 """Changes of the first reason that are listed, the most frequent ones."""
-BINS = 10
-"""Bins of the PD: tenths of the champion's."""
 STEPS = (-0.2, -0.1, -0.05, -0.02, -0.005, 0.005, 0.02, 0.05, 0.1, 0.2)
 """Edges of the differences in PD that are counted together."""
 _RESAMPLES = 1_000
@@ -344,11 +343,7 @@ def compare(
 
 def _share(which: Bools) -> Interval | None:
     """The share of true ones with its interval; None of nothing."""
-    if not len(which):
-        return None
-    number = np.array([which.sum()])
-    low, high = significance.wilson(number, np.array([len(which)]), CONFIDENCE)
-    return Interval(value=float(which.mean()), low=float(low[0]), high=float(high[0]))
+    return significance.share(which) if len(which) else None
 
 
 def _failures(answered: int, errors: Mapping[str, int]) -> Failures:
@@ -407,13 +402,8 @@ def _first_reasons(one: npt.NDArray[np.str_], other: npt.NDArray[np.str_]) -> Fi
 def _scores(one: Floats, other: Floats) -> Scores:
     apart = other - one
     p05, p50, p95 = np.quantile(apart, (0.05, 0.5, 0.95)).tolist()
-    # Tenths of equal PDs are one bin: a model of a few scores has fewer.
-    inner = np.unique(np.quantile(one, np.arange(1, BINS) / BINS))
+    inner, mine, theirs = stability.tenths(one, other)
     edges = [0.0, *inner.tolist(), 1.0]
-    mine, theirs = (
-        np.bincount(np.searchsorted(inner, pds, side="left"), minlength=len(inner) + 1)
-        for pds in (one, other)
-    )
     steps = np.bincount(np.searchsorted(STEPS, apart, side="right"), minlength=len(STEPS) + 1)
     return Scores(
         psi=stability.psi(theirs, mine / len(one)),

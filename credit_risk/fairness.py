@@ -9,15 +9,14 @@ Two figures that fair-lending reviews ask for, each against a reference group:
   reference's over their pooled standard deviation, so that more is riskier, with the large-sample
   interval of L. V. Hedges and I. Olkin, Statistical Methods for Meta-Analysis, 1985.
 
-Intervals are each at `CONFIDENCE` by itself: of twenty groups without a difference, one may show
-one. A group of fewer than `LEAST_ROWS` is neither named nor counted by itself: its figures would be
+Intervals are each at 95 % by itself: of twenty groups without a difference, one may show one. A
+group of fewer than `LEAST_ROWS` is neither named nor counted by itself: its figures would be
 chance's, and its name, beside a window with one applicant in it, is that applicant's.
 """
 
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +24,7 @@ import numpy as np
 from credit_risk import significance
 from credit_risk.documents import Document
 from credit_risk.errors import DataInvalid
+from credit_risk.significance import Interval, Z
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     Ints = npt.NDArray[np.int64]
     Mask = npt.NDArray[np.bool_]
 
-CONFIDENCE = 0.95
-"""Level of every interval."""
-
 LEAST_ROWS = 30
 
 CUT_OFFS = 19
@@ -47,15 +44,6 @@ UNKNOWN = -1
 """Code of an applicant whose group is not known."""
 
 _LEAST_PD = 1e-12
-_Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2.0)
-
-
-class Interval(Document):
-    """A figure with the bounds of its interval at `CONFIDENCE`."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Group(Document):
@@ -145,7 +133,7 @@ def measure(
             Group(
                 name=name,
                 rows=sizes[name],
-                approval_rate=_rate(approved[which]),
+                approval_rate=significance.share(approved[which]),
                 ratio=None if beside is None else _ratio(approved[which], approved[beside]),
                 difference=None
                 if beside is None
@@ -186,13 +174,6 @@ def _cut_offs(
     return tuple(found)
 
 
-def _rate(approved: Mask) -> Interval:
-    low, high = significance.wilson(
-        np.array([approved.sum()]), np.array([len(approved)]), CONFIDENCE
-    )
-    return Interval(value=float(approved.mean()), low=float(low[0]), high=float(high[0]))
-
-
 def _ratio(approved: Mask, reference: Mask) -> Interval | None:
     """The approval-rate ratio, None where nobody of the reference is approved."""
     if not reference.any():
@@ -201,7 +182,7 @@ def _ratio(approved: Mask, reference: Mask) -> Interval | None:
     half = 0.0 if 0 < approved.mean() < 1 and reference.mean() < 1 else 0.5
     x, n = approved.sum() + half, len(approved) + 2 * half
     y, m = reference.sum() + half, len(reference) + 2 * half
-    width = _Z * math.sqrt(1 / x - 1 / n + 1 / y - 1 / m)
+    width = Z * math.sqrt(1 / x - 1 / n + 1 / y - 1 / m)
     middle = math.log((x / n) / (y / m))
     return Interval(
         value=value,
@@ -217,5 +198,5 @@ def _difference(scores: Floats, reference: Floats) -> Interval | None:
     n, m = len(scores), len(reference)
     within = (n - 1) * scores.var(ddof=1) + (m - 1) * reference.var(ddof=1)
     value = float((scores.mean() - reference.mean()) / math.sqrt(within / (n + m - 2)))
-    width = _Z * math.sqrt((n + m) / (n * m) + value**2 / (2.0 * (n + m)))
+    width = Z * math.sqrt((n + m) / (n * m) + value**2 / (2.0 * (n + m)))
     return Interval(value=value, low=value - width, high=value + width)

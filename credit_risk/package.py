@@ -161,6 +161,10 @@ class ModelPackage(Parts):
         """The policy's own version and the start of its file's digest: an edit cannot hide."""
         return versioned(self.policy.version, self.digests["policy.yaml"])
 
+    def takes_what(self, other: ModelPackage) -> bool:
+        """Whether it takes the same applications as another one: their schemas are the same."""
+        return self.digests["schema.yaml"] == other.digests["schema.yaml"]
+
     @cached_property
     def parts_sha256(self) -> dict[str, str]:
         """The digests that the record of a decision names, made once for all of them."""

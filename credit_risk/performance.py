@@ -25,6 +25,7 @@ import numpy as np
 from credit_risk import significance
 from credit_risk.documents import Document
 from credit_risk.policy import BandName, DecisionName
+from credit_risk.significance import CONFIDENCE, Interval, Z
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     Ints = npt.NDArray[np.int64]
     Numbers = Floats | Ints
     Indices = npt.NDArray[np.intp]
-
-CONFIDENCE = 0.95
-"""Level of every interval."""
 
 LEAST_ROWS = 100
 LEAST_OF_EACH = 10
@@ -60,14 +58,6 @@ ACCEPTED_ONLY = (
 )
 
 
-class Figure(Document):
-    """A figure with the bounds of its interval at `CONFIDENCE`."""
-
-    value: float
-    low: float
-    high: float
-
-
 class Figures(Document):
     """How PDs compare with outcomes.
 
@@ -76,12 +66,12 @@ class Figures(Document):
     of PD and outcome; ``calibration`` defaults observed over defaults expected, 1 if PDs are true.
     """
 
-    auc: Figure
-    gini: Figure
-    ks: Figure
-    brier: Figure
-    default_rate: Figure
-    calibration: Figure
+    auc: Interval
+    gini: Interval
+    ks: Interval
+    brier: Interval
+    default_rate: Interval
+    calibration: Interval
 
 
 class Differences(Document):
@@ -90,11 +80,11 @@ class Differences(Document):
     Intervals are of the difference itself: both are of the same applicants in each resample.
     """
 
-    auc: Figure
-    gini: Figure
-    ks: Figure
-    brier: Figure
-    calibration: Figure
+    auc: Interval
+    gini: Interval
+    ks: Interval
+    brier: Interval
+    calibration: Interval
 
 
 class Tier(Document):
@@ -216,7 +206,7 @@ def measure(
         coverage=covered / total if total else 0.0,
         maturity=mature / total if total else 0.0,
         months=float(np.median(waited)) * 12.0 / 365.25 if rows else None,
-        figures=None if not_enough else _bootstrapped(outcomes.pds, outcomes.defaulted, seed),
+        figures=None if not_enough else figures(outcomes.pds, outcomes.defaulted, seed=seed),
         expected=estimate(outcomes.pds, seed=seed),
         not_enough=not_enough,
         deciles=() if not_enough else _deciles(outcomes.pds, outcomes.defaulted),
@@ -247,13 +237,13 @@ def differences(pds: Floats, others: Floats, defaulted: Ints, *, seed: int = 0) 
     apart = found[1] - found[0]
     resampled = np.concatenate(drawn, axis=1)
     auc, ks, brier, _, calibration = (
-        Figure(value=value, low=low, high=high)
+        Interval(value=value, low=low, high=high)
         for value, (low, high) in (
             (value, _bounds(values, value))
             for values, value in zip(resampled, apart[:, 0].tolist(), strict=True)
         )
     )
-    gini = Figure(value=2 * auc.value, low=2 * auc.low, high=2 * auc.high)
+    gini = Interval(value=2 * auc.value, low=2 * auc.low, high=2 * auc.high)
     return Differences(auc=auc, gini=gini, ks=ks, brier=brier, calibration=calibration)
 
 
@@ -383,7 +373,36 @@ def _summed(inverse: Indices, values: Floats) -> Floats:
     return np.bincount(inverse, weights=values).astype(np.float64)
 
 
-def _bootstrapped(pds: Floats, defaulted: Ints, seed: int) -> Figures:
+def _bounds(resampled: Floats, found: float) -> tuple[float, float]:
+    """The bias-corrected percentile interval of a bootstrapped figure."""
+    number = len(resampled)
+    below = float((resampled < found).mean() + 0.5 * (resampled == found).mean())
+    bias = 2.0 * _NORMAL.inv_cdf(min(max(below, 1.0 / number), 1.0 - 1.0 / number))
+    low, high = np.quantile(resampled, [_NORMAL.cdf(bias - Z), _NORMAL.cdf(bias + Z)])
+    return float(low), float(high)
+
+
+def _figures(found: Floats, low: Floats, high: Floats) -> Figures:
+    auc, ks, brier, rate, calibration = (
+        Interval(value=value, low=lowest, high=highest)
+        for value, lowest, highest in zip(
+            found[:, 0].tolist(), low.tolist(), high.tolist(), strict=True
+        )
+    )
+    gini = Interval(value=2 * auc.value - 1, low=2 * auc.low - 1, high=2 * auc.high - 1)
+    return Figures(
+        auc=auc, gini=gini, ks=ks, brier=brier, default_rate=rate, calibration=calibration
+    )
+
+
+def figures(pds: Floats, defaulted: Ints, *, seed: int = 0) -> Figures:
+    """Figures of PDs and outcomes with bootstrapped intervals.
+
+    Args:
+        pds: shape (n,).
+        defaulted: shape (n,), 0 or 1; so many that `lacking` finds nothing.
+        seed: of the bootstrap.
+    """
     cells = _Cells.of(pds, defaulted.astype(np.float64), (1 - defaulted).astype(np.float64))
     pooled = cells.pooled()
     rows = len(pds)
@@ -400,40 +419,6 @@ def _bootstrapped(pds: Floats, defaulted: Ints, seed: int) -> Figures:
         [_bounds(values, float(value)) for values, (value,) in zip(resampled, found, strict=True)]
     ).T
     return _figures(cells.figures(cells.bad, cells.good), low, high)
-
-
-def _bounds(resampled: Floats, found: float) -> tuple[float, float]:
-    """The bias-corrected percentile interval of a bootstrapped figure."""
-    number = len(resampled)
-    below = float((resampled < found).mean() + 0.5 * (resampled == found).mean())
-    bias = 2.0 * _NORMAL.inv_cdf(min(max(below, 1.0 / number), 1.0 - 1.0 / number))
-    half = _NORMAL.inv_cdf(0.5 + CONFIDENCE / 2.0)
-    low, high = np.quantile(resampled, [_NORMAL.cdf(bias - half), _NORMAL.cdf(bias + half)])
-    return float(low), float(high)
-
-
-def _figures(found: Floats, low: Floats, high: Floats) -> Figures:
-    auc, ks, brier, rate, calibration = (
-        Figure(value=value, low=lowest, high=highest)
-        for value, lowest, highest in zip(
-            found[:, 0].tolist(), low.tolist(), high.tolist(), strict=True
-        )
-    )
-    gini = Figure(value=2 * auc.value - 1, low=2 * auc.low - 1, high=2 * auc.high - 1)
-    return Figures(
-        auc=auc, gini=gini, ks=ks, brier=brier, default_rate=rate, calibration=calibration
-    )
-
-
-def figures(pds: Floats, defaulted: Ints, *, seed: int = 0) -> Figures:
-    """Figures of PDs and outcomes with bootstrapped intervals.
-
-    Args:
-        pds: shape (n,).
-        defaulted: shape (n,), 0 or 1; so many that `lacking` finds nothing.
-        seed: of the bootstrap.
-    """
-    return _bootstrapped(pds, defaulted, seed)
 
 
 def lacking(rows: int, defaults: int) -> str | None:
@@ -508,14 +493,13 @@ def _rates(pds: Floats, defaulted: Ints, which: npt.NDArray[np.bool_]) -> dict[s
     rows = int(which.sum())
     if rows == 0:
         return {"rows": 0, "mean_pd": None, "default_rate": None, "low": None, "high": None}
-    defaults = int(defaulted[which].sum())
-    low, high = significance.wilson(np.array([defaults]), np.array([rows]), CONFIDENCE)
+    rate = significance.share(defaulted[which] == 1)
     return {
         "rows": rows,
         "mean_pd": float(pds[which].mean()),
-        "default_rate": defaults / rows,
-        "low": float(low[0]),
-        "high": float(high[0]),
+        "default_rate": rate.value,
+        "low": rate.low,
+        "high": rate.high,
     }
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, Field, ValidationError
@@ -26,7 +25,7 @@ from credit_risk import documents
 from credit_risk.audit.records import moment
 from credit_risk.documents import Document
 from credit_risk.errors import PortfolioInvalid
-from credit_risk.performance import CONFIDENCE
+from credit_risk.significance import Z
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +41,6 @@ Verdict: TypeAlias = Literal["PASSED", "REFUSED"]
 
 LEAST_ROWS = 500
 """Fewer applicants that both were asked about have no score stability and no latency to show."""
-_Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2.0)
 
 
 class Most(Document):
@@ -257,7 +255,7 @@ def _auc_loss(evidence: Evidence) -> _Measured | None:
         f"{apart:+.4f}, {other.roc_auc:.4f} against {one.roc_auc:.4f}, each on rows held out of "
         "its own training"
     )
-    return _Measured(max(_Z * error - apart, 0.0), detail)
+    return _Measured(max(Z * error - apart, 0.0), detail)
 
 
 def _auc_error(of: HoldOut) -> float:

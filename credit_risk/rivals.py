@@ -33,7 +33,6 @@ SLOW = 10
 """As many of either where an explanation takes long."""
 ROUNDS = 3
 """Times that each of them is timed; the quickest counts, for others use the machine as well."""
-TENTHS = np.arange(1, 10) / 10
 
 
 class Beside(NamedTuple):
@@ -97,17 +96,12 @@ def additivity_error(package: ModelPackage) -> float:
 
 
 def _score_psi(champion: ModelPackage, candidate: ModelPackage) -> float | None:
-    if champion.digests["schema.yaml"] != candidate.digests["schema.yaml"]:
+    if not champion.takes_what(candidate):
         return None
     mine, theirs = (
         probability(package.model.log_odds(champion.reference)) for package in (champion, candidate)
     )
-    # Equal PDs are in one bin: a model of a few scores has fewer tenths.
-    edges = np.unique(np.quantile(mine, TENTHS))
-    before, after = (
-        np.bincount(np.searchsorted(edges, pds, side="left"), minlength=len(edges) + 1)
-        for pds in (mine, theirs)
-    )
+    _, before, after = stability.tenths(mine, theirs)
     return stability.psi(after, before / len(mine))
 
 

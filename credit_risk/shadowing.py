@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import pydantic_core
 import sqlalchemy as sa
 
-from credit_risk.audit.tables import DECISIONS_BEHIND, HEAD, RECORDS, SHADOW, SHADOWING
+from credit_risk.audit.tables import DECISIONS_BEHIND, LAST_PLACE, RECORDS, SHADOW, SHADOWING
 from credit_risk.errors import Conflict
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def take(connection: sa.Connection, challenge: Challenge, holder: str, now: int)
 def read(records: SqlRecords, portfolio: str, after: int) -> Chunk:
     """The decisions behind a place, so many that they are soon done with; erased ones left out."""
     with records.reading() as connection:
-        end = connection.execute(sa.select(sa.func.max(HEAD.c.sequence))).scalar_one() or 0
+        end = connection.execute(LAST_PLACE).scalar_one()
         upto = min(end, after + _PLACES)
         rows = connection.execute(_READ, {"after": after, "upto": upto, "of": portfolio}).all()
     if len(rows) == AT_ONCE:
@@ -278,7 +278,7 @@ def behind(records: SqlRecords, portfolio: str, place: int, now: int) -> Behind:
         now: microseconds since the epoch.
     """
     with records.reading() as connection:
-        end = connection.execute(sa.select(sa.func.max(HEAD.c.sequence))).scalar_one() or 0
+        end = connection.execute(LAST_PLACE).scalar_one()
         if end <= place:
             return Behind(0, 0.0)
         first = connection.execute(_NEXT, {"after": place, "of": portfolio}).scalar_one_or_none()

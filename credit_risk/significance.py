@@ -1,4 +1,4 @@
-"""How surprising a difference is: p-values and critical values, by closed forms.
+"""How surprising a difference is: p-values, critical values and intervals, by closed forms.
 
 The scoring image holds no scipy. What monitoring needs of it are a few distributions with integer
 parameters, for which the sums below are exact or better than any use made of them.
@@ -12,15 +12,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from credit_risk.documents import Document
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
     Numbers = Floats | npt.NDArray[np.int64]
 
+CONFIDENCE = 0.95
+"""Level of every interval in what is told of packages."""
+Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2.0)
+"""So many standard errors an interval of that level reaches, where chance is normal."""
 _CERTAIN_BELOW = 0.1
 _THETA_BELOW = 1.18
 _TERMS = 6
+
+
+class Interval(Document):
+    """A figure with the bounds of its interval at `CONFIDENCE`."""
+
+    value: float
+    low: float
+    high: float
 
 
 def chi_square_survival(x: float, df: int) -> float:
@@ -141,3 +155,9 @@ def wilson(successes: Numbers, rows: Numbers, confidence: float) -> tuple[Floats
     low = np.where(share == 0.0, 0.0, (middle - width) / scale)
     high = np.where(share == 1.0, 1.0, (middle + width) / scale)
     return low, high
+
+
+def share(which: npt.NDArray[np.bool_]) -> Interval:
+    """The share of true ones among some, shape (n,), with Wilson's interval."""
+    low, high = wilson(np.array([which.sum()]), np.array([len(which)]), CONFIDENCE)
+    return Interval(value=float(which.mean()), low=float(low[0]), high=float(high[0]))

@@ -28,6 +28,7 @@ MISSING = "missing"
 SCORE = "score"
 FLOOR = 1e-4
 """Least share that a bin counts with: an empty bin that was left out would hide the worst drift."""
+_TENTHS = np.arange(1, 10) / 10
 PRECISION = 1e-11
 """Relative difference of numbers that is none: a profile's have twelve digits (a third is one)."""
 
@@ -78,6 +79,26 @@ def score_bins(profile: Profile) -> Bins:
 def lowered(values: Floats) -> Floats:
     """Values, shape as given, of which none is above the edge that its first twelve digits are."""
     return values - np.abs(values) * PRECISION
+
+
+def tenths(pds: Floats, others: Floats) -> tuple[Floats, Counts, Counts]:
+    """PDs and others of the same applicants, counted in the tenths of the first ones.
+
+    Equal PDs are in one bin: of a model of a few scores there are fewer than ten.
+
+    Args:
+        pds: shape (n,).
+        others: shape (m,).
+
+    Returns:
+        The edges between bins, and how many of either are in each bin.
+    """
+    edges = np.unique(np.quantile(pds, _TENTHS))
+    first, second = (
+        np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1)
+        for values in (pds, others)
+    )
+    return edges, first, second
 
 
 def psi(counts: Sequence[float] | Counts, shares: Sequence[float] | Floats) -> float:

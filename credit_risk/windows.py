@@ -26,7 +26,7 @@ import pydantic_core
 import sqlalchemy as sa
 
 from credit_risk.audit.records import read
-from credit_risk.audit.tables import COUNTED, DECISIONS_BEHIND, HEAD, POPULATIONS, RECORDS
+from credit_risk.audit.tables import COUNTED, DECISIONS_BEHIND, LAST_PLACE, POPULATIONS, RECORDS
 from credit_risk.errors import Conflict, EvidenceInvalid
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def count(records: SqlRecords, portfolio: str, look: Callable[[str], Known | Non
     """
     with records.reading() as connection:
         after = connection.execute(_cursor(portfolio)).scalar_one_or_none()
-        end = connection.execute(sa.select(sa.func.max(HEAD.c.sequence))).scalar_one() or 0
+        end = connection.execute(LAST_PLACE).scalar_one()
     found: dict[tuple[str, int], _Found] = {}
     place = after or 0
     limit = min(end, place + _RECORDS_MOST)

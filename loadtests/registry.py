@@ -30,9 +30,8 @@ PROGRAMS = Path(__file__).parents[1] / ".tools" / "registry" / "bin"
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 BUCKET = "mlflow"
-_PORT_MAX = 55_535
-"""SeaweedFS adds 10000 for gRPC."""
 _GRPC = 10_000
+"""SeaweedFS adds so much to a port, for gRPC."""
 
 
 class Missing(Exception):

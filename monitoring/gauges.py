@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from credit_risk.challenger import Contest
-    from credit_risk.fairness import Interval
-    from credit_risk.performance import Figure, Figures
+    from credit_risk.performance import Figures
+    from credit_risk.significance import Interval
     from monitoring.report import Monitored
 
 RETRAINING = {"NOT_NEEDED": 0, "WATCH": 1, "RECOMMENDED": 2}
@@ -255,7 +255,7 @@ def contest_figures(found: Contest) -> dict[str, dict[str, float]]:
     differences = found.outcomes.differences
     moved = ("newly_approved", "no_longer_approved", "newly_declined", "no_longer_declined")
     worst = [one.worst for one in found.fairness if one.worst is not None]
-    with_bounds: dict[str, Interval | Figure | None] = {
+    with_bounds: dict[str, Interval | None] = {
         "agreement": found.agreement,
         **{name: None if (one := getattr(found, name)) is None else one.share for name in moved},
         "same_first_reason": None if found.first_reasons is None else found.first_reasons.same,

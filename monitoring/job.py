@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from credit_risk import challenges, contests, stability, windows
 from credit_risk.audit.records import instant
-from credit_risk.audit.tables import GROUPS, HEAD
+from credit_risk.audit.tables import GROUPS, LAST_PLACE
 from credit_risk.drift import LEAST_ROWS, Drift
 from credit_risk.errors import Conflict, EvidenceInvalid, RequestInvalid
 from credit_risk.fairness import Fairness
@@ -278,7 +278,7 @@ def _attributes(records: SqlRecords, portfolio: str) -> Sequence[str]:
 def _last(records: SqlRecords) -> int:
     """The place of the last record."""
     with records.reading() as connection:
-        return connection.execute(sa.select(sa.func.max(HEAD.c.sequence))).scalar_one() or 0
+        return connection.execute(LAST_PLACE).scalar_one()
 
 
 def _read(kind: type[D], body: dict[str, Any]) -> D:

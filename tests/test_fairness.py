@@ -15,7 +15,8 @@ from credit_risk.errors import DataInvalid
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from credit_risk.fairness import Fairness, Interval
+    from credit_risk.fairness import Fairness
+    from credit_risk.significance import Interval
 
     Floats = npt.NDArray[np.float64]
 

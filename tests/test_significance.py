@@ -90,3 +90,12 @@ def test_wilsons_interval_is_scipys(rows: int, data: st.DataObject) -> None:
 
     expected = stats.binomtest(successes, rows).proportion_ci(0.95, method="wilson")
     assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_a_share_is_told_with_wilsons_interval() -> None:
+    """Of three in four."""
+    found = significance.share(np.array([True, True, False, True]))
+
+    expected = stats.binomtest(3, 4).proportion_ci(0.95, method="wilson")
+    assert found.value == 0.75
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)

@@ -123,3 +123,19 @@ def test_chance_alone_exceeds_the_critical_value_as_often_as_it_says() -> None:
 
     above = [stability.psi(s, r) > limit for s, r in zip(sample, reference, strict=True)]
     assert np.mean(above) == pytest.approx(0.05, abs=0.02)
+
+
+def test_tenths_hold_as_many_of_the_first_and_whatever_of_the_others() -> None:
+    """The outer ones are open; equal ones are in one bin."""
+    pds = np.arange(1, 101) / 100
+    others = np.array([0.0, 0.05, 1.0, 2.0])
+
+    edges, first, second = stability.tenths(pds, others)
+
+    assert (len(edges), first.tolist()) == (9, [10] * 10)
+    assert second.tolist() == [2, *[0] * 8, 2]
+    assert [one.tolist() for one in stability.tenths(np.full(5, 0.2), others)] == [
+        [0.2],
+        [5, 0],
+        [2, 2],
+    ]

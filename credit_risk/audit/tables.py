@@ -217,6 +217,9 @@ SHADOWING = sa.Table(
     sa.Column("until", sa.BigInteger, nullable=False),
 )
 
+LAST_PLACE: sa.Select[int] = sa.select(sa.func.coalesce(sa.func.max(HEAD.c.sequence), 0))
+"""The place of the last record in the chain, 0 where there is none."""
+
 _R = RECORDS.c
 # By place and by nothing else: to a planner, the index of a portfolio's decisions looks as good,
 # and would be read whole, and sorted, for each few thousand of them.

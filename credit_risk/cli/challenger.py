@@ -19,7 +19,7 @@ from credit_risk.errors import PackageInvalid, PackageNotFound
 if TYPE_CHECKING:
     from credit_risk.audit.records import Record
     from credit_risk.challenger import Contest
-    from credit_risk.fairness import Interval
+    from credit_risk.significance import Interval
     from credit_risk.windows import Window
 
 

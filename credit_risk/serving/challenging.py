@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from credit_risk.serving.store import Store
     from credit_risk.settings import Settings
 
-SCHEMA = "schema.yaml"
-
 
 def challenge(
     settings: Settings,
@@ -95,9 +93,9 @@ def check_schema(champion: ModelPackage, challenger: ModelPackage) -> None:
     Raises:
         PackageInvalid: their schemas differ.
     """
-    if champion.digests[SCHEMA] != challenger.digests[SCHEMA]:
+    if not champion.takes_what(challenger):
         msg = (
-            f"{challenger.version} has another {SCHEMA} than {champion.version}, which decides: it "
-            "can be asked beside it (no share), and decide about nobody"
+            f"{challenger.version} has another schema.yaml than {champion.version}, which decides: "
+            "it can be asked beside it (no share), and decide about nobody"
         )
         raise PackageInvalid(msg)

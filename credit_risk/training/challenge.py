@@ -10,6 +10,7 @@ from credit_risk import performance
 from credit_risk.documents import Document
 from credit_risk.performance import Differences
 from credit_risk.policy import DECISIONS, DecisionName
+from credit_risk.significance import Interval
 from credit_risk.training.evaluation import Evaluation, evaluate
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Comparison(Document):
 
     def beyond_chance(self, name: str) -> str | None:
         """Whether the candidate is ``better`` or ``worse`` by a figure of `SHOWN`; None neither."""
-        found: performance.Figure = getattr(self.differences, name)
+        found: Interval = getattr(self.differences, name)
         if found.low <= 0.0 <= found.high:
             return None
         return "better" if (found.value < 0.0) == (name in BETTER_IS_LESS) else "worse"
@@ -128,7 +129,7 @@ def lines(comparison: Comparison, development: Mapping[str, Any]) -> list[str]:
         "|---|---:|---:|---:|---|---|---:|",
     ]
     for name, of in SHOWN.items():
-        found: performance.Figure = getattr(c.differences, name)
+        found: Interval = getattr(c.differences, name)
         then = development.get(of)
         told.append(
             f"| {name} | {getattr(c.champion, of):.4f} | {getattr(c.candidate, of):.4f} "
