@@ -288,11 +288,10 @@ def test_the_challenger_in_force_is_compared_with_the_package_that_decides(
     def shadow(connection: sa.Connection) -> None:
         state = shadowing.take(connection, challenge, "one", NOW)
         assert state is not None
-        chunk = shadowing.read(watched.log, toys.NAME, state.sequence)
-        said = [
-            (made, Said(linear_package.version, 0.3, "REVIEW", "HIGH")) for made in chunk.decisions
-        ]
-        shadowing.keep(connection, state, said, chunk.upto, NOW)
+        answer = Said(linear_package.version, 0.3, "REVIEW", "HIGH")
+        while (chunk := shadowing.read(watched.log, toys.NAME, state.sequence)).decisions:
+            said = [(made, answer) for made in chunk.decisions]
+            state = shadowing.keep(connection, state, said, chunk.upto, NOW)
 
     watched.log.append((), alongside=shadow).result()
     (known,) = watched.run()
