@@ -128,11 +128,13 @@ class Follower:
 
     def _followed(self, alias: str, follow: Follow) -> Outcome:
         named = self._registry.aliased(self._settings.portfolio, alias)
+        if named != self._refused.get(alias):
+            self._refused.pop(alias, None)  # it is tried again when the alias comes back to it
         # Before it is asked what was followed last, so that whatever comes later is noticed.
         seen = self._audit.latest(self._settings.portfolio, "activation")
         if named is None or named.number == self._number_followed_last(alias):
             return "unmoved"
-        if named == self._refused.get(alias):
+        if alias in self._refused:
             # Fetched again it would be what it was, unless somebody tagged it since.
             raise PackageInvalid(f"{named} was refused")
         try:

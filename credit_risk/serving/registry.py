@@ -15,7 +15,10 @@ import fcntl
 import json
 import logging
 import os
+import re
+import socket
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -31,6 +34,7 @@ from credit_risk.errors import PackageInvalid, PackageNotFound, RegistryUnavaila
 from credit_risk.manifest import (
     DIGEST_TAG,
     MANIFEST,
+    VERSION_DIGITS,
     VERSION_TAG,
     Manifest,
     read_manifest,
@@ -38,7 +42,7 @@ from credit_risk.manifest import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from credit_risk.serving.store import Store
     from credit_risk.settings import Settings
@@ -56,6 +60,8 @@ CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
 ANSWER_SECONDS = 20.0
 """How long any answer but a file may take, however it trickles in."""
+PAGES_MAX = 1_000
+"""Of a hundred versions each: no model has more, and an answer that has no end is none."""
 PACKAGE_SECONDS = 120.0
 ANSWER_BYTES_MAX = 4 << 20
 PACKAGE_BYTES_MAX = 1 << 30
@@ -64,6 +70,11 @@ PACKAGE_BYTES_MAX = 1 << 30
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
 _PROXIED = "mlflow-artifacts"
+_CONNECTED = frozenset({"connection.connect_tcp.complete", "connection.start_tls.complete"})
+_TAGS = {
+    VERSION_TAG: re.compile(rf"[0-9a-f]{{{VERSION_DIGITS}}}"),
+    DIGEST_TAG: re.compile(r"[0-9a-f]{64}"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,7 @@ class Registered:
         """Our version of the package.
 
         Raises:
-            PackageInvalid: there is no tag that says it: this program did not register it.
+            PackageInvalid: no tag says it, or not as ours do: this program did not register it.
         """
         return self._tag(VERSION_TAG)
 
@@ -99,6 +110,8 @@ class Registered:
         value = self.tags.get(key)
         if value is None:
             raise PackageInvalid(f"{self}: it has no tag {key}")
+        if not _TAGS[key].fullmatch(value):
+            raise PackageInvalid(f"{self}: its tag {key} is none of ours")
         return value
 
 
@@ -114,8 +127,11 @@ class _Version(BaseModel):
     version: str
     tags: tuple[_Tag, ...] = ()
 
-    def registered(self) -> Registered:
-        return Registered(self.name, self.version, {tag.key: tag.value for tag in self.tags})
+    def of(self, name: str) -> Registered:
+        """The same, if it is of the model that was asked about."""
+        if self.name != name:
+            raise RegistryUnavailable("the registry answers about another model")
+        return Registered(name, self.version, {tag.key: tag.value for tag in self.tags})
 
 
 class _OneVersion(BaseModel):
@@ -174,7 +190,7 @@ class Registry:
         # MLflow calls a model that is not there missing, and an alias a wrong parameter.
         nothing = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
         found = self._get("registered-models/alias", nothing, name=name, alias=alias)
-        return None if found is None else _as(_OneVersion, found).model_version.registered()
+        return None if found is None else _as(_OneVersion, found).model_version.of(name)
 
     def find(self, name: str, package_version: str) -> Registered:
         """The newest version that is that package.
@@ -197,7 +213,7 @@ class Registry:
         if package_version is not None:
             wanted += f" AND tags.`{VERSION_TAG}` = '{package_version}'"
         token = ""
-        while True:
+        for _ in range(PAGES_MAX):
             found = self._get(
                 "model-versions/search",
                 filter=wanted,
@@ -206,10 +222,11 @@ class Registry:
                 page_token=token,
             )
             page = _as(_Versions, found)
-            yield from (version.registered() for version in page.model_versions)
+            yield from (version.of(name) for version in page.model_versions)
             token = page.next_page_token
             if not token:
                 return
+        raise RegistryUnavailable(f"{self} answers without end")
 
     def move(self, name: str, alias: str, number: str) -> None:
         """Have an alias stand for a version.
@@ -250,7 +267,7 @@ class Registry:
         left = PACKAGE_BYTES_MAX
         for name in manifest.files:
             place = PurePosixPath(name)
-            if place.is_absolute() or ".." in place.parts:
+            if place.is_absolute() or ".." in place.parts or not name.isprintable():
                 raise PackageInvalid(f"{registered}: a file of it would lie outside its folder")
             content = self._file(f"{root}/{name}", left, until)
             left -= len(content)
@@ -277,12 +294,12 @@ class Registry:
         status, content = self._read(method, f"{_API}/{path}", ANSWER_BYTES_MAX, until, **given)
         try:
             document = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         if isinstance(document, dict):
             if status == HTTPStatus.OK:
                 return document
-            if document.get("error_code") in nothing:
+            if str(document.get("error_code")) in nothing:
                 return None
         raise RegistryUnavailable(f"{self} answers {status}, and nothing that is of use")
 
@@ -298,21 +315,51 @@ class Registry:
         """Status and body of a response, which may neither be larger nor take longer."""
         content = bytearray()
         try:
-            # The limits of `given` are mypy's: httpx has a type for each of its parameters.
-            with self._client.stream(method, path, **given) as response:  # type: ignore[arg-type]
+            with (
+                _cut_off(until) as trace,
+                # The limits of `given` are mypy's: httpx has a type for each of its parameters.
+                self._client.stream(method, path, extensions={"trace": trace}, **given) as response,  # type: ignore[arg-type]
+            ):
                 for chunk in response.iter_bytes():
                     content += chunk
                     if len(content) > limit:
                         raise RegistryUnavailable(f"{self} answers more than can be right")
-                    if time.monotonic() > until:
-                        raise RegistryUnavailable(f"{self} takes too long to answer")
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            if time.monotonic() > until:
+                raise RegistryUnavailable(f"{self} takes too long to answer") from error
             # Not its text, which may have the whole URL in it.
             raise RegistryUnavailable(f"{self} does not answer: {type(error).__name__}") from error
         return response.status_code, bytes(content)
 
     def __str__(self) -> str:
         return f"the registry at {self._where}"
+
+
+@contextlib.contextmanager
+def _cut_off(until: float) -> Iterator[Callable[[str, dict[str, Any]], None]]:
+    """Shut the connection of a request at that time, if it is not answered by then.
+
+    httpx's time-outs are of single reads: a head that trickles in would take as long as it likes.
+    Gives what httpx calls with each step of the request.
+    """
+    held: list[socket.socket] = []
+
+    def note(step: str, told: dict[str, Any]) -> None:
+        if step in _CONNECTED:
+            held.append(told["return_value"].get_extra_info("socket"))
+
+    def cut() -> None:
+        for connection in held:
+            with contextlib.suppress(OSError):  # closed already, or TLS's by now
+                connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(until - time.monotonic(), 0.0), cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield note
+    finally:
+        timer.cancel()
 
 
 def connect(settings: Settings) -> Registry | None:
@@ -374,20 +421,25 @@ def fetch(registry: Registry, registered: Registered, store: Store, state_dir: P
 
     Raises:
         PackageInvalid: it is not the package that was registered.
-        RegistryUnavailable: it cannot be fetched now.
+        RegistryUnavailable: it cannot be fetched now, or not be kept here.
     """
-    state_dir.mkdir(parents=True, exist_ok=True)
-    # Workers start together on a new machine; one of them fetches, and the others find it here.
-    with (state_dir / "fetching.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            store.path(registered.name, registered.package_version)
-        except PackageNotFound:
-            with tempfile.TemporaryDirectory(prefix="fetching-", dir=state_dir) as folder:
-                store.add(registry.download(registered, Path(folder)))
-            logger.info("package %s was fetched: %s", registered.package_version, registered)
-    for signature in signatures_of(registered):
-        store.sign(registered.name, registered.package_version, signature)
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        # Workers start together on a new machine; one of them fetches, and the others find it here.
+        with (state_dir / "fetching.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                store.path(registered.name, registered.package_version)
+            except PackageNotFound:
+                with tempfile.TemporaryDirectory(prefix="fetching-", dir=state_dir) as folder:
+                    store.add(registry.download(registered, Path(folder)))
+                logger.info("package %s was fetched: %s", registered.package_version, registered)
+        for signature in signatures_of(registered):
+            store.sign(registered.name, registered.package_version, signature)
+    except OSError as error:
+        # A full disk, or names that no disk takes.
+        msg = f"{registered} cannot be kept here: {error.strerror}"
+        raise RegistryUnavailable(msg) from error
 
 
 def fetch_version(registry: Registry, store: Store, settings: Settings, version: str) -> None:
@@ -419,7 +471,10 @@ def _as(kind: type[D], document: object) -> D:
 
 def _path(uri: str, registered: Registered) -> str:
     """Where the registry's server serves the artefacts of a URI: the path below its root."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise PackageInvalid(f"{registered}: where its files lie is no URI") from None
     path = parts.path
     if parts.scheme in {"http", "https"} and _ARTIFACTS in path:
         path = path.partition(_ARTIFACTS)[2]

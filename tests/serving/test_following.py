@@ -344,6 +344,28 @@ def test_a_package_that_is_refused_is_not_fetched_again_and_again(place: Place) 
     assert place.decides() == place.b
 
 
+def test_a_package_that_was_refused_is_tried_again_when_the_alias_comes_back_to_it(
+    place: Place,
+) -> None:
+    """As whoever mended it in the registry would have it."""
+    follower = place.follower()
+    place.move(place.a)
+    assert place.look(follower) == "followed"
+    place.move(place.b)
+    damaged = next(name for name in place.mlflow.files if name.endswith("trees.npz"))
+    whole = place.mlflow.files[damaged]
+    place.mlflow.files[damaged] += b" "
+    assert place.look(follower) == "refused"
+
+    place.mlflow.files[damaged] = whole
+    place.move(place.a)
+    assert place.look(follower) == "unmoved"
+    place.move(place.b)
+
+    assert place.look(follower) == "followed"
+    assert place.decides() == place.b
+
+
 def test_a_package_that_too_few_signed_decides_once_enough_have(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,14 @@ import pytest
 
 from credit_risk import package
 from credit_risk.errors import PackageInvalid, PackageNotFound, RegistryUnavailable
-from credit_risk.manifest import MANIFEST, STATUS_TAG, Manifest, read_manifest
+from credit_risk.manifest import (
+    DIGEST_TAG,
+    MANIFEST,
+    STATUS_TAG,
+    VERSION_TAG,
+    Manifest,
+    read_manifest,
+)
 from credit_risk.serving import registry
 from credit_risk.serving.registry import CHAMPION, Registered, Registry
 from credit_risk.serving.store import Store
@@ -151,6 +160,12 @@ def test_who_asks_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None
         (lambda _: httpx.Response(200, json={"model_version": {}}), "proper model_version.name"),
         (lambda _: httpx.Response(302, headers={"location": "/login"}), "answers 302, and noth"),
         (lambda _: httpx.Response(200, content=b" " * (5 << 20)), "more than can be right"),
+        (lambda _: httpx.Response(200, content=b"[" * 100_000), "answers 200, and nothing"),
+        (lambda _: httpx.Response(400, json={"error_code": []}), "answers 400, and nothing"),
+        (
+            lambda _: httpx.Response(200, json={"model_version": {"name": "..", "version": "1"}}),
+            "about another model",
+        ),
     ],
 )
 def test_what_is_no_answer_is_an_error(
@@ -166,13 +181,43 @@ def test_what_is_no_answer_is_an_error(
     assert "secret" not in str(caught.value)
 
 
-def test_an_answer_that_trickles_is_cut_off(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However little each of its parts takes."""
-    monkeypatch.setattr(registry, "ANSWER_SECONDS", -1.0)
-    place.mlflow.fault = lambda _: httpx.Response(200, json={})
+def test_an_answer_without_end_is_none(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page after page with nothing on it."""
+    monkeypatch.setattr(registry, "PAGES_MAX", 3)
+    place.mlflow.fault = lambda _: httpx.Response(200, json={"next_page_token": "more"})
 
-    with pytest.raises(RegistryUnavailable, match="takes too long to answer"):
-        place.asked.aliased(toys.NAME, CHAMPION)
+    with pytest.raises(RegistryUnavailable, match="answers without end"):
+        place.asked.find(toys.NAME, "0" * 12)
+    assert len(place.mlflow.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "begun", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"]
+)
+def test_an_answer_that_trickles_is_cut_off(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little each of its parts takes, and also within its head."""
+    monkeypatch.setattr(registry, "ANSWER_SECONDS", 0.2)
+    over = threading.Event()
+
+    def trickle() -> None:
+        with listening.accept()[0] as connection, contextlib.suppress(OSError):
+            connection.sendall(begun)
+            while not over.wait(0.02):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        try:
+            with (
+                contextlib.closing(Registry(url)) as asked,
+                pytest.raises(RegistryUnavailable, match="takes too long to answer"),
+            ):
+                asked.aliased(toys.NAME, CHAMPION)
+        finally:
+            over.set()
+            thread.join()
 
 
 # Fetching
@@ -230,6 +275,23 @@ def escape(mlflow: Mlflow, root: str) -> None:
     retag(mlflow, root)
 
 
+def name(told: str) -> Callable[[Mlflow, str], None]:
+    """A manifest, registered as it is, with files of such names."""
+
+    def change(mlflow: Mlflow, root: str) -> None:
+        names = dict.fromkeys(told.split(" "), "0" * 64)
+        rewrite(mlflow, root, lambda manifest: manifest.update(files=names))
+        mlflow.files |= {f"{root}/{path}": b"" for path in names}
+        retag(mlflow, root)
+
+    return change
+
+
+def tag(key: str, value: str) -> Callable[[Mlflow, str], None]:
+    """A tag that says something else."""
+    return lambda mlflow, _: mlflow.models[toys.NAME][0].tags.update({key: value})
+
+
 def mislabel(mlflow: Mlflow, root: str) -> None:
     """A manifest, registered as it is, of another portfolio."""
     rewrite(mlflow, root, lambda manifest: manifest.update(portfolio="another"))
@@ -239,6 +301,11 @@ def mislabel(mlflow: Mlflow, root: str) -> None:
 def move(mlflow: Mlflow, root: str) -> None:
     """Artefacts that MLflow's server does not serve."""
     mlflow.models[toys.NAME][0].source = f"s3://bucket/{root}"
+
+
+def garble(mlflow: Mlflow, _: str) -> None:
+    """Artefacts that lie nowhere."""
+    mlflow.models[toys.NAME][0].source = "mlflow-artifacts://[nowhere/"
 
 
 def rewrite(mlflow: Mlflow, root: str, change: Callable[[Any], object]) -> None:
@@ -266,6 +333,12 @@ def retag(mlflow: Mlflow, root: str) -> None:
             r"version 1 of .* manifest\.json is not the one that was registered",
         ),
         (escape, PackageInvalid, "a file of it would lie outside its folder"),
+        (name("a\0b"), PackageInvalid, "a file of it would lie outside its folder"),
+        (name("a a/b"), RegistryUnavailable, "version 1 of .* cannot be kept here: "),
+        (name("a" * 300), RegistryUnavailable, "cannot be kept here: File name too long"),
+        (tag(VERSION_TAG, "../../elsewhere"), PackageInvalid, "tag package_version is none of"),
+        (tag(DIGEST_TAG, "0" * 12), PackageInvalid, "tag package_sha256 is none of ours"),
+        (garble, PackageInvalid, "where its files lie is no URI"),
         (mislabel, PackageInvalid, r"its tags are not those of its manifest\.json"),
         (move, PackageInvalid, r"not served by it \(s3:\): start MLflow with --artifacts-dest"),
     ],
@@ -286,6 +359,7 @@ def test_what_is_not_what_was_registered_is_not_taken(
         place.fetch()
     assert place.store.installed(toys.NAME) == []
     assert place.left() == ["fetching.lock"]
+    assert sorted(path.name for path in place.folder.iterdir()) == ["state"]
 
 
 def test_more_than_a_package_may_have_is_not_taken(
