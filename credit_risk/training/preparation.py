@@ -218,6 +218,7 @@ def _table(path: Path, text: Sequence[str]) -> pd.DataFrame:
         with path.open("rb") as file:
             if path.suffix.lower() == ".parquet":
                 table = pd.read_parquet(file)
+                _check_flat(table, path)
                 return table.astype({c: "string" for c in text if c in table.columns})
             table = pd.read_csv(
                 file,
@@ -243,6 +244,14 @@ def _table(path: Path, text: Sequence[str]) -> pd.DataFrame:
         fault = "has more values in a row than names in its first line"
     msg = f"{path} {fault}"
     raise DataInvalid(msg)
+
+
+def _check_flat(table: pd.DataFrame, path: Path) -> None:
+    """See that no column of a Parquet file holds lists or structs."""
+    for name in filter(lambda name: pd.api.types.is_object_dtype(table[name]), table.columns):
+        if table[name].map(pd.api.types.is_list_like).any():
+            msg = f"{path} has lists or structs in column {name}"
+            raise DataInvalid(msg)
 
 
 def _require(table: pd.DataFrame, columns: Sequence[str], path: Path) -> None:

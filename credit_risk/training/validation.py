@@ -52,6 +52,7 @@ FEW_VALUES = 50
 
 _STANDARD_ERRORS = 3.0
 _ITSELF = 0.99999
+_SEPARATED = ": are the values separated by commas?"
 
 Check: TypeAlias = Literal[
     "file",
@@ -67,11 +68,12 @@ Check: TypeAlias = Literal[
     "ratio",
     "constant",
     "leakage",
+    "outcome",
     "default-rate",
     "drift",
 ]
 CHECKS: tuple[Check, ...] = get_args(Check)
-RELATIVE: frozenset[Check] = frozenset({"default-rate", "drift"})
+RELATIVE: frozenset[Check] = frozenset({"outcome", "default-rate", "drift"})
 """Checks against the population of the package that decides."""
 Severity = Literal["refused", "warning"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -104,7 +106,7 @@ class Limits(Document):
 
     Shares are of rows. ``missing_rise`` is above the reference's share and beyond chance;
     ``default_rate`` a factor between the reference's and the file's, either way; ``auc`` that of
-    one field by itself.
+    one field by itself; ``gini_loss`` the share of its Gini coefficient that the reference loses.
     """
 
     unreadable: ShareLimit = ShareLimit(refuse=0.0)
@@ -116,6 +118,7 @@ class Limits(Document):
     contradictions: ShareLimit = ShareLimit(warn=0.001, refuse=0.01)
     ratio: ShareLimit = ShareLimit(warn=0.01, refuse=0.05)
     auc: Limit = Limit(warn=0.85, refuse=0.95)
+    gini_loss: ShareLimit = ShareLimit(warn=0.25, refuse=0.5)
     default_rate: Limit = Limit(warn=1.25, refuse=1.5)
     field_psi: Limit = Limit(warn=0.1, refuse=0.25)
     score_psi: Limit = Limit(warn=0.1, refuse=0.25)
@@ -268,7 +271,8 @@ class _Checks:
     def run(self) -> None:
         """Make them; each part needs what the one before found sound."""
         self.checked |= {"file"}
-        self.found += _lines(self.path)
+        known = {self.training.target, *self.schema.names, *(c.name for c in self.policy.columns)}
+        self.found += _lines(self.path, known)
         if self.found:
             return
         try:
@@ -297,15 +301,11 @@ class _Checks:
         described: list[Column | FieldSpec] = [*self.policy.columns]
         if self.training.preparation is None:
             described += self.schema.fields
-        absent = [c for c in (*needed, *(d.name for d in described)) if c not in raw.columns]
-        for name in absent:
-            self._refuse("columns", "the column is missing", name)
-        for i, name in enumerate(raw.columns):
-            if not str(name).strip():
-                self._refuse("columns", f"column {i + 1} has no name")
-        if absent:
+        if not self._columns(raw, [*needed, *(d.name for d in described)]):
             return False
         self._declared(raw, described)
+        if column is not None:
+            self._times(raw[column], column)
         sound = self._labels(raw[target])
         if sound and self.training.preparation is not None:
             fields = preparation.fields(raw, self.path, self.training)
@@ -332,6 +332,35 @@ class _Checks:
             elif (commas := _commas(column)).any():
                 text = "look like numbers with a comma: a decimal or a thousands' separator"
                 self._rows("type", ShareLimit(warn=0.0), commas, text, spec.name)
+
+    def _columns(self, raw: pd.DataFrame, wanted: Sequence[str]) -> bool:
+        """Whether the columns wanted are there."""
+        absent = [name for name in wanted if name not in raw.columns]
+        if absent and len(raw.columns) == 1:
+            self._refuse("columns", f"there is one column only{_SEPARATED}")
+            return False
+        folded = {str(name).strip().casefold(): i for i, name in enumerate(raw.columns, 1)}
+        for name in absent:
+            alike = folded.get(name.casefold())
+            but = "" if alike is None else f"; column {alike} is called so but for case or spaces"
+            self._refuse("columns", f"the column is missing{but}", name)
+        for i, name in enumerate(raw.columns, 1):
+            if not str(name).strip():
+                self._refuse("columns", f"column {i} has no name")
+        return not absent
+
+    def _times(self, column: pd.Series[Any], name: str) -> None:
+        """By what rows are put in order: as text, dates sort as they are written."""
+        missing = column.isna().to_numpy()
+        self._rows("missing", self.limits.missing, missing, "hold nothing", name)
+        if pd.api.types.is_numeric_dtype(column):
+            return
+        times = pd.to_datetime(column, format="ISO8601", errors="coerce", utc=True)
+        unread = times.isna().to_numpy() & ~missing
+        self._rows("type", ShareLimit(refuse=0.0), unread, "hold no time as 2026-03-31 is", name)
+        # Of whatever zone it is.
+        later = (times > pd.Timestamp.now("UTC") + pd.Timedelta(days=1)).to_numpy()
+        self._rows("range", self.limits.out_of_range, later, "lie in the future", name)
 
     def _labels(self, column: pd.Series[Any]) -> bool:
         name = self.training.target
@@ -416,6 +445,7 @@ class _Checks:
             if rise > _STANDARD_ERRORS * by_chance:
                 text = f"is missing in {one.missing.share:.1%} of rows, and was in {was:.1%}"
                 self._measured("drift", self.limits.missing_rise, rise, text, one.field)
+        self._foreseen(reference, prepared.labels, pds)
         then = reference.metrics.get("hold_out", {}).get("default_rate")
         now = float(prepared.labels.mean())
         if then and now > 0.0:
@@ -426,6 +456,29 @@ class _Checks:
                 self._measured(
                     "default-rate", self.limits.default_rate, factor, text, self.training.target
                 )
+
+    def _foreseen(
+        self, reference: ModelPackage, labels: npt.NDArray[np.int64], pds: Floats
+    ) -> None:
+        """Whether outcomes are at all what the package foresees of these applicants.
+
+        It loses most of its Gini coefficient where they are those of other rows. Chance is that
+        of an AUC of one half, (n + 1) / 12 n1 n0 (Mann and Whitney 1947).
+        """
+        then = reference.metrics.get("hold_out", {}).get("roc_auc", 0.5)
+        defaults, others = (labels == 1).sum(), (labels == 0).sum()
+        if then <= 0.5 or not (defaults and others):  # noqa: PLR2004 - tells nothing
+            return
+        now = float(roc_auc_score(labels, pds))
+        by_chance = ((len(labels) + 1) / (12.0 * defaults * others)) ** 0.5
+        if then - now > _STANDARD_ERRORS * by_chance:
+            text = (
+                f"package {reference.version} foresees the outcomes with an AUC of {now:.3f}, and "
+                f"did with {then:.3f} in development: are they those of other rows? It lost "
+                f"{(then - now) / (then - 0.5):.0%} of its Gini coefficient"
+            )
+            lost = (then - now) / (then - 0.5)
+            self._measured("outcome", self.limits.gini_loss, lost, text, self.training.target)
 
     def _refuse(self, check: Check, message: str, column: str | None = None) -> None:
         self.found.append(Finding(check=check, severity="refused", column=column, message=message))
@@ -497,8 +550,11 @@ def _passed(limit: ShareLimit, value: float) -> tuple[Severity | None, float | N
     return None, None
 
 
-def _lines(path: Path) -> Iterator[Finding]:
-    """What is wrong with the lines of a text file, before anybody makes a table of them."""
+def _lines(path: Path, known: Collection[str]) -> Iterator[Finding]:
+    """What is wrong with the lines of a text file, before anybody makes a table of them.
+
+    ``known`` are names of columns; another one may be a value, in a file without names.
+    """
     if path.suffix.lower() == ".parquet":
         return
     undecodable = []
@@ -508,6 +564,9 @@ def _lines(path: Path) -> Iterator[Finding]:
                 line.decode("utf-8")
             except UnicodeDecodeError:
                 undecodable.append(number)
+    if undecodable[:1] == [0]:
+        yield _of_file("is not text in UTF-8 from its first line on: another encoding, or packed?")
+        return
     if undecodable:
         yield _at_rows("are not text in UTF-8: was the file put together of others?", undecodable)
         return
@@ -515,19 +574,26 @@ def _lines(path: Path) -> Iterator[Finding]:
         try:
             lines = iter(csv.reader(text, strict=True))
             names = next(lines, [])
-            again = sorted({name for name in names if names.count(name) > 1})
+            places = {name: [i for i, n in enumerate(names, 1) if n == name] for name in names}
             other = [i for i, row in enumerate(lines, 1) if row and len(row) != len(names)]
         except csv.Error as error:
-            yield Finding(
-                check="file", severity="refused", column=None, message=f"is not CSV: {error}"
-            )
+            yield _of_file(f"is not CSV: {error}")
             return
-    for name in again:
-        yield Finding(
-            check="columns", severity="refused", column=name, message="the column is there twice"
-        )
+    for name, at in places.items():
+        if len(at) > 1:
+            yield Finding(
+                check="columns",
+                severity="refused",
+                column=name if name in known else None,
+                message=f"the column is there twice: columns {', '.join(map(str, at))}",
+            )
     if other:
-        yield _at_rows(f"do not have as many values as there are names, {len(names)}", other)
+        hint = _SEPARATED if len(names) == 1 else ""
+        yield _at_rows(f"do not have as many values as there are names, {len(names)}{hint}", other)
+
+
+def _of_file(message: str) -> Finding:
+    return Finding(check="file", severity="refused", column=None, message=message)
 
 
 def _at_rows(text: str, rows: Sequence[int]) -> Finding:

@@ -161,6 +161,10 @@ def _flipped(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**{TARGET: 1 - rows[TARGET]})
 
 
+def _shifted(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(**{TARGET: np.roll(rows[TARGET], 1)})
+
+
 def _older(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(age=(rows["age"] + 20).clip(upper=100))
 
@@ -209,6 +213,9 @@ BROKEN: dict[
     "outcomes are turned round": (
         _flipped, "default-rate", TARGET, ("of rows default", "in development"),
     ),
+    "outcomes are those of other rows": (
+        _shifted, "outcome", TARGET, ("an AUC of 0.", "of other rows?", "the limit is 0.5"),
+    ),
     "other applicants": (_older, "drift", "age", ("drifted", "PSI", "the limit is 0.25")),
     "more is missing": (
         _more_gaps, "drift", "years_employed", ("is missing in 2", "the limit is 0.05"),
@@ -245,7 +252,18 @@ GARBLED: dict[str, tuple[Callable[[bytes], bytes], Check, str]] = {
     "a column is there twice": (
         lambda content: content.replace(b"price", b"income", 1), "columns", "there twice",
     ),
-    "semicolons": (lambda content: content.replace(b",", b";"), "columns", "is missing"),
+    "semicolons": (
+        lambda content: content.replace(b",", b";"), "columns", "separated by commas?",
+    ),
+    "semicolons and decimal commas": (
+        lambda content: content.replace(b",", b";").replace(b".", b","), "file", "by commas?",
+    ),
+    "another encoding": (
+        lambda content: content.decode().encode("utf-16"), "file", "from its first line on",
+    ),
+    "names in capitals": (
+        lambda content: content.replace(b"price", b" Price", 1), "columns", "column 3 is called so",
+    ),
     "a quote is not closed": (
         lambda content: content.replace(b"cargo", b'"cargo', 1), "file", "is not CSV",
     ),
@@ -272,6 +290,45 @@ def test_what_is_no_parquet_is_refused(file: Path) -> None:
     (path := file.with_suffix(".parquet")).write_bytes(b"no")
 
     assert refusals(validated(path))[0].message == "is not a Parquet file, or not a whole one"
+
+
+def test_lists_are_no_values(file: Path) -> None:
+    """Whichever column of a Parquet file holds them."""
+    rows = leases.labelled().assign(extra=pd.Series([[1]] * 1_500, dtype=object))
+    rows.to_parquet(path := file.with_suffix(".parquet"))
+
+    (finding,) = refusals(validated(path))
+    assert finding.message == "has lists or structs in column extra"
+
+
+def test_a_row_in_place_of_the_names_is_not_told(file: Path) -> None:
+    """Of which two values may be alike, as names may not be."""
+    rows = leases.write_labelled(file).read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join(["secret,1,secret,2,3,4,5", *rows[1:]]), encoding="utf-8")
+
+    report = validated(file)
+
+    assert report.findings[0].message == "the column is there twice: columns 1, 3"
+    assert "secret" not in report.model_dump_json()
+
+
+def test_times_of_a_hold_out_sort_as_they_are_written(file: Path) -> None:
+    """Rows are put in order by them; none may be missing, nor in the future."""
+    rows = leases.labelled()
+    rows["issued"] = "2025-03-31"
+    by_time = settings.HoldOut(kind="out-of-time", share=0.2, column="issued")
+    training = TRAINING.model_copy(update={"hold_out": by_time})
+
+    def found() -> list[tuple[str, tuple[int, ...]]]:
+        rows.to_csv(file, index=False)
+        report = validation.validate(file, toys.schema(), training, POLICY)
+        return [(f.check, f.first) for f in refusals(report)]
+
+    assert found() == []
+    rows.loc[4, "issued"] = "31/03/2025"
+    rows.loc[5, "issued"] = None
+    rows.loc[6:9, "issued"] = "2925-03-31T10:00:00Z"
+    assert found() == [("type", (5,)), ("range", (7, 8, 9, 10)), ("missing", (6,))]
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(file: Path) -> None:
