@@ -202,7 +202,8 @@ class Oversight:
         ]
         history = [self._drift(window) for window in weeks]
         recent = Window(weeks[0].since, weeks[-1].until)
-        past = Window(now - windows.DAYS_MOST * 3 * _DAY, weeks[-1].until)
+        mature = _months_before(now, policy.outcome_months)
+        past = Window(mature - windows.DAYS_MOST * _DAY, mature)
         first = self._first()
         evidence = retraining.Evidence(
             drift=history[-1],
@@ -443,6 +444,12 @@ def _code(spec: FieldSpec, value: object) -> float | None:
 
 def _fault(row: int, place: Sequence[str], detail: str) -> FieldError:
     return FieldError(pointer(("applications", row, *place)), detail)
+
+
+def _months_before(now: int, months: int) -> int:
+    """When the month began that is so many before that of a time: it is over for so long."""
+    month = np.datetime64(instant(now).date(), "M") - months
+    return int(month.astype("datetime64[us]").astype(np.int64))
 
 
 def _month(at: int) -> str:

@@ -18,6 +18,7 @@ from credit_risk import documents
 from credit_risk.documents import Document
 from credit_risk.drift import LEAST_ROWS, Drift
 from credit_risk.errors import PortfolioInvalid
+from credit_risk.performance import LEAST_OF_EACH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,14 +72,13 @@ class MonitoringPolicy(Document):
     """``monitoring.yaml``: how a portfolio's model is watched; no decision depends on it.
 
     ``outcome_months`` after a decision, who has not defaulted is taken to have paid. Performance is
-    evidence only from ``least_coverage`` and ``least_maturity`` on, see `performance.Performance`.
+    evidence only from ``least_coverage`` on, see `performance.Performance`.
     """
 
     portfolio: str
     version: str
     outcome_months: Annotated[int, Field(ge=1, le=120)] = 12
     least_coverage: Share = 0.5
-    least_maturity: Share = 0.8
     limits: Limits
 
 
@@ -87,8 +87,10 @@ class Evidence:
     """What is known of a model; None is not known.
 
     ``drift`` is that of the last window, ``history`` the verdicts of windows one after another, the
-    last one included and last. ``expected`` are the figures estimated of all recent applicants,
-    and ``development_auc`` that of the rows held out from training.
+    last one included and last. ``performance`` is of decisions that had the whole outcome period:
+    before, defaults are known and those who will pay are not. ``expected`` are the figures
+    estimated of all recent applicants, and ``development_auc`` that of the rows held out from
+    training.
     """
 
     drift: Drift | None = None
@@ -100,7 +102,10 @@ class Evidence:
 
 
 class Criterion(Document):
-    """One measure beside its limits. ``value`` is None where it is not known."""
+    """One measure beside its limits.
+
+    ``value`` is None where it is not known; ``detail`` says why then, else what it is of.
+    """
 
     measure: str
     title: str
@@ -127,6 +132,16 @@ class _Measured(NamedTuple):
     detail: str
 
 
+class _Trusted(NamedTuple):
+    """Figures that are evidence, beside those expected of the same applications."""
+
+    figures: Figures
+    expected: Figures
+
+
+_FEW = "there are too few applicants"
+
+
 def read(portfolio: Path, name: str) -> MonitoringPolicy:
     """The monitoring policy in the folder of the portfolio ``name``.
 
@@ -149,7 +164,7 @@ def check(policy: MonitoringPolicy, evidence: Evidence) -> Check:
         if (limit := getattr(policy.limits, name)) is not None
     ]
     states = {criterion.state for criterion in criteria}
-    known = trusted is not None or (
+    known = not isinstance(trusted, str) or (
         evidence.drift is not None and evidence.drift.verdict != "too-few"
     )
     verdict: Verdict = "NOT_NEEDED"
@@ -160,24 +175,31 @@ def check(policy: MonitoringPolicy, evidence: Evidence) -> Check:
     reasons = [_reason(c) for state in ("recommend", "watch") for c in criteria if c.state == state]
     if not known:
         reasons.append("Neither drift nor performance is known: too few decisions, no outcomes.")
-    reasons += [f"{c.title}: not known." for c in criteria if c.state == "unknown"]
+    reasons += [f"{c.title}: not known, {c.detail}." for c in criteria if c.state == "unknown"]
     if not reasons:
         reasons.append("Every measure is within its limits, or no further from it than chance is.")
     return Check(verdict=verdict, reasons=tuple(reasons), criteria=tuple(criteria))
 
 
-def _trusted(policy: MonitoringPolicy, found: Performance | None) -> Performance | None:
-    """Performance that is evidence: of enough outcomes, and old enough for both kinds of them."""
-    if found is None or found.figures is None or found.expected is None:
-        return None
-    if found.coverage < policy.least_coverage or found.maturity < policy.least_maturity:
-        return None
-    return found
+def _trusted(policy: MonitoringPolicy, found: Performance | None) -> _Trusted | str:
+    """Performance that is evidence: of enough outcomes; else what is missing."""
+    if found is None or found.not_enough is not None:
+        known = "no outcomes are known" if found is None else found.not_enough
+        return f"{known}, of decisions made {policy.outcome_months} months ago or before"
+    if found.coverage < policy.least_coverage:
+        return (
+            f"{found.coverage:.1%} of those accepted have an outcome, and "
+            f"{policy.least_coverage:.1%} are needed"
+        )
+    if found.figures is None or found.expected is None:
+        return f"PDs let expect fewer than {LEAST_OF_EACH} defaults, or {LEAST_OF_EACH} others"
+    return _Trusted(found.figures, found.expected)
 
 
-def _criterion(name: str, title: str, limit: Limit, measured: _Measured | None) -> Criterion:
+def _criterion(name: str, title: str, limit: Limit, measured: _Measured | str) -> Criterion:
+    value = None if isinstance(measured, str) else measured.value
     state: State = "fine"
-    if measured is None:
+    if isinstance(measured, str):
         state = "unknown"
     elif not measured.beyond_chance:
         state = "fine"
@@ -188,8 +210,8 @@ def _criterion(name: str, title: str, limit: Limit, measured: _Measured | None) 
     return Criterion(
         measure=name,
         title=title,
-        value=None if measured is None else measured.value,
-        detail="" if measured is None else measured.detail,
+        value=value,
+        detail=measured if isinstance(measured, str) else measured.detail,
         watch=limit.watch,
         recommend=limit.recommend,
         state=state,
@@ -202,40 +224,40 @@ def _reason(criterion: Criterion) -> str:
     return f"{criterion.title}: {criterion.value:.4g}{detail}, where the limit is {limit:.4g}."
 
 
-def _score_psi(evidence: Evidence, _: Performance | None) -> _Measured | None:
+def _score_psi(evidence: Evidence, _: _Trusted | str) -> _Measured | str:
     if evidence.drift is None or evidence.drift.score is None:
-        return None
+        return _FEW
     return _largest([evidence.drift.score])
 
 
-def _field_psi(evidence: Evidence, _: Performance | None) -> _Measured | None:
-    return None if evidence.drift is None else _largest(evidence.drift.fields)
+def _field_psi(evidence: Evidence, _: _Trusted | str) -> _Measured | str:
+    return _FEW if evidence.drift is None else _largest(evidence.drift.fields)
 
 
-def _largest(compared: Sequence[Comparison]) -> _Measured | None:
+def _largest(compared: Sequence[Comparison]) -> _Measured | str:
     known = [c for c in compared if c.verdict != "too-few" and c.critical is not None]
     if not known:
-        return None
+        return _FEW
     # Of those beyond chance, if there are any: a field of few bins has the lower critical value.
     beyond = [c for c in known if c.critical is not None and c.psi > c.critical]
     worst = max(beyond or known, key=lambda c: c.psi)
     return _Measured(worst.psi, bool(beyond), worst.field)
 
 
-def _major_windows(evidence: Evidence, _: Performance | None) -> _Measured | None:
+def _major_windows(evidence: Evidence, _: _Trusted | str) -> _Measured | str:
     """How many windows up to the last one were major without one between that was not."""
     known = [verdict for verdict in evidence.history if verdict != "too-few"]
     if not known:
-        return None
+        return _FEW
     number = 0
     while number < len(known) and known[-1 - number] == "major":
         number += 1
     return _Measured(number, beyond_chance=True, detail="")
 
 
-def _auc_loss(_: Evidence, trusted: Performance | None) -> _Measured | None:
-    if trusted is None or trusted.figures is None or trusted.expected is None:
-        return None
+def _auc_loss(_: Evidence, trusted: _Trusted | str) -> _Measured | str:
+    if isinstance(trusted, str):
+        return trusted
     found, expected = trusted.figures.auc, trusted.expected.auc
     detail = (
         f"{found.value:.4f} of those with an outcome, and {expected.value:.4f} if PDs were true"
@@ -243,38 +265,40 @@ def _auc_loss(_: Evidence, trusted: Performance | None) -> _Measured | None:
     return _Measured(expected.value - found.value, found.high < expected.value, detail)
 
 
-def _expected_auc_loss(evidence: Evidence, _: Performance | None) -> _Measured | None:
-    if evidence.expected is None or evidence.development_auc is None:
-        return None
+def _expected_auc_loss(evidence: Evidence, _: _Trusted | str) -> _Measured | str:
+    if evidence.development_auc is None:
+        return "the package does not say what it was"
+    if evidence.expected is None:
+        return _FEW
     found, then = evidence.expected.auc, evidence.development_auc
     detail = f"{found.value:.4f} of recent applicants if PDs are true, {then:.4f} in development"
     return _Measured(then - found.value, found.high < then, detail)
 
 
-def _miscalibration(_: Evidence, trusted: Performance | None) -> _Measured | None:
-    if trusted is None or trusted.figures is None:
-        return None
+def _miscalibration(_: Evidence, trusted: _Trusted | str) -> _Measured | str:
+    if isinstance(trusted, str):
+        return trusted
     found = trusted.figures.calibration
     ratio = max(found.value, 1.0 / found.value)
     detail = f"{found.value:.4f} defaults for each that was expected"
     return _Measured(ratio, not found.low <= 1.0 <= found.high, detail)
 
 
-def _missing_rise(evidence: Evidence, _: Performance | None) -> _Measured | None:
+def _missing_rise(evidence: Evidence, _: _Trusted | str) -> _Measured | str:
     return _rise(evidence, lambda c: c.missing)
 
 
-def _unseen(evidence: Evidence, _: Performance | None) -> _Measured | None:
+def _unseen(evidence: Evidence, _: _Trusted | str) -> _Measured | str:
     return _rise(evidence, lambda c: c.unseen)
 
 
-def _out_of_range_rise(evidence: Evidence, _: Performance | None) -> _Measured | None:
+def _out_of_range_rise(evidence: Evidence, _: _Trusted | str) -> _Measured | str:
     return _rise(evidence, lambda c: c.out_of_range)
 
 
-def _rise(evidence: Evidence, shares: Callable[[Comparison], Shares | None]) -> _Measured | None:
+def _rise(evidence: Evidence, shares: Callable[[Comparison], Shares | None]) -> _Measured | str:
     if evidence.drift is None or evidence.drift.rows < LEAST_ROWS:
-        return None
+        return _FEW
     found = [(s, c) for c in evidence.drift.fields if (s := shares(c)) is not None]
     if not found:
         return _Measured(0.0, beyond_chance=False, detail="no field can have any")
@@ -285,13 +309,13 @@ def _rise(evidence: Evidence, shares: Callable[[Comparison], Shares | None]) -> 
     return _Measured(rise, rise > 3.0 * deviation, field.field)
 
 
-def _age_days(evidence: Evidence, _: Performance | None) -> _Measured | None:
+def _age_days(evidence: Evidence, _: _Trusted | str) -> _Measured | str:
     if evidence.age_days is None:
-        return None
+        return "it has decided nothing yet"
     return _Measured(evidence.age_days, beyond_chance=True, detail="days since it began")
 
 
-_MEASURES: dict[str, tuple[str, Callable[[Evidence, Performance | None], _Measured | None]]] = {
+_MEASURES: dict[str, tuple[str, Callable[[Evidence, _Trusted | str], _Measured | str]]] = {
     "score_psi": ("Drift of the score", _score_psi),
     "field_psi": ("Drift of a field", _field_psi),
     "major_windows": ("Windows in a row with major drift", _major_windows),

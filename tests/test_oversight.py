@@ -238,6 +238,33 @@ def test_a_check_of_retraining_compares_the_last_weeks(watched: Watched) -> None
     assert any("Age of the model" in reason for reason in later["reasons"])
 
 
+def test_a_check_of_retraining_is_of_outcomes_of_decisions_that_had_time(watched: Watched) -> None:
+    """However many were accepted since; those who default first are no evidence."""
+    policy = WATCHED.model_copy(update={"limits": Limits(auc_loss=Limit(watch=0.02))})
+    old = [record for record in watched.records if record.decision == "APPROVE"]
+    since = decided(watched.package, toys.applications(ROWS), start=NOON + 380 * DAY)
+    watched.put(*since)
+    middle = float(np.median([record.body["probability_of_default"] for record in old]))
+    for records in (old, [record for record in since if record.decision == "APPROVE"]):
+        call = Call("/outcomes", "request-1", at=records[-1].time + 20 * DAY)
+        rows = [
+            {
+                "decision_id": record.id,
+                "defaulted": record.body["probability_of_default"] < middle,
+                "observed": instant(call.at).date().isoformat(),
+            }
+            for record in records
+        ]
+        outcomes.add(watched.log, toys.NAME, rows, call)
+
+    young = watched.oversight.retraining(policy, old[-1].time + 100 * DAY)["criteria"][0]
+    assert (young["state"], young["value"]) == ("unknown", None)
+    assert young["detail"].startswith("0 outcomes are known, and 100 are needed, of decisions")
+    grown = watched.oversight.retraining(policy, since[-1].time + 21 * DAY)["criteria"][0]
+    assert grown["state"] == "watch"
+    assert grown["value"] > 0.3
+
+
 def test_a_sample_may_hold_what_no_application_may(schema: Schema) -> None:
     """Out of range, of an unknown category, and with fields left out."""
     one = dict(toys.SAFE)

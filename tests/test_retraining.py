@@ -174,23 +174,32 @@ def test_a_field_beyond_chance_goes_before_one_that_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "unfit",
+    ("unfit", "why"),
     [
-        None,
-        outcomes(rows=99),
-        outcomes(accepted=20_000),
-        outcomes().model_copy(update={"maturity": 0.79}),
+        (None, "no outcomes are known, of decisions made 12 months ago or before"),
+        (
+            outcomes(rows=99),
+            "99 outcomes are known, and 100 are needed, of decisions made 12 months ago or before",
+        ),
+        (
+            outcomes(accepted=20_000),
+            "40.0% of those accepted have an outcome, and 50.0% are needed",
+        ),
+        (
+            outcomes().model_copy(update={"expected": None}),
+            "PDs let expect fewer than 10 defaults, or 10 others",
+        ),
     ],
-    ids=["none", "few", "covering half", "immature"],
+    ids=["none", "few", "covering half", "none expected"],
 )
-def test_outcomes_that_say_too_little_are_no_evidence(unfit: Performance | None) -> None:
-    """They are not known, which is said, and not counted."""
+def test_outcomes_that_say_too_little_are_no_evidence(unfit: Performance | None, why: str) -> None:
+    """They are not known, which is said with what is missing, and not counted."""
     found = checked(performance=unfit)
 
     assert found.verdict == "NOT_NEEDED"
     assert found.reasons == (
-        "AUC lost since development, as outcomes show: not known.",
-        "Defaults against those expected, as a factor: not known.",
+        f"AUC lost since development, as outcomes show: not known, {why}.",
+        f"Defaults against those expected, as a factor: not known, {why}.",
     )
 
 
