@@ -61,7 +61,13 @@ STATES: dict[State, str] = {
 }
 """What becomes of a row, and what that means."""
 RECORDED: frozenset[State] = frozenset({"recorded", "corrected"})
-_SAYS = {"missing": "Field required", "extra_forbidden": "Unknown field"}
+_SAYS = {
+    "missing": "Field required",
+    "extra_forbidden": "Unknown field",
+    "model_type": "Input should be an object",
+}
+_DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+"""Not of any digits that there are: `date.fromisoformat` takes few, and repeats what it refuses."""
 _UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _O = OUTCOMES.c
 _C = RECORDS.c
@@ -69,7 +75,7 @@ _C = RECORDS.c
 
 def _day(given: object) -> object:
     """Refuse what pydantic or Python would take for a day besides: numbers, weeks, times."""
-    if not isinstance(given, str) or not re.fullmatch(r"\d{4}-\d{2}-\d{2}", given):
+    if not isinstance(given, str) or not re.fullmatch(_DATE, given):
         raise ValueError("give a day as 2026-11-22")
     return date.fromisoformat(given)
 

@@ -121,6 +121,17 @@ def test_a_correction_leaves_what_was_said_before_on_record(any_lender: Lender) 
     assert any_lender.differing() == []
 
 
+@pytest.mark.parametrize("row", [None, "\u0662", ["\u0662"], {"observed": "\u0662026-11-22"}])
+def test_what_is_wrong_with_a_row_is_told_without_it(lender: Lender, row: object) -> None:
+    """Nor does the program's own name for it stand there."""
+    given = {**told(lender.ids[0]), **row} if isinstance(row, dict) else row
+    (result,) = lender.say(given)
+
+    assert result["state"] == "invalid"
+    (error,) = result["errors"]
+    assert error["detail"] in {"Input should be an object", "give a day as 2026-11-22"}
+
+
 def test_each_row_is_judged_by_itself(lender: Lender) -> None:
     """A wrong one keeps no other from being recorded, and every state is met."""
     one, two, three = lender.ids
