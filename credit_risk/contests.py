@@ -93,8 +93,13 @@ def told(
     window: Window | None = None,
     groups_sealing: Sealing | None = None,
 ) -> dict[str, Any]:
-    """The same as JSON, with what it is of: see `contest`."""
-    found = contest(records, champion, other, window=window, groups_sealing=groups_sealing)
+    """The same as JSON, with what it is of: see `contest`.
+
+    Of a window nothing is said of groups: two of them that differ by one applicant would tell who
+    that is, see `credit_risk.windows.apart`.
+    """
+    sealing = groups_sealing if window is None else None
+    found = contest(records, champion, other, window=window, groups_sealing=sealing)
     return {
         "portfolio": champion.portfolio,
         "from": None if window is None else moment(window.since),

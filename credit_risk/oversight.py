@@ -136,7 +136,7 @@ class Oversight:
         """Approvals and scores by groups that somebody supplied, as JSON.
 
         Args:
-            window: when the decisions were made.
+            window: when the decisions were made; see `credit_risk.windows.apart`.
             sealing: what opens groups.
             attribute: what the groups are by.
             reference: the group to compare with; None is the largest.
@@ -145,6 +145,7 @@ class Oversight:
             RequestInvalid: there is no group of the reference's name; or there are too many.
             EvidenceInvalid: a group was altered.
         """
+        window = windows.apart(self.records, self.package.portfolio, self.package.version, window)
         of = (_G.portfolio == self.package.portfolio, _G.attribute == attribute)
         of_window = (_G.decided >= window.since, _G.decided < window.until)
         known = sa.select(_G.decision_id, _G.decision, _G.pd, _G.sealed).where(

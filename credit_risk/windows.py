@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 HOUR = 3_600_000_000
 """Microseconds; windows begin and end with one."""
+_DAY = 24 * HOUR
+_EVER = 2**62
 DAYS_MOST = 400
 """Length of the longest window: thirteen months, to hold a month against that of a year ago."""
 PERIOD = (
@@ -221,6 +223,27 @@ def days(records: SqlRecords, portfolio: str, version: str, window: Window) -> l
     with records.reading() as connection:
         rows = connection.execute(found).all()
     return [Day(int(row[0]) * 24 * HOUR, *map(int, row[1:])) for row in rows]
+
+
+def apart(records: SqlRecords, portfolio: str, version: str, window: Window) -> Window:
+    """The part of a window that differs by `FEW` decisions or more from that of any other.
+
+    For what is told of groups, as of two windows that differ by one applicant the difference is
+    that applicant's. So windows begin and end with days (UTC), of which, from a package's first
+    decision on, as many go together as have `FEW` decisions. Erased ones count as they did.
+    """
+    edges: list[int] = []
+    rows = 0
+    for day in days(records, portfolio, version, Window(0, _EVER)):
+        if not edges:
+            edges.append(day.day)
+        rows += day.rows
+        if rows >= FEW:
+            edges.append(day.day + _DAY)
+            rows = 0
+    since, until = window.since // _DAY * _DAY, -(-window.until // _DAY) * _DAY
+    inside = [edge for edge in edges if since <= edge <= until]
+    return Window(inside[0], inside[-1]) if inside else Window(since, since)
 
 
 def versions(records: SqlRecords, portfolio: str, window: Window) -> dict[str, int]:

@@ -180,6 +180,15 @@ def test_what_is_told_says_what_it_is_of(place: Place) -> None:
     assert (everything["from"], everything["to"]) == (None, None)
 
 
+def test_of_a_window_nothing_is_told_of_groups(place: Place) -> None:
+    """Of two that differ by one applicant, the difference would be that one's."""
+    window = Window(NOON // HOUR * HOUR, NOON // HOUR * HOUR + HOUR)
+    both = (place.log, place.trees, place.linear)
+
+    assert contests.told(*both, window=window, groups_sealing=SEALING)["fairness"] == []
+    assert contests.told(*both, groups_sealing=SEALING)["fairness"] != []
+
+
 def test_a_window_is_of_when_was_decided(place: Place) -> None:
     """Before the canary, there was none."""
     first = Window(NOON // HOUR * HOUR, NOON // HOUR * HOUR + HOUR)

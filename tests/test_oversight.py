@@ -209,6 +209,19 @@ def test_fairness_is_of_final_decisions_with_a_group(watched: Watched) -> None:
         watched.oversight.fairness(WINDOW, OWN, "sex", reference="x")
 
 
+def test_windows_that_differ_by_one_applicant_tell_nothing_of_its_group(watched: Watched) -> None:
+    """One more hour with one more decision in it is no other window."""
+    (alone,) = decided(watched.package, toys.applications(1, seed=8), start=NOON - 3 * HOUR)
+    watched.put(alone)
+    members = [groups.Member(record.id, "f") for record in (*watched.records, alone)]
+    groups.add(watched.log, OWN, toys.NAME, "sex", members)
+
+    without = watched.oversight.fairness(WINDOW, OWN, "sex")
+    with_one = watched.oversight.fairness(Window(FIRST - 3 * HOUR, WINDOW.until), OWN, "sex")
+    assert without == with_one
+    assert (without["from"], without["decisions"]) == ("2023-11-14T00:00:00.000000Z", ROWS + 1)
+
+
 def test_an_attribute_of_too_many_values_is_none_of_groups(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,30 @@ def test_hours_add_up_to_days(any_url: str, trees_package: ModelPackage) -> None
         assert windows.days(log, toys.NAME, "0" * 12, whole) == []
 
 
+def test_windows_apart_differ_by_as_many_as_nobody_is_told_by(counting: Counting) -> None:
+    """Days go together until they are of so many; what is left at the end waits for more."""
+    day, midnight = 24 * HOUR, NOON // (24 * HOUR) * (24 * HOUR)
+    for number, rows in enumerate((40, 1, 0, 29, 35, 5)):
+        counting.decide(rows, midnight + number * day + HOUR)
+    counting.count()
+
+    def apart(since: int, until: int) -> tuple[float, float]:
+        window = Window(midnight + since * HOUR, midnight + until * HOUR)
+        version = counting.package.version
+        found = windows.apart(counting.log, toys.NAME, version, window)
+        return (found.since - midnight) / day, (found.until - midnight) / day
+
+    assert apart(-100, 1_000) == (0, 5)
+    assert apart(2, 3) == apart(0, 24) == apart(0, 25) == apart(0, 72) == (0, 1)
+    assert apart(0, 96) == apart(0, 73) == (0, 4)
+    assert apart(24, 96) == (1, 4)
+    assert apart(25, 119) == (1, 5)
+    since, until = apart(48, 72)
+    assert since == until
+    since, until = apart(120, 1_000)
+    assert since == until
+
+
 def test_what_is_no_decision_of_the_portfolio_is_not_counted(counting: Counting) -> None:
     """Nor is it asked for again."""
     record = counting.decide(1)[0]

@@ -317,7 +317,7 @@ def test_a_query_that_means_nothing_is_refused(
 def test_fairness_needs_a_key_and_then_reports(trees_package: ModelPackage, tmp_path: Path) -> None:
     """By groups that were supplied apart."""
     with served.serving(trees_package, tmp_path) as server:
-        ids = decide(server)
+        ids = decide(server) + decide(server)
         path = "/monitor/fairness?attribute=sex"
         problem(server.get(path), 409, "groups-missing")
         sealing = keys.groups_sealing(server.settings, make=True)
@@ -326,7 +326,7 @@ def test_fairness_needs_a_key_and_then_reports(trees_package: ModelPackage, tmp_
             groups.add(log, sealing, toys.NAME, "sex", members)
 
         answer = server.get(path).json()
-        assert (answer["attribute"], answer["decisions"]) == ("sex", ROWS)
+        assert (answer["attribute"], answer["decisions"]) == ("sex", 2 * ROWS)
         assert answer["not_enough"]
         document = problem(server.get(f"{path}&reference=f"), 422, "invalid-request")
         told = "None of the groups with 30 applicants or more"
