@@ -131,10 +131,12 @@ packages: $(INSTALLED) ## retrain the shipped packages: PERSONAL_LOANS=file.csv 
 	$(if $(PERSONAL_LOANS),$(BIN)/credit-risk train --ship --portfolio personal-loans --data $(PERSONAL_LOANS))
 	$(if $(CREDIT_CARDS),$(BIN)/credit-risk train --ship --portfolio credit-cards --data $(CREDIT_CARDS))
 
-# By the shell and not by make, which would run what a name has in it.
-retrain: $(INSTALLED) ## a candidate of newer rows: DATA=file.csv, else of records; PORTFOLIO, REPORT=folder
+# By the shell and not by make, which would run what a name has in it. A clean checkout has no client
+# of MLflow's yet.
+retrain: $(INSTALLED) $(if $(value MLFLOW_TRACKING_URI),install-tracking) ## a candidate of newer rows: DATA=file.csv, else of records; PORTFOLIO, REPORT=folder
 	@if [ -n "$$DATA" ]; then set -- --data "$$DATA"; else set -- --from-records; fi; \
 		if [ -n "$$REPORT" ]; then set -- "$$@" --report "$$REPORT"; fi; \
+		export PYTHONPATH="$(CURDIR)/.tools/tracking$${PYTHONPATH:+:$$PYTHONPATH}"; \
 		exec $(BIN)/credit-risk retrain "$$@"
 
 # The development lock first, serving within it: an image never holds what no test has seen.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -92,6 +93,22 @@ def test_what_runs_is_what_runs_on_a_desk(path: Path) -> None:
             words = command.split()
             assert words[0] != "make" or set(words[1:]) <= set(targets)
     assert (ROOT / ".ci" / "run").is_file()
+
+
+@pytest.mark.parametrize("uri", ["", "https://mlflow.example"])
+def test_retraining_that_is_tracked_fetches_the_client(uri: str) -> None:
+    """A checkout is clean on each run: what was installed by hand is gone."""
+    done = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", "retrain"],  # noqa: S607 - the machine's
+        check=True,
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "MLFLOW_TRACKING_URI": uri},
+        capture_output=True,
+        text=True,
+    )
+
+    assert ("requirements/tracking.txt" in done.stdout) is bool(uri)
+    assert "credit-risk retrain" in done.stdout
 
 
 def test_retraining_is_on_sundays_at_three_in_cairo_and_on_demand() -> None:

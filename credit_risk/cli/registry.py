@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 ALIAS_SECONDS = 20.0
 """The registry has so long to move an alias, where nobody is in a hurry."""
+PASSED = "passed"
+"""The validation status of what the gate let decide."""
 NONE = "there is no registry: CREDIT_RISK_REGISTRY_URI is not set"
 
 app = typer.Typer(no_args_is_help=True, help="The model registry, an MLflow server.")
@@ -104,7 +106,7 @@ def move_along(
 ) -> None:
     """Have the champion's alias be what was activated; who decides does not depend on it.
 
-    The approvers' signatures of the package go there with it.
+    The approvers' signatures of the package go there with it, and that the gate let it decide.
 
     Args:
         settings: whose portfolio.
@@ -120,8 +122,10 @@ def move_along(
 
     version, sha256 = record.body["to"], record.body["package_sha256"]
     signed = activation.signers(settings, log, store, version, sha256).by.values()
+    passed = PASSED if record.body["action"] == "promote" else None
+    asking = partial(move_alias, settings, version, signatures=signed, status=passed)
     try:
-        number = _within(seconds, partial(move_alias, settings, version, signatures=signed))
+        number = _within(seconds, asking)
     except (PackageNotFound, RegistryUnavailable) as error:
         print_progress(
             f"warning: alias champion of the registry was not moved: {error}; to move it, "

@@ -34,6 +34,7 @@ from credit_risk.errors import PackageInvalid, PackageNotFound, RegistryUnavaila
 from credit_risk.manifest import (
     DIGEST_TAG,
     MANIFEST,
+    STATUS_TAG,
     VERSION_DIGITS,
     VERSION_TAG,
     Manifest,
@@ -383,12 +384,14 @@ def move_alias(
     package_version: str,
     alias: str = CHAMPION,
     signatures: Iterable[Signature] = (),
+    status: str | None = None,
 ) -> str | None:
     """Have an alias of the portfolio stand for a package; returns the registry's number of it.
 
     None where the settings name no registry. A server that finds the alias moved to the package
     that decides already changes nothing, so this comes after the activation. The package's
-    ``signatures`` become tags of it first: a server that follows may ask for them.
+    ``signatures`` become tags of it first: a server that follows may ask for them; and so does its
+    validation ``status``, if it is given.
 
     Raises:
         PackageNotFound: the package is not in the registry.
@@ -402,6 +405,8 @@ def move_alias(
         for signature in signatures:
             key = f"{SIGNATURE_TAG}{signature.key_id}"
             registry.tag(registered, key, signature.model_dump_json())
+        if status is not None:
+            registry.tag(registered, STATUS_TAG, status)
         registry.move(settings.portfolio, alias, registered.number)
     return registered.number
 

@@ -11,6 +11,7 @@ import pytest
 
 from credit_risk.audit.keys import key_id
 from credit_risk.cli import models
+from credit_risk.manifest import STATUS_TAG
 from credit_risk.serving import registry
 from credit_risk.serving.store import Store
 from credit_risk.settings import Settings
@@ -129,6 +130,7 @@ def test_signatures_go_to_the_registry_with_what_is_promoted(
     assert run("promote", place.linear).code == 0
 
     (version,) = [v for v in mlflow.models[toys.NAME] if v.number == "1"]
+    assert version.tags[STATUS_TAG] == "passed"
     (key,) = [key for key in version.tags if key.startswith(registry.SIGNATURE_TAG)]
     assert key == f"{registry.SIGNATURE_TAG}{key_id(ADA.public_key())}"
     version.tags[f"{registry.SIGNATURE_TAG}x"] = "somebody else's"

@@ -383,6 +383,7 @@ def test_a_models_whole_life(
         assert [row["package"] for row in shown["versions"] if row["aliases"] == ["champion"]] == [
             half
         ]
+        assert [row["package"] for row in shown["versions"] if row["status"] == "passed"] == [whole]
         decided = place.read("history", "--at", then)["decided"]
         assert decided["model_version"] == whole
         assert [given["approver"] for given in decided["approvals"]] == ["ada", "ben"]
