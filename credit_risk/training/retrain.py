@@ -43,6 +43,11 @@ HAS_SEEN = (
     "candidate's do not."
 )
 
+IS_CHAMPION = (
+    "The candidate is the package that decides, byte for byte: the same data, settings and "
+    "library versions make the same. There is nothing to promote."
+)
+
 
 class DataRefused(DataInvalid):
     """A file that validation refuses; ``report`` says for what."""
@@ -130,6 +135,7 @@ def retrain(
         seed=training.seed,
     )
     trained_on = (champion.provenance.trained_on or {}).get("sha256")
+    same = [IS_CHAMPION] if packaged.version == champion.version else []
     return Retrained(
         packaged=packaged,
         estimator=name,
@@ -137,7 +143,7 @@ def retrain(
         comparison=compared,
         development=champion.metrics.get("hold_out", {}),
         rows_left_out=int((~both).sum()),
-        caveats=(HAS_SEEN if trained_on == report.sha256 else MAY_HAVE_SEEN, *caveats),
+        caveats=(*same, HAS_SEEN if trained_on == report.sha256 else MAY_HAVE_SEEN, *caveats),
     )
 
 

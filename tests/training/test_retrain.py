@@ -92,7 +92,7 @@ def test_what_the_champion_was_trained_on_flatters_it(
         *leasing, policy, folder / "first.csv", tmp_path / "new", champion=champion
     )
 
-    assert made.caveats == (retrain.HAS_SEEN,)
+    assert made.caveats == (retrain.IS_CHAMPION, retrain.HAS_SEEN)
     assert made.packaged.version == champion.version
     then = champion.metrics["hold_out"]["roc_auc"]
     assert f"| {then:.4f} |" in retrain.markdown(made, champion.version)
