@@ -482,7 +482,7 @@ def _recommend(verdict: Verdict, found: Sequence[Comparison], rows: int) -> str:
     if verdict == "too-few":
         return f"{rows:,} applicants are too few to tell drift from chance. Compare more of them."
     if verdict == "stable":
-        return "Nothing to do: applicants and scores are those of the reference."
+        return "No drift: applicants and scores are those of the reference."
     worst = sorted((c for c in found if c.verdict in _DRIFTED), key=lambda c: -c.psi)
     names = ", ".join(f"{c.field} (most in: {c.leading})" for c in worst)
     if verdict == "moderate":

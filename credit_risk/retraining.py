@@ -175,7 +175,7 @@ def check(policy: MonitoringPolicy, evidence: Evidence) -> Check:
     reasons = [_reason(c) for state in ("recommend", "watch") for c in criteria if c.state == state]
     if not known:
         reasons.append("Neither drift nor performance is known: too few decisions, no outcomes.")
-    reasons += [f"{c.title}: not known, {c.detail}." for c in criteria if c.state == "unknown"]
+    reasons += [f"{c.title}: not known: {c.detail}." for c in criteria if c.state == "unknown"]
     if not reasons:
         reasons.append("Every measure is within its limits, or no further from it than chance is.")
     return Check(verdict=verdict, reasons=tuple(reasons), criteria=tuple(criteria))

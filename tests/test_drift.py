@@ -376,7 +376,7 @@ def test_a_moderate_change_is_watched_and_none_is_left_alone() -> None:
     moderate = REFERENCE.compare(REFERENCE.count(rows, pds))
 
     assert (stable.verdict, stable.drifted) == ("stable", ())
-    assert stable.recommendation.startswith("Nothing to do")
+    assert stable.recommendation.startswith("No drift")
     assert moderate.verdict == "moderate"
     assert moderate.recommendation.startswith("Watch use (most in: cargo)")
 

@@ -198,8 +198,8 @@ def test_outcomes_that_say_too_little_are_no_evidence(unfit: Performance | None,
 
     assert found.verdict == "NOT_NEEDED"
     assert found.reasons == (
-        f"AUC lost since development, as outcomes show: not known, {why}.",
-        f"Defaults against those expected, as a factor: not known, {why}.",
+        f"AUC lost since development, as outcomes show: not known: {why}.",
+        f"Defaults against those expected, as a factor: not known: {why}.",
     )
 
 
