@@ -6,8 +6,8 @@ error, an error as one line.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 the record database could
 not be read or written, 5 a replay came out otherwise or records are not as they were written, 6 the
-queue of reviews or the table of outcomes is not what the records say, 130 interrupted, 143
-terminated.
+queue of reviews or the table of outcomes is not what the records say, 7 records are whole and times
+in them cannot be right, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
