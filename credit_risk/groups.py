@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from credit_risk.audit.keys import Sealing
-    from credit_risk.audit.log import SqlAuditLog
+    from credit_risk.audit.log import SqlAuditLog, SqlRecords
 
 AT_ONCE = 500
 """Rows written in one transaction."""
@@ -60,6 +60,17 @@ class Member(NamedTuple):
 def is_attribute(name: str) -> bool:
     """Whether an attribute may be called so."""
     return re.fullmatch(ATTRIBUTE, name) is not None
+
+
+def attributes(records: SqlRecords, portfolio: str) -> Sequence[str]:
+    """By what applicants are grouped, in order.
+
+    Raises:
+        RecordingFailed: the database fails.
+    """
+    known = sa.select(_G.attribute).where(_G.portfolio == portfolio).distinct()
+    with records.reading() as connection:
+        return connection.execute(known.order_by(_G.attribute)).scalars().all()
 
 
 def add(

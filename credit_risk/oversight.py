@@ -142,7 +142,8 @@ class Oversight:
             reference: the group to compare with; None is the largest.
 
         Raises:
-            RequestInvalid: there is no group of the reference's name; or there are too many.
+            RequestInvalid: nobody is grouped by the attribute; there is no group of the reference's
+                name; or there are too many.
             EvidenceInvalid: a group was altered.
         """
         window = windows.apart(self.records, self.package.portfolio, self.package.version, window)
@@ -153,6 +154,8 @@ class Oversight:
         )
         with self.records.reading() as connection:
             rows = connection.execute(known).all()
+        if not rows:
+            self._check_attribute(attribute)
         closed = {row.about: row.closed for row in self._closings(window)}
         names: dict[str, int] = {}
         codes, approved, pds = [], [], []
@@ -228,6 +231,18 @@ class Oversight:
                 for window, found in zip(weeks, history, strict=True)
             ],
         }
+
+    def _check_attribute(self, attribute: str) -> None:
+        """Refuse an attribute by which nobody is grouped, whenever decided about.
+
+        Raises:
+            RequestInvalid: it is one.
+        """
+        known = groups.attributes(self.records, self.package.portfolio)
+        if attribute not in known:
+            there = f"there are some by {', '.join(known)}" if known else "nor are there any others"
+            told = f"No groups by it are on record; {there}"
+            raise RequestInvalid((FieldError("/attribute", told),))
 
     @property
     def _development_auc(self) -> float | None:

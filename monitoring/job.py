@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import sqlalchemy as sa
-
-from credit_risk import challenges, contests, stability, windows
+from credit_risk import challenges, contests, groups, stability, windows
 from credit_risk.audit.records import instant
-from credit_risk.audit.tables import GROUPS, LAST_PLACE
+from credit_risk.audit.tables import LAST_PLACE
 from credit_risk.drift import LEAST_ROWS, Drift
 from credit_risk.errors import Conflict, EvidenceInvalid, RequestInvalid
 from credit_risk.fairness import Fairness
@@ -32,7 +30,7 @@ from monitoring.report import Monitored
 from monitoring.results import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from credit_risk.audit.keys import Sealing
     from credit_risk.audit.log import SqlAuditLog, SqlRecords
@@ -258,7 +256,7 @@ def _groups(
     """What there is to say of groups, by attribute."""
     if sealing is None:
         return
-    for attribute in _attributes(records, oversight.package.portfolio):
+    for attribute in groups.attributes(records, oversight.package.portfolio):
         try:
             body = oversight.fairness(window, sealing, attribute)
         except RequestInvalid as error:
@@ -266,13 +264,6 @@ def _groups(
             continue
         if body["groups"] or body["few"]:
             yield attribute, body
-
-
-def _attributes(records: SqlRecords, portfolio: str) -> Sequence[str]:
-    """What applicants are grouped by."""
-    known = sa.select(GROUPS.c.attribute).where(GROUPS.c.portfolio == portfolio).distinct()
-    with records.reading() as connection:
-        return connection.execute(known.order_by(GROUPS.c.attribute)).scalars().all()
 
 
 def _last(records: SqlRecords) -> int:

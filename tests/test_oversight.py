@@ -201,12 +201,26 @@ def test_fairness_is_of_final_decisions_with_a_group(watched: Watched) -> None:
     assert by_name["f"]["ratio"]["value"] > 0
     assert found["reference"] == "m"
     assert is_json(found)
-    for sealing, attribute in ((OWN, "age_band"), (SEALING, "sex")):
-        nobody = watched.oversight.fairness(WINDOW, sealing, attribute)
-        assert nobody["unknown"] == nobody["rows"] == found["rows"]
-        assert nobody["not_enough"] == "no group has 30 applicants"
+    nobody = watched.oversight.fairness(WINDOW, SEALING, "sex")
+    assert nobody["unknown"] == nobody["rows"] == found["rows"]
+    assert nobody["not_enough"] == "no group has 30 applicants"
     with pytest.raises(RequestInvalid, match="/reference"):
         watched.oversight.fairness(WINDOW, OWN, "sex", reference="x")
+
+
+def test_an_attribute_by_which_nobody_is_grouped_is_refused(watched: Watched) -> None:
+    """A slip of the pen is none of too few applicants; a window without members is no slip."""
+    with pytest.raises(RequestInvalid, match=r"/attribute: No groups by it .* nor are there any"):
+        watched.oversight.fairness(WINDOW, OWN, "sex")
+    for attribute in ("sex", "age_band"):
+        members = [groups.Member(watched.records[0].id, "f")]
+        groups.add(watched.log, OWN, toys.NAME, attribute, members)
+
+    with pytest.raises(RequestInvalid, match=r"are some by age_band, sex") as refused:
+        watched.oversight.fairness(WINDOW, OWN, "sxe")
+    assert "sxe" not in str(refused.value)
+    later = watched.oversight.fairness(Window(FIRST + 2 * DAY, FIRST + 3 * DAY), OWN, "sex")
+    assert later["not_enough"] == "no group has 30 applicants"
 
 
 def test_windows_that_differ_by_one_applicant_tell_nothing_of_its_group(watched: Watched) -> None:

@@ -331,6 +331,9 @@ def test_fairness_needs_a_key_and_then_reports(trees_package: ModelPackage, tmp_
         document = problem(server.get(f"{path}&reference=f"), 422, "invalid-request")
         told = "None of the groups with 30 applicants or more"
         assert document["errors"] == [{"pointer": "/reference", "detail": told}]
+        document = problem(server.get("/monitor/fairness?attribute=sxe"), 422, "invalid-request")
+        told = "No groups by it are on record; there are some by sex"
+        assert document["errors"] == [{"pointer": "/attribute", "detail": told}]
         problem(server.get("/monitor/fairness"), 422, "invalid-request")
         problem(server.get("/monitor/fairness?attribute=The+sex"), 422, "invalid-request")
 
