@@ -54,6 +54,11 @@ GROUPS_MOST = 50
 """More groups than this are no groups: an attribute has few values."""
 _FAULTS_MOST = 100
 _DAY = 24 * HOUR
+_EARLIEST = 1_666_569_600_000_000
+"""2022-10-24, when Python 3.11 came out, microseconds since the epoch: no package decided before.
+
+A record from before is of a clock that was not set, which stands at 1970 or a little later.
+"""
 
 _C = RECORDS.c
 _P = POPULATIONS.c
@@ -215,7 +220,7 @@ class Oversight:
             performance=self._performance(past, now, policy.outcome_months),
             expected=self.expected(recent),
             development_auc=self._development_auc,
-            age_days=None if first is None else (now - first) / _DAY,
+            age_days=None if first is None else (now - first) // _DAY,
         )
         checked = retraining.check(policy, evidence)
         return {
@@ -334,9 +339,10 @@ class Oversight:
             return connection.execute(found).all()
 
     def _first(self) -> int | None:
-        """When the package first decided, or was started with."""
+        """When the package first decided, or was started with, by clocks that can be right."""
         first = sa.select(sa.func.min(_C.time)).where(
-            _C.portfolio == self.package.portfolio, _C.model_version == self.package.version
+            *(_C.portfolio == self.package.portfolio, _C.model_version == self.package.version),
+            _C.time >= _EARLIEST,
         )
         with self.records.reading() as connection:
             at: int | None = connection.execute(first).scalar_one()

@@ -98,7 +98,7 @@ class Evidence:
     performance: Performance | None = None
     expected: Figures | None = None
     development_auc: float | None = None
-    age_days: float | None = None
+    age_days: int | None = None
 
 
 class Criterion(Document):
@@ -139,6 +139,7 @@ class _Trusted(NamedTuple):
     expected: Figures
 
 
+_WHOLE = 1_000.0
 _FEW = "there are too few applicants"
 
 
@@ -221,7 +222,13 @@ def _criterion(name: str, title: str, limit: Limit, measured: _Measured | str) -
 def _reason(criterion: Criterion) -> str:
     limit = criterion.recommend if criterion.state == "recommend" else criterion.watch
     detail = f" ({criterion.detail})" if criterion.detail else ""
-    return f"{criterion.title}: {criterion.value:.4g}{detail}, where the limit is {limit:.4g}."
+    value, limited = (figure(one) for one in (criterion.value, limit) if one is not None)
+    return f"{criterion.title}: {value}{detail}, where the limit is {limited}."
+
+
+def figure(value: float) -> str:
+    """A measure or a limit for people: of four digits, or whole."""
+    return f"{value:,.0f}" if abs(value) >= _WHOLE else f"{value:.4g}"
 
 
 def _score_psi(evidence: Evidence, _: _Trusted | str) -> _Measured | str:
@@ -311,7 +318,7 @@ def _rise(evidence: Evidence, shares: Callable[[Comparison], Shares | None]) -> 
 
 def _age_days(evidence: Evidence, _: _Trusted | str) -> _Measured | str:
     if evidence.age_days is None:
-        return "it has decided nothing yet"
+        return "nothing on record says when it began"
     return _Measured(evidence.age_days, beyond_chance=True, detail="days since it began")
 
 

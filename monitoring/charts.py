@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from credit_risk.drift import MAJOR, MODERATE
 from credit_risk.performance import DECILES
+from credit_risk.retraining import figure
 from credit_risk.stability import SCORE
 from monitoring.drawing import Drawing, Scale, ticks
 
@@ -42,7 +43,7 @@ _NAME = 56
 """Pixels for the name of a day or a month."""
 _AXIS, _MONTH = 44.0, 64.0
 """Pixels for the names of default rates, and for a month at most."""
-_WHOLE, _PERCENT = 1_000, 0.01
+_PERCENT = 0.01
 NEXT_TO_NOTHING = 0.01
 """A PSI below is calm even where there are so many applicants that it is not by chance."""
 _COLOURS = 5
@@ -180,7 +181,7 @@ def distribution(found: Comparison) -> Markup:
 def _label(one: Bin, *, as_shares: bool) -> str:
     """Of a bin, numbers to three digits; PDs in percent."""
     low, high = (
-        None if end is None else f"{100 * end:.2g} %" if as_shares else _number(end)
+        None if end is None else f"{100 * end:.2g} %" if as_shares else figure(end)
         for end in (one.lower, one.upper)
     )
     if low is None and high is None:
@@ -188,10 +189,6 @@ def _label(one: Bin, *, as_shares: bool) -> str:
     if low is None:
         return f"up to {high}"
     return f"above {low}" if high is None else f"{low} to {high}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= _WHOLE else f"{value:.4g}"
 
 
 def _percent(share: float) -> str:

@@ -265,6 +265,20 @@ def test_a_check_of_retraining_compares_the_last_weeks(watched: Watched) -> None
     assert any("Age of the model" in reason for reason in later["reasons"])
 
 
+def test_no_model_is_as_old_as_a_clock_that_was_not_set(watched: Watched) -> None:
+    """It began when its other records say, in whole days; with none of them, nobody knows."""
+    policy = WATCHED.model_copy(update={"limits": Limits(age_days=Limit(watch=365))})
+    unset = decided(watched.package, toys.applications(3), start=7)
+    watched.put(*unset)
+    nothing = replace(watched.package, version="0" * 12)
+    watched.put(replace(unset[0], id=new_id(), model_version=nothing.version))
+
+    (found,) = watched.oversight.retraining(policy, NOON + 9 * DAY + HOUR)["criteria"]
+    assert (found["value"], found["state"]) == (9, "fine")
+    (unknown,) = Oversight(watched.log, nothing).retraining(policy, NOON)["criteria"]
+    assert (unknown["value"], unknown["state"]) == (None, "unknown")
+
+
 def test_a_check_of_retraining_is_of_outcomes_of_decisions_that_had_time(watched: Watched) -> None:
     """However many were accepted since; those who default first are no evidence."""
     policy = WATCHED.model_copy(update={"limits": Limits(auc_loss=Limit(watch=0.02))})

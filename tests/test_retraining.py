@@ -133,7 +133,7 @@ def test_a_model_within_every_limit_needs_no_retraining() -> None:
         ({"drift": drift(change="unseen")}, "unseen", "WATCH", "Categories the model does not"),
         ({"drift": drift(change="range")}, "out_of_range_rise", "WATCH", "More is out of the"),
         ({"age_days": 365}, "age_days", "WATCH", "Age of the model: 365 (days since it began), w"),
-        ({"age_days": 1_095}, "age_days", "RECOMMENDED", "Age of the model: 1095"),
+        ({"age_days": 1_095}, "age_days", "RECOMMENDED", "Age of the model: 1,095 (days since it"),
     ],
 )
 def test_each_measure_beyond_its_limit_is_a_reason(
