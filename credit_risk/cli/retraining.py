@@ -161,9 +161,10 @@ def retrain(
 
 
 def _registered(run: Run, made: Retrained, report: Path) -> dict[str, str]:
-    """Where a candidate is registered, as challenger, with its report."""
+    """Where a candidate is registered, with its report; as challenger unless it decides already."""
     figures = {"comparison": made.comparison.model_dump(mode="json")}
-    registered = run.register(made.packaged.path, figures=figures, alias=CHALLENGER)
+    alias = None if made.is_champion else CHALLENGER
+    registered = run.register(made.packaged.path, figures=figures, alias=alias)
     run.report(report)
     return asdict(registered)
 
@@ -172,8 +173,13 @@ def _print_made(told: dict[str, Any], text: str) -> None:
     version, name = told["candidate"], told["portfolio"]
     print_line(text)
     print_line(f"package {version} is installed; report: {told['report']}")
+    same = version == told["champion"]
     if told["registered"] is not None:
-        print_line(f"registered: version {told['registered']['number']}, alias {CHALLENGER}")
+        alias = "" if same else f", alias {CHALLENGER}"
+        print_line(f"registered: version {told['registered']['number']}{alias}")
+    if same:
+        print_line(f"package {version} decides already: there is nothing to challenge or promote")
+        return
     print_line(f"to ask it beside who decides: credit-risk challenge {version} --portfolio {name}")
     print_line(f"to have it decide: credit-risk promote {version} --portfolio {name}")
 

@@ -64,7 +64,7 @@ class Retrained:
 
     ``development`` are the figures that the champion's package has of rows held out of its own
     training. ``rows_left_out`` are rows held out that the champion cannot score: they are in no
-    figure of the comparison.
+    figure of the comparison. ``is_champion`` is true where the same package decides already.
     """
 
     packaged: Packaged
@@ -74,6 +74,7 @@ class Retrained:
     development: dict[str, Any]
     rows_left_out: int
     caveats: tuple[str, ...]
+    is_champion: bool
 
 
 def retrain(
@@ -135,7 +136,8 @@ def retrain(
         seed=training.seed,
     )
     trained_on = (champion.provenance.trained_on or {}).get("sha256")
-    same = [IS_CHAMPION] if packaged.version == champion.version else []
+    is_champion = packaged.version == champion.version
+    same = [IS_CHAMPION] if is_champion else []
     return Retrained(
         packaged=packaged,
         estimator=name,
@@ -144,6 +146,7 @@ def retrain(
         development=champion.metrics.get("hold_out", {}),
         rows_left_out=int((~both).sum()),
         caveats=(*same, HAS_SEEN if trained_on == report.sha256 else MAY_HAVE_SEEN, *caveats),
+        is_champion=is_champion,
     )
 
 

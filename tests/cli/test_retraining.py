@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -12,7 +12,8 @@ import pytest
 from credit_risk import outcomes, package
 from credit_risk.audit.log import SqlAuditLog
 from credit_risk.decisions import Call
-from credit_risk.training import plots
+from credit_risk.training import plots, retrain, tracking
+from credit_risk.training.tracking import Registered
 from tests import leases, toys
 from tests.commands import Outcome, Place, refused
 from tests.recorded import NOON, decided
@@ -24,6 +25,23 @@ if TYPE_CHECKING:
 
 LINEAR = ("--estimator", "logistic-regression")
 MONTH = 30 * 86_400_000_000
+
+
+class Registry:
+    """A run whose packages are registered here: the alias that each was given."""
+
+    def __init__(self) -> None:
+        self.aliases: list[str | None] = []
+
+    def register(self, _folder: Path, *, figures: object, alias: str | None) -> Registered:
+        """Number it."""
+        assert figures
+        self.aliases.append(alias)
+        return Registered(toys.NAME, str(len(self.aliases)), "r-1")
+
+    def report(self, folder: Path) -> None:
+        """There is one."""
+        assert (folder / "report.md").is_file()
 
 
 @pytest.fixture
@@ -77,6 +95,29 @@ def test_a_candidate_is_installed_and_does_not_decide(
     assert {path.name for path in folder.iterdir()} == {
         *("validation.json", "retraining.json", "report.md")
     }
+
+
+def test_a_candidate_that_decides_already_is_no_challenger(
+    run: Callable[..., Outcome], place: Place, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is called so, gets no alias in the registry, and is offered for nothing."""
+    registry = Registry()
+    monkeypatch.setattr(tracking, "begun", lambda *_: nullcontext(registry))
+    again = ("retrain", "--data", str(data), *LINEAR)
+    first = run(*again).out
+    (made,) = (path.name for path in (place.state / "packages" / toys.NAME).iterdir())
+    assert f"credit-risk promote {made} " in first
+    assert "registered: version 1, alias challenger\n" in first
+
+    assert run("models", "activate", made).code == 0
+    second = run(*again).out
+
+    assert registry.aliases == ["challenger", None]
+    assert retrain.IS_CHAMPION in second
+    assert "registered: version 2\n" in second
+    assert second.endswith("decides already: there is nothing to challenge or promote\n")
+    assert f"credit-risk challenge {made}" not in second
+    assert f"credit-risk promote {made}" not in second
 
 
 def test_refused_rows_make_no_candidate(
