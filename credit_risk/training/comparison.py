@@ -146,14 +146,14 @@ def compare(
         training: the portfolio's ``training.yaml``.
         data: the labelled raw file.
         estimators: some of those in ``training.yaml``; without it all of them but a network where
-            PyTorch is not installed.
+            PyTorch is not installed, or cannot be imported.
         folds: how many, two at least. They follow the time where the portfolio's hold-out does.
         step: called with the name of each step as it begins.
 
     Raises:
         DataInvalid: the file cannot be used, or has too few rows for so many folds.
         PortfolioInvalid: no settings for an estimator.
-        TorchMissing: a network was asked for where PyTorch is not installed.
+        TorchMissing: a network was asked for where none can be fitted; nothing was.
     """
     names = list(dict.fromkeys(estimators or training.estimators))
     left_out: dict[EstimatorName, str] = {}
@@ -161,9 +161,14 @@ def compare(
         if name not in training.estimators:
             msg = f"training.yaml: no settings for estimator {name}"
             raise PortfolioInvalid(msg)
-    if not estimators and "neural-network" in names and not network.is_available():
-        names.remove("neural-network")
-        left_out["neural-network"] = "PyTorch is not installed"
+    if "neural-network" in names:
+        try:
+            network.check()
+        except network.TorchMissing as error:
+            if estimators:
+                raise
+            names.remove("neural-network")
+            left_out["neural-network"] = str(error)
     step("Reading and cleaning the data")
     prepared = preparation.read(data, portfolio.schema, training, unique=True)
     parts = list(_folds(prepared, training, folds))

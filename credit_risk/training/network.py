@@ -27,12 +27,21 @@ if TYPE_CHECKING:
 
 
 class TorchMissing(CreditRiskError):
-    """A network is to be fitted where PyTorch is not installed."""
+    """A network is to be fitted where PyTorch is not installed, or cannot be imported."""
 
 
 def is_available() -> bool:
     """Whether PyTorch is installed."""
     return find_spec("torch") is not None
+
+
+def check() -> None:
+    """Find out whether a network can be fitted here, before it takes long.
+
+    Raises:
+        TorchMissing: it cannot; the error says why, and what to do.
+    """
+    _torch()
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -83,7 +92,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Fit to columns of comparable scale, shape (n, columns), and two classes.
 
         Raises:
-            TorchMissing: PyTorch is not installed.
+            TorchMissing: PyTorch is not installed, or cannot be imported.
         """
         torch = _torch()
         self.classes_ = np.unique(y)
@@ -174,12 +183,13 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _torch() -> Any:  # noqa: ANN401 - a library that is not in every environment
+    remedy = "`make install-network`, then PYTHONPATH=.tools/network"
     if not is_available():
-        msg = (
-            "a neural network is fitted with PyTorch, which is not installed: "
-            "`make install-network`, then PYTHONPATH=.tools/network"
-        )
-        raise TorchMissing(msg)
-    import torch  # noqa: PLC0415 - optional, and takes seconds to import
-
+        raise TorchMissing(f"PyTorch, which fits neural networks, is not installed: {remedy}")
+    try:
+        # With `nn`, which is not in what has nothing but the name.
+        import torch.nn  # noqa: PLC0415 - optional, and takes seconds to import
+    except (ImportError, OSError) as error:  # the latter by a library that cannot be loaded
+        why = f"cannot be imported ({type(error).__name__})"
+        raise TorchMissing(f"PyTorch, which fits neural networks, {why}: {remedy}") from error
     return torch

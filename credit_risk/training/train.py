@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 
 from credit_risk.errors import DataInvalid, PortfolioInvalid
 from credit_risk.model import probability
-from credit_risk.training import assembly, compilation, pipeline, preparation
+from credit_risk.training import assembly, compilation, network, pipeline, preparation
 from credit_risk.training.evaluation import evaluate
 
 if TYPE_CHECKING:
@@ -56,11 +56,14 @@ def train(
         DataInvalid: the file cannot be used.
         PortfolioInvalid: no settings for the estimator.
         CompilationDiffers: the compiled model differs from the pipeline.
+        TorchMissing: a network where none can be fitted; the data were not read.
     """
     name = estimator or training.default_estimator
     if name not in training.estimators:
         msg = f"training.yaml: no settings for estimator {name}"
         raise PortfolioInvalid(msg)
+    if name == "neural-network":
+        network.check()
     parameters = training.estimators[name]
 
     def unfitted() -> Pipeline:

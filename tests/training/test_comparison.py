@@ -138,7 +138,7 @@ def test_folds_follow_the_time_where_the_hold_out_does(
 def test_a_network_is_left_out_where_pytorch_is_not_unless_it_was_asked_for(
     leasing: tuple[Portfolio, Training], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rest is compared; a name that was given is never dropped in silence."""
+    """The rest is compared; a name that was given is an error before anything is fitted."""
     monkeypatch.setattr(network, "is_available", lambda: False)
     monkeypatch.setattr(comparison, "TIMED_SECONDS", 0.0)
     settings = leasing[1].estimators
@@ -149,10 +149,18 @@ def test_a_network_is_left_out_where_pytorch_is_not_unless_it_was_asked_for(
     result = compare(leasing[0], training, data, folds=2).result
 
     assert [c.estimator for c in result.contenders] == ["logistic-regression"]
-    assert result.left_out == {"neural-network": "PyTorch is not installed"}
+    assert list(result.left_out) == ["neural-network"]
+    assert "is not installed: `make install-network`" in result.left_out["neural-network"]
     assert "none is simpler" in result.because
+    steps: list[str] = []
     with pytest.raises(network.TorchMissing, match="make install-network"):
-        compare(leasing[0], training, data, estimators=["neural-network"], folds=2)
+        compare(
+            *(leasing[0], training, data),
+            estimators=["logistic-regression", "neural-network"],
+            folds=2,
+            step=steps.append,
+        )
+    assert steps == []
 
 
 def test_what_cannot_be_compared_is_refused(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,9 @@ from credit_risk.training import network
 from credit_risk.training.network import NetworkClassifier, TorchMissing
 from credit_risk.training.rounding import rounded
 from tests.torches import needs_torch
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GENERATOR = np.random.default_rng(0)
 COLUMNS = GENERATOR.normal(size=(400, 4)).astype(np.float32)
@@ -84,3 +90,24 @@ def test_without_pytorch_the_error_says_how_to_get_it(monkeypatch: pytest.Monkey
 
     with pytest.raises(TorchMissing, match="make install-network"):
         NetworkClassifier((0, 0, 0, 0)).fit(COLUMNS, LABELS)
+
+
+@pytest.mark.parametrize(
+    "broken", ["", "raise ImportError('a secret path')", "raise OSError('libtorch.so')"]
+)
+def test_a_pytorch_that_cannot_be_imported_is_told_as_one_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """A package that only has its name, a library that does not load: what to do, in one line."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torch"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)  # so that what is imported here does not stay
+    monkeypatch.delitem(sys.modules, "torch")
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(broken, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(
+        TorchMissing, match=r"cannot be imported \(.*Error\): .make install-network"
+    ):
+        network.check()

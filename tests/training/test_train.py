@@ -398,6 +398,18 @@ def test_an_estimator_without_settings_is_refused(data: Path, tmp_path: Path) ->
         training_run.train(*leasing, data, tmp_path / "out", estimator="logistic-regression")
 
 
+def test_a_network_without_pytorch_is_refused_before_the_data_are_read(
+    leasing: tuple[Portfolio, Training], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is not even there."""
+    monkeypatch.setattr(network, "is_available", lambda: False)
+
+    with pytest.raises(network.TorchMissing, match="make install-network"):
+        training_run.train(
+            *leasing, tmp_path / "no.csv", tmp_path / "out", estimator="neural-network"
+        )
+
+
 def test_evaluating_a_package_gives_the_figures_of_scoring_by_hand(
     leasing: tuple[Portfolio, Training], loaded: ModelPackage, tmp_path: Path
 ) -> None:
