@@ -69,7 +69,10 @@ FIGURES = {
 
 
 class Day(NamedTuple):
-    """Decisions of a day, how many of them approved, and how far applicants were off."""
+    """Decisions of a day, how many of them approved, and how far applicants were off.
+
+    Or of a week, by the first day of it.
+    """
 
     day: date
     rows: int
@@ -83,8 +86,10 @@ def compared(drift: Drift) -> list[Comparison]:
     return [*([] if drift.score is None else [drift.score]), *fields]
 
 
-def heat_map(days: Sequence[Day], order: Sequence[str], titles: Mapping[str, str]) -> Markup:
-    """PSI by field and day, under the number of decisions of each day.
+def heat_map(
+    days: Sequence[Day], order: Sequence[str], titles: Mapping[str, str], *, weekly: bool = False
+) -> Markup:
+    """PSI by field and day, or week, under the number of decisions of each.
 
     Names, and beside them the days, of which a narrow screen shows the last ones first.
 
@@ -92,43 +97,50 @@ def heat_map(days: Sequence[Day], order: Sequence[str], titles: Mapping[str, str
         days: in order; days without decisions are left out of them, and empty here.
         order: of the fields, from the top.
         titles: of fields, for people.
+        weekly: each of ``days`` is a week.
     """
     first, last = days[0].day, days[-1].day
-    number = (last - first).days + 1
+    each, unit, of_each = (7, 1, "week") if weekly else (1, 7, "day")
+    number = (last - first).days // each + 1
     step = min((WIDTH - NAMES) / number, 34.0)
     gap = 1.0 if step < _NARROW else 2.0
     top, bottom = 58.0, 58.0 + _ROW * len(order)
-    dated = range(0, number, _every(step, 7))
+    dated = range(0, number, _every(step, unit))
     width = max(step * number, step * dated[-1] + _NAME)
     named = Drawing(NAMES, bottom + 24, "Fields")
-    drawing = Drawing(width, bottom + 24, "Population stability index by field and day")
+    drawing = Drawing(width, bottom + 24, f"Population stability index by field and {of_each}")
     tall = Scale(0, max(day.rows for day in days), 0, top - 14)
-    named.text(0, top - 10, "decisions a day", "faint")
+    named.text(0, top - 10, f"decisions a {of_each}", "faint")
     for day in days:
-        x = step * (day.day - first).days
+        x = step * ((day.day - first).days // each)
         height = tall(day.rows)
         approved = f", {day.approved / day.rows:.0%} approved" if day.rows else ""
-        says = f"{day.day}: {day.rows:,} decisions{approved}"
+        says = f"{_when(day, weekly=weekly)}: {day.rows:,} decisions{approved}"
         drawing.box(x, top - 6 - height, step - gap, height, "volume", says=says)
     for row, name in enumerate(order):
         named.text(0, top + _ROW * row + 15, titles.get(name, name), most=_LETTERS)
     for day in days:
         if day.drift is None:
             continue
-        x = step * (day.day - first).days
+        x = step * ((day.day - first).days // each)
+        when = _when(day, weekly=weekly)
         found = {comparison.field: comparison for comparison in compared(day.drift)}
         for row, name in enumerate(order):
             place = (x, top + _ROW * row)
             if name in found:
-                _cell(drawing, place, step - gap, day, found[name])
+                _cell(drawing, place, step - gap, when, found[name])
             else:
-                says = f"{day.day}, {name}: {day.drift.rows:,} applicants, too-few"
+                says = f"{when}, {name}: {day.drift.rows:,} applicants, too-few"
                 drawing.box(*place, step - gap, _ROW - 2, "few", says=says)
     for place_of in dated:
-        day_of = first + timedelta(days=place_of)
+        day_of = first + timedelta(days=place_of * each)
         drawing.text(step * place_of, bottom + 15, f"{day_of:%d %b}".lstrip("0"), "faint")
     beside = Markup('<div class="heat">{}<div class="wide newest">{}</div></div>')
     return beside.format(named.svg(), drawing.svg())
+
+
+def _when(day: Day, *, weekly: bool) -> str:
+    return f"week from {day.day}" if weekly else f"{day.day}"
 
 
 def _every(step: float, unit: int) -> int:
@@ -137,10 +149,10 @@ def _every(step: float, unit: int) -> int:
 
 
 def _cell(
-    drawing: Drawing, place: tuple[float, float], width: float, day: Day, found: Comparison
+    drawing: Drawing, place: tuple[float, float], width: float, when: str, found: Comparison
 ) -> None:
     x, y = place
-    says = f"{day.day}, {found.field}: PSI {found.psi:.3f} of {found.rows:,}, {found.verdict}"
+    says = f"{when}, {found.field}: PSI {found.psi:.3f} of {found.rows:,}, {found.verdict}"
     if found.verdict == "too-few":
         drawing.box(x, y, width, _ROW - 2, "few", says=says)
         return

@@ -12,6 +12,7 @@ import os
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from credit_risk import challenges, contests, groups, stability, windows
@@ -30,7 +31,7 @@ from monitoring.report import Monitored
 from monitoring.results import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from credit_risk.audit.keys import Sealing
     from credit_risk.audit.log import SqlAuditLog, SqlRecords
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("credit_risk.monitoring")
 
 DAY = 24 * HOUR
+_WEEK = 7 * DAY
 SHOWN_DAYS = 90
 """Days that a report goes back; packages that decided in none of them are not looked at."""
 WINDOW_DAYS = 7
@@ -197,6 +199,7 @@ def _look(
         check=_read(Check, checked),
         contest=contest,
         fault=fault,
+        weeks=_weeks(oversight, days, shown),
     )
 
 
@@ -242,6 +245,22 @@ def _days(
         drift = _read(Drift, body) if body["rows"] else None
         days.append(Day(date, day.rows, day.approved, drift))
     return days
+
+
+def _weeks(oversight: Oversight, days: Sequence[Day], shown: Window) -> list[Day]:
+    """The same by whole weeks up to the last day, if most days have too few to be compared."""
+    if not days or median(day.rows for day in days) >= LEAST_ROWS:
+        return []
+    weeks = []
+    for since in range(shown.until - SHOWN_DAYS * DAY // _WEEK * _WEEK, shown.until, _WEEK):
+        first, last = (instant(since + place * DAY).date() for place in (0, 6))
+        of_it = [day for day in days if first <= day.day <= last]
+        if of_it:
+            body = _drift(oversight, Window(since, since + _WEEK))
+            drift = _read(Drift, body) if body["rows"] else None
+            rows, approved = sum(d.rows for d in of_it), sum(d.approved for d in of_it)
+            weeks.append(Day(first, rows, approved, drift))
+    return weeks
 
 
 def _drift(oversight: Oversight, window: Window) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class Monitored:
     ``contest`` is the challenger beside it, if there is one; ``fault`` is why some of all this is
     not known, if records are not as they were written.
     ``estimate`` is what PDs let expect of the applicants of that window. Names are for people:
-    ``titles`` of fields.
+    ``titles`` of fields. ``weeks`` are the days by weeks, where most days have too few applicants
+    to be compared, else empty.
     """
 
     portfolio: str
@@ -62,6 +63,7 @@ class Monitored:
     check: Check
     contest: Contest | None = None
     fault: str | None = None
+    weeks: Sequence[Day] = ()
 
     @property
     def name(self) -> str:
@@ -99,13 +101,15 @@ def write(folder: Path, found: Sequence[Monitored]) -> Path:
 
 
 def _heat(known: Monitored) -> Markup | None:
-    compared = [day for day in known.days if day.drift is not None]
+    periods = known.weeks or known.days
+    compared = [period for period in periods if period.drift is not None]
     if not compared:
         return None
     # Of a few applicants there are no fields.
-    drifts = [known.window, *(day.drift for day in reversed(compared))]
+    drifts = [known.window, *(period.drift for period in reversed(compared))]
     order = next((charts.compared(drift) for drift in drifts if drift and drift.fields), [])
-    return charts.heat_map(known.days, [found.field for found in order], known.titles)
+    names = [found.field for found in order]
+    return charts.heat_map(periods, names, known.titles, weekly=bool(known.weeks))
 
 
 def _tiles(known: Monitored) -> list[tuple[str, str, str]]:

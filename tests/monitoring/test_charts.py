@@ -79,6 +79,22 @@ def test_a_day_of_a_few_has_cells_though_nothing_is_known_of_its_fields() -> Non
     ]
 
 
+def test_weeks_are_side_by_side_and_called_weeks() -> None:
+    """Where each is of seven days."""
+    known = monitored.everything()
+    weeks = [
+        day._replace(day=known.days[0].day + timedelta(days=7 * place))
+        for place, day in enumerate(known.days[:3])
+    ]
+
+    heat = charts.heat_map(weeks, ["income"], known.titles, weekly=True)
+    places = [float(bar.get("x") or "nan") for bar in of_kind(heat, "volume")]
+    assert places[1] - places[0] == places[2] - places[1] <= 34
+    assert "decisions a week" in heat
+    assert "decisions a day" not in heat
+    assert said(of_kind(heat, "cell")[1]).startswith(f"week from {weeks[1].day}, income: PSI")
+
+
 def test_the_heat_map_glows_where_a_field_drifted_and_nowhere_else(heat: Markup) -> None:
     """From the fourth day on, in the income and in what follows from it."""
     calm = {said(cell).split(": ")[0] for cell in of_kind(heat, "calm")}

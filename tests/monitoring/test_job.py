@@ -125,6 +125,26 @@ def test_a_run_says_everything_about_a_package_and_puts_it_on_record(
     assert set(known.titles) == {*trees_package.schema.names, "score"}
 
 
+def test_days_of_too_few_are_shown_by_weeks_that_have_enough(watched: Watched) -> None:
+    """As many as there are; where days have enough there are no weeks."""
+    for days_ago in (0, 2, 6, 7):
+        watched.decide(days_ago, 40, seed=days_ago)
+    (known,) = watched.run()
+
+    assert [(week.day.day, week.rows) for week in known.weeks] == [(1, 40), (8, 120)]
+    assert [week.approved for week in known.weeks] == [
+        known.days[0].approved,
+        sum(day.approved for day in known.days[1:]),
+    ]
+    assert known.weeks[-1].drift == known.window
+    assert "Drift, week by week" in report.page(known)
+    for days_ago in (1, 3, 4, 5, 9):
+        watched.decide(days_ago)
+    (grown,) = watched.run()
+    assert not grown.weeks
+    assert "Drift, day by day" in report.page(grown)
+
+
 def test_what_is_on_record_is_what_the_run_found(watched: Watched) -> None:
     """One result of each kind and window."""
     watched.decide(1)
