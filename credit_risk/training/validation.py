@@ -330,7 +330,7 @@ class _Checks:
                     text = "differ from a category by case or spaces only"
                     self._rows("category", ShareLimit(warn=0.0), alike, text, spec.name)
             elif (commas := _commas(column)).any():
-                text = "look like numbers with a comma: a decimal or a thousands' separator"
+                text = "look like a number with a comma: a decimal or a thousands' separator"
                 self._rows("type", ShareLimit(warn=0.0), commas, text, spec.name)
 
     def _columns(self, raw: pd.DataFrame, wanted: Sequence[str]) -> bool:
@@ -373,7 +373,7 @@ class _Checks:
         defaults, others = int((labels == 1).sum()), int((labels == 0).sum())
         if self.rows < self.policy.least_rows:
             self._measure(
-                "size", self.rows, self.policy.least_rows, f"there are only {self.rows:,} rows"
+                "size", self.rows, self.policy.least_rows, f"only {self.rows:,} {_noun(self.rows)}"
             )
         for number, words in ((defaults, "defaulted"), (others, "did not default")):
             if number < self.policy.least_of_each:
@@ -509,14 +509,15 @@ class _Checks:
             return
         first = tuple((np.flatnonzero(which)[:FIRST_ROWS] + 1).tolist())
         more = f" and {number - len(first):,} more" if number > len(first) else ""
-        at = f"{'row' if number == 1 else 'rows'} {', '.join(map(str, first))}{more}"
+        at = f"{_noun(number)} {', '.join(map(str, first))}{more}"
         most = f"; at most {passed:.2%} may" if passed else ""
+        done = _agreeing(text, number)
         self.found.append(
             Finding(
                 check=check,
                 severity=severity,
                 column=column,
-                message=f"{number:,} of {self.rows:,} rows ({share:.2%}) {text}{most}: {at}",
+                message=f"{number:,} of {self.rows:,} rows ({share:.2%}) {done}{most}: {at}",
                 rows=number,
                 first=first,
                 measured=share,
@@ -598,15 +599,37 @@ def _of_file(message: str) -> Finding:
 
 def _at_rows(text: str, rows: Sequence[int]) -> Finding:
     first = tuple(islice(rows, FIRST_ROWS))
-    more = f" and {len(rows) - len(first):,} more" if len(rows) > len(first) else ""
-    return Finding(
-        check="file",
-        severity="refused",
-        column=None,
-        message=f"{len(rows):,} rows {text}: rows {', '.join(map(str, first))}{more}",
-        rows=len(rows),
-        first=first,
+    number = len(rows)
+    more = f" and {number - len(first):,} more" if number > len(first) else ""
+    noun = _noun(number)
+    message = (
+        f"{number:,} {noun} {_agreeing(text, number)}: {noun} {', '.join(map(str, first))}{more}"
     )
+    return Finding(
+        check="file", severity="refused", column=None, message=message, rows=number, first=first
+    )
+
+
+def _noun(number: int) -> str:
+    return "row" if number == 1 else "rows"
+
+
+def _agreeing(text: str, number: int) -> str:
+    """What rows do, as a sentence's end that begins with its verb; of one row, what it does."""
+    verb, _, rest = text.partition(" ")
+    return f"{_OF_ONE[verb]} {rest}" if number == 1 else text
+
+
+_OF_ONE = {
+    "are": "is",
+    "differ": "differs",
+    "do": "does",
+    "have": "has",
+    "hold": "holds",
+    "lie": "lies",
+    "look": "looks",
+}
+"""Verbs of findings, of one row."""
 
 
 _DECLARED: dict[str, tuple[Check, str, str]] = {

@@ -191,7 +191,7 @@ BROKEN: dict[
     "gaps in what is required": (_gaps, "missing", "income", ("hold nothing: rows 1, 2",)),
     "unheard-of categories": (_unheard_of, "category", "use", ("not in the list: rows 6, 7",)),
     "categories in another case": (_other_case, "category", "use", ("not in the list: row 5",)),
-    "outcomes are missing": (_no_outcome, "label", TARGET, ("have no outcome: row 9",)),
+    "outcomes are missing": (_no_outcome, "label", TARGET, ("has no outcome: row 9",)),
     "a third outcome": (_third_outcome, "label", TARGET, ("neither 0 nor 1: row 10",)),
     "one outcome only": (_one_outcome, "size", TARGET, ("only 0 defaulted", "100 are needed")),
     "too few rows": (lambda rows: rows[:900], "size", None, ("only 900 rows", "1,000")),
@@ -247,7 +247,7 @@ GARBLED: dict[str, tuple[Callable[[bytes], bytes], Check, str]] = {
         lambda content: content.replace(b"cargo", b"c\xe9rgo", 1), "file", "not text in UTF-8",
     ),
     "rows are cut": (
-        lambda content: content.rpartition(b",")[0], "file", "1 rows do not have as many values",
+        lambda content: content.rpartition(b",")[0], "file", "1 row does not have as many",
     ),
     "a column is there twice": (
         lambda content: content.replace(b"price", b"income", 1), "columns", "there twice",
