@@ -40,7 +40,8 @@ State: TypeAlias = Literal["met", "failed", "not shown", "does not apply"]
 Verdict: TypeAlias = Literal["PASSED", "REFUSED"]
 
 LEAST_ROWS = 500
-"""Fewer applicants that both were asked about have no score stability and no latency to show."""
+"""Fewer applicants that both were asked about have no score stability to show; fewer that both were
+timed on, which are some of those, no latency."""
 
 
 class Most(Document):
@@ -323,10 +324,11 @@ def _latency_ratio(evidence: Evidence) -> _Measured | None:
     contest, beside = evidence.contest, evidence.beside
     timed = None if contest is None else contest.latency
     if timed is not None and timed.rows >= LEAST_ROWS:
-        return _Measured(timed.ratio, f"{timed.rows:,} applicants both were asked about")
+        return _Measured(timed.ratio, f"{timed.rows:,} applicants both were timed on")
     if beside is None:
         return None
-    return _Measured(beside.latency_ratio, f"{beside.timed:,} drawn applicants, one by one")
+    only = "" if timed is None else f"; of those asked about, both were timed on {timed.rows:,}"
+    return _Measured(beside.latency_ratio, f"{beside.timed:,} drawn applicants, one by one{only}")
 
 
 def _shadow_rows(evidence: Evidence) -> _Measured | None:

@@ -253,7 +253,25 @@ def test_drawn_applicants_stand_in_until_enough_were_asked_about() -> None:
         assert criterion(before, measure).value == drawn
         assert "drawn" in criterion(before, measure).detail
         assert (criterion(after, measure).value or 0.0) > drawn
-        assert "both were asked about" in criterion(after, measure).detail
+    assert "both were asked about" in criterion(after, "score_psi").detail
+
+
+def test_latency_counts_whom_both_were_timed_on() -> None:
+    """Some of those both were asked about, who alone do not do; where they are few it is told."""
+    made = contest(seconds=0.01)
+    assert made.latency is not None
+    for timed, value, told in (
+        (499, 1.1, "50 drawn applicants, one by one; of those asked about, both were timed on 499"),
+        (500, 10.0, "500 applicants both were timed on"),
+    ):
+        latency = made.latency.model_copy(update={"rows": timed})
+        few = made.model_copy(update={"latency": latency})
+        found = criterion(judged(contest=few), "latency_ratio")
+        assert found.value == pytest.approx(value)
+        assert found.detail == told
+    untimed = made.model_copy(update={"latency": None})
+    found = criterion(judged(contest=untimed), "latency_ratio")
+    assert found.detail == "50 drawn applicants, one by one"
 
 
 def test_the_first_package_of_a_portfolio_is_compared_with_nothing() -> None:
