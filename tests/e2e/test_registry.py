@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -335,9 +336,23 @@ def test_whatever_of_the_registry_is_away_no_decision_fails(
         said = place.run("serve", code=1, **fresh)
         assert f"package {two} is not installed here, and the registry at" in said
         assert Traffic(running.url).apply() == {(200, two)}
+    until(partial(fetched, place, two))
     given = {name.removeprefix(PREFIX).lower(): value for name, value in fresh.items()}
     another = start(portfolio=toys.NAME, **{**place.server, **given})
     assert Traffic(another.url).apply() == {(200, two)}
+
+
+def fetched(place: Place, version: str) -> bool:
+    """Whether a package can be fetched: S3 listens again before it finds its files again."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(Registry(place.stack.url)) as it,
+    ):
+        try:
+            it.download(it.find(toys.NAME, version), Path(folder))
+        except RegistryUnavailable:
+            return False
+    return True
 
 
 def decided_by(running: RunningServer, version: str) -> bool:
