@@ -267,6 +267,10 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+CONNECTIONS = 16
+"""With fewer, those of a whole round would too often be taken by the same of two workers."""
+
+
 @dataclass
 class Traffic:
     """Applicants who apply one after the other; ``answers`` are statuses and who decided."""
@@ -356,8 +360,8 @@ def fetched(place: Place, version: str) -> bool:
 
 
 def decided_by(running: RunningServer, version: str) -> bool:
-    """Whether the next applicants are decided by that package; all of them are decided."""
-    answers = Traffic(running.url).apply(4)
+    """Whether all workers decide by that package: one connection is one worker's."""
+    answers = set().union(*(Traffic(running.url).apply(1) for _ in range(CONNECTIONS)))
     assert {status for status, _ in answers} == {200}
     return answers == {(200, version)}
 
