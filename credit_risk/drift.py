@@ -480,7 +480,8 @@ def _drawn(cells: _Cells, share: Floats, parts: Floats) -> tuple[Bin, ...]:
 
 def _recommend(verdict: Verdict, found: Sequence[Comparison], rows: int) -> str:
     if verdict == "too-few":
-        return f"{rows:,} applicants are too few to tell drift from chance. Compare more of them."
+        many = "1 applicant is" if rows == 1 else f"{rows:,} applicants are"
+        return f"{many} too few to tell drift from chance. Compare more of them."
     if verdict == "stable":
         return "No drift: applicants and scores are those of the reference."
     worst = sorted((c for c in found if c.verdict in _DRIFTED), key=lambda c: -c.psi)

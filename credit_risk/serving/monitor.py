@@ -205,7 +205,8 @@ class Monitor:
             if version is None and challenge is not None and challenge.version != champion:
                 version = challenge.version
             if version is None:
-                raise PackageNotFound("no challenge is in force: name a package by model_version")
+                told = "No challenge is in force: name the package to compare"
+                raise RequestInvalid((FieldError("/model_version", told),))
             return await self._ask("challenger", self._packages(version), champion, window)
 
         return await self._worked_out(request, work())

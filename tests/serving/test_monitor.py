@@ -346,8 +346,13 @@ def test_the_challenger_is_compared_with_the_package_that_decides(
 ) -> None:
     """That in force, or the one that is named; nothing was asked yet here."""
     path = "/monitor/challenger"
-    document = problem(server.get(path), 409, "package-missing")
-    assert document["detail"]
+    nobody = problem(server.get(path), 422, "invalid-request")
+    assert nobody["errors"] == [
+        {
+            "pointer": "/model_version",
+            "detail": "No challenge is in force: name the package to compare",
+        }
+    ]
     challenge = Challenge(NOWHERE, toys.NAME, linear_package.version, 0.0, NOWHERE, 0)
     server.active.challenge = challenge
     server.active.canary = Canary(challenge, linear_package, server.canary_batcher)
@@ -364,7 +369,7 @@ def test_the_challenger_is_compared_with_the_package_that_decides(
     itself = problem(server.get(f"{path}?model_version={champion}"), 422, "invalid-request")
     assert [error["pointer"] for error in itself["errors"]] == ["/model_version"]
     server.active.challenge = challenge._replace(version=champion)  # it was activated since
-    problem(server.get(path), 409, "package-missing")
+    problem(server.get(path), 422, "invalid-request")
 
 
 # Retraining
