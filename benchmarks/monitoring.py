@@ -201,7 +201,7 @@ def _serve_and_ask(
     ):
         _load(others, running.url, bodies, seconds, None)
         _ask(client)
-        calls: dict[Meanwhile, Callable[[], float] | None] = {
+        calls: dict[Meanwhile, Callable[[], Span] | None] = {
             "nothing": None,
             "counted": lambda: _ask(client),
             "from nothing": lambda: _ask_anew(client, log),
@@ -223,30 +223,28 @@ def _serve_and_ask(
                 )
 
 
-def _ask(client: httpx.Client) -> float:
-    """Seconds of a call on drift."""
+def _ask(client: httpx.Client) -> Span:
+    """A call on drift."""
     began = time.perf_counter()
     answer = client.post("/monitor/drift", json=WINDOW)
     if answer.status_code != httpx.codes.OK:
         raise NotMeasured(f"a call on drift was answered {answer.status_code}: {answer.text}")
-    return time.perf_counter() - began
+    return began, time.perf_counter()
 
 
-def _ask_anew(client: httpx.Client, log: SqlAuditLog) -> float:
+def _ask_anew(client: httpx.Client, log: SqlAuditLog) -> Span:
     job.forget(log, PORTFOLIO)
     return _ask(client)
 
 
 def _load(
-    others: Executor, url: str, bodies: list[str], seconds: int, call: Callable[[], float] | None
+    others: Executor, url: str, bodies: list[str], seconds: int, call: Callable[[], Span] | None
 ) -> tuple[list[Span], list[Span]]:
     """Requests at `RATE`, and the calls made meanwhile: from when to when."""
     load = others.submit(requests, url, bodies, seconds)
     calls: list[Span] = []
     while call is not None and not load.done():
-        taken = call()
-        end = time.perf_counter()
-        calls.append((end - taken, end))
+        calls.append(call())
         time.sleep(PAUSE_SECONDS)
     return load.result(), calls
 

@@ -115,6 +115,12 @@ class Place:
             time.sleep(0.01)
             self.look(seconds)
 
+    def is_asking(self) -> bool:
+        """Whether its process was heard to ask about some applications, and not to be done."""
+        running = self.shadow._running  # noqa: SLF001 - what was heard of
+        assert running is not None
+        return running.at is not None
+
     def state(self) -> State:
         """How far the challenger is."""
         found = shadowing.state(self.log, toys.NAME)
@@ -275,7 +281,7 @@ def test_one_that_does_not_go_on_is_ended(place: Place, fake: Callable[[str], No
     """After so long without a word, and not before."""
     fake("line.send(At(4, 7)); line.poll(None)")
     place.look()
-    place.until(lambda: place.shadow._running is not None and place.shadow._running.at is not None)  # noqa: SLF001 - heard of
+    place.until(place.is_asking)
     place.look(place.settings.shadow_seconds - 1.0)
     assert place.observer.ends == []
 
@@ -291,13 +297,13 @@ def test_one_that_is_busy_for_long_has_a_part_of_a_core_until_it_is_done(
     """It is stopped between two looks, and goes on where it was; who writes is never stopped."""
     fake("line.send(At(4, 7)); line.poll(0.2); line.send(Asked()); line.poll(None)")
     place.look()
-    place.until(lambda: place.shadow._running is not None and place.shadow._running.at is not None)  # noqa: SLF001 - heard of
+    place.until(place.is_asking)
     assert place.shadow.process is not None
 
     place.look(shadow.HELD_SECONDS + 0.1)
     await_state(place.shadow.process, "T")
 
-    place.until(lambda: place.shadow._running is not None and place.shadow._running.at is None)  # noqa: SLF001 - heard of
+    place.until(lambda: not place.is_asking())
     place.look(shadow.HELD_SECONDS + 0.1)
     await_state(place.shadow.process, "S")
     assert place.observer.ends == []
@@ -334,7 +340,7 @@ def test_nobody_waits_for_one_that_left_and_does_not_end(
     """Its worker looks on, and so can stop; in the end it is ended as any that hangs."""
     fake("line.send(At(4, 7)); line.close(); time.sleep(3600)")
     place.look()
-    place.until(lambda: place.shadow._running is not None and place.shadow._running.at is not None)  # noqa: SLF001 - heard of
+    place.until(place.is_asking)
     place.look(place.settings.shadow_seconds - 1.0)
     assert place.observer.ends == []
 
