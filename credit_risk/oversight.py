@@ -27,7 +27,7 @@ from credit_risk.drift import Reference
 from credit_risk.errors import DataInvalid, FieldError, RequestInvalid
 from credit_risk.model import probability
 from credit_risk.schema import UNSEEN, given_again, pointer
-from credit_risk.windows import HOUR, Window
+from credit_risk.windows import DAY, HOUR, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,7 +53,6 @@ WEEKS = 8
 GROUPS_MOST = 50
 """More groups than this are no groups: an attribute has few values."""
 _FAULTS_MOST = 100
-_DAY = 24 * HOUR
 _EARLIEST = 1_666_569_600_000_000
 """2022-10-24, when Python 3.11 came out, microseconds since the epoch: no package decided before.
 
@@ -202,17 +201,17 @@ class Oversight:
     def retraining(self, policy: MonitoringPolicy, now: int) -> dict[str, Any]:
         """Whether it is time to think of retraining, and what that rests on, as JSON."""
         weeks = [
-            Window(end - RECENT_DAYS * _DAY, end)
+            Window(end - RECENT_DAYS * DAY, end)
             for end in range(
-                now // HOUR * HOUR + HOUR - (WEEKS - 1) * RECENT_DAYS * _DAY,
+                now // HOUR * HOUR + HOUR - (WEEKS - 1) * RECENT_DAYS * DAY,
                 now // HOUR * HOUR + 2 * HOUR,
-                RECENT_DAYS * _DAY,
+                RECENT_DAYS * DAY,
             )
         ]
         history = [self._drift(window) for window in weeks]
         recent = Window(weeks[0].since, weeks[-1].until)
         mature = _months_before(now, policy.outcome_months)
-        past = Window(mature - windows.DAYS_MOST * _DAY, mature)
+        past = Window(mature - windows.DAYS_MOST * DAY, mature)
         first = self._first()
         evidence = retraining.Evidence(
             drift=history[-1],
@@ -220,7 +219,7 @@ class Oversight:
             performance=self._performance(past, now, policy.outcome_months),
             expected=self.expected(recent),
             development_auc=self._development_auc,
-            age_days=None if first is None else (now - first) // _DAY,
+            age_days=None if first is None else (now - first) // DAY,
         )
         checked = retraining.check(policy, evidence)
         return {

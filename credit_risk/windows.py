@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 HOUR = 3_600_000_000
 """Microseconds; windows begin and end with one."""
-_DAY = 24 * HOUR
+DAY = 24 * HOUR
 _EVER = 2**62
 DAYS_MOST = 400
 """Length of the longest window: thirteen months, to hold a month against that of a year ago."""
@@ -149,7 +149,7 @@ def between(since: int, until: int) -> Window:
     """
     if until <= since:
         raise ValueError("the end is not after the beginning")
-    if until - since > DAYS_MOST * 24 * HOUR:
+    if until - since > DAYS_MOST * DAY:
         raise ValueError(f"a window is {DAYS_MOST} days at most")
     return Window(since // HOUR * HOUR, -(-until // HOUR) * HOUR)
 
@@ -210,7 +210,7 @@ def hours(records: SqlRecords, portfolio: str, version: str, window: Window) -> 
 
 def days(records: SqlRecords, portfolio: str, version: str, window: Window) -> list[Day]:
     """The days of a window on which a package decided, in order, as far as they are counted."""
-    day = (_P.hour // (24 * HOUR)).label("day")
+    day = (_P.hour // DAY).label("day")
     found = (
         sa.select(day, *(sa.func.sum(_P[name]) for name in Day._fields[1:]))
         .where(
@@ -222,7 +222,7 @@ def days(records: SqlRecords, portfolio: str, version: str, window: Window) -> l
     )
     with records.reading() as connection:
         rows = connection.execute(found).all()
-    return [Day(int(row[0]) * 24 * HOUR, *map(int, row[1:])) for row in rows]
+    return [Day(int(row[0]) * DAY, *map(int, row[1:])) for row in rows]
 
 
 def apart(records: SqlRecords, portfolio: str, version: str, window: Window) -> Window:
@@ -239,9 +239,9 @@ def apart(records: SqlRecords, portfolio: str, version: str, window: Window) -> 
             edges.append(day.day)
         rows += day.rows
         if rows >= FEW:
-            edges.append(day.day + _DAY)
+            edges.append(day.day + DAY)
             rows = 0
-    since, until = window.since // _DAY * _DAY, -(-window.until // _DAY) * _DAY
+    since, until = window.since // DAY * DAY, -(-window.until // DAY) * DAY
     inside = [edge for edge in edges if since <= edge <= until]
     return Window(inside[0], inside[-1]) if inside else Window(since, since)
 

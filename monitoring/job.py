@@ -24,7 +24,7 @@ from credit_risk.fairness import Fairness
 from credit_risk.oversight import Oversight
 from credit_risk.performance import Performance
 from credit_risk.retraining import Check
-from credit_risk.windows import DAYS_MOST, HOUR, Window
+from credit_risk.windows import DAY, DAYS_MOST, Window
 from monitoring import multivariate, results
 from monitoring.charts import Day
 from monitoring.report import Monitored
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("credit_risk.monitoring")
 
-DAY = 24 * HOUR
 _WEEK = 7 * DAY
 SHOWN_DAYS = 90
 """Days that a report goes back; packages that decided in none of them are not looked at."""

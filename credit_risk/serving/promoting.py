@@ -31,7 +31,7 @@ from credit_risk.audit.records import unrequested
 from credit_risk.errors import ExplanationFailed, PackageInvalid, PackageNotFound
 from credit_risk.promotion import Evidence, HoldOut
 from credit_risk.serving import activation
-from credit_risk.windows import HOUR, Window
+from credit_risk.windows import DAY, Window
 
 if TYPE_CHECKING:
     from credit_risk.audit.log import SqlAuditLog
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from credit_risk.promotion import Judgement, PromotionPolicy
     from credit_risk.serving.store import Store
     from credit_risk.settings import Settings
-
-DAY = 24 * HOUR
 
 Outcome: TypeAlias = Literal["PROMOTED", "REFUSED", "UNAPPROVED"]
 

@@ -21,9 +21,9 @@ from credit_risk.groups import Member
 from credit_risk.oversight import Oversight
 from credit_risk.retraining import Limit, Limits, MonitoringPolicy
 from credit_risk.shadowing import Said
-from credit_risk.windows import HOUR, Batch, Window
+from credit_risk.windows import DAY, HOUR, Batch, Window
 from monitoring import contested, job, report, results
-from monitoring.job import DAY, Portfolio
+from monitoring.job import Portfolio
 from tests import toys
 from tests.recorded import NOON, decided
 from tests.sealing import SEALING

@@ -16,10 +16,11 @@ from credit_risk.audit.records import moment, new_id
 from credit_risk.errors import Conflict, PackageInvalid, PackageNotFound, PortfolioInvalid
 from credit_risk.serving import activation
 from credit_risk.serving.challenging import challenge, end
-from credit_risk.serving.promoting import DAY, examine, gathered, promote
+from credit_risk.serving.promoting import examine, gathered, promote
 from credit_risk.serving.store import DEFAULT, Store
 from credit_risk.settings import Settings
 from credit_risk.shadowing import Made, Said
+from credit_risk.windows import DAY
 from tests import toys
 from tests.sealing import SEALING
 from tests.signing import ADA, BEN, approval, write_approvers
